@@ -1,0 +1,1 @@
+//! Raft entries applied to an etcd database offline

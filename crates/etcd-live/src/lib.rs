@@ -1,0 +1,1 @@
+//! A running etcd cluster: connections, snapshot stream, members, health, HashKV

@@ -1,0 +1,1 @@
+//! etcd's write-ahead log and raft snapshots, read and written

@@ -1,0 +1,1 @@
+//! What etcd keeps in bbolt: buckets, revision keys, values, hashes

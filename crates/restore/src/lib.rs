@@ -1,0 +1,1 @@
+//! Data directories for every member of a new cluster: plan, then execute

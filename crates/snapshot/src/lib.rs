@@ -1,0 +1,1 @@
+//! A snapshot file: save, verify, status, and what a stopped member holds
