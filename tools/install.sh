@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Brings in what `./demo` or `./test` needs and prints where it is, as lines for the shell to evaluate:
+#   tools/install.sh demo|test|bench
+# Says what it does on stderr, and nothing when nothing is to be done.
+#
+# Debian packages are installed where a command is missing. Servers are not installed but unpacked into the cache
+# folder, each from the Debian suite that has the wanted version, so that no service starts, the machine's own etcd
+# is left alone, and several versions stand side by side. Folders in the cache are named by what made them.
+set -euo pipefail
+shopt -s inherit_errexit
+cd "$(dirname "$0")/.."
+
+usage() { echo "usage: tools/install.sh demo|test|bench" >&2; exit 2; }
+[ $# = 1 ] || usage
+for_what=$1
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/lifeboat
+mkdir -p "$cache"
+
+say() { echo "install: $*" >&2; }
+die() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+# One install at a time: two that run together would both find the same things missing.
+exec 9>"$cache/install.lock"
+flock 9
+rm -rf "$cache"/*/unfinished.* # left by a run that was stopped
+
+missing=()
+# want COMMAND PACKAGE...: the packages are missing when the command is.
+want() { have "$1" || missing+=("${@:2}"); }
+# want_package PACKAGE: for packages that bring no command.
+want_package() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed' || missing+=("$1"); }
+
+install_missing() {
+  [ ${#missing[@]} -gt 0 ] || return 0
+  have apt-get || die "missing here, and this is no Debian: ${missing[*]}"
+  say "installing Debian packages: ${missing[*]}"
+  as_root apt-get update -qq >&2
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}
+
+# etcd SUITE PREFIX PACKAGE...: prints the folder with the binaries of that suite's packages, whose version must
+# begin with PREFIX.
+etcd() {
+  local suite=$1 prefix=$2 key folder work package version
+  shift 2
+  key=$(sha256sum tools/debian-package.sh | cut -c1-8)
+  folder=$cache/etcd/$suite-$key
+  if [ ! -d "$folder" ]; then
+    mkdir -p "$cache/etcd"
+    work=$(mktemp -d "$cache/etcd/unfinished.XXXXXX")
+    for package in "$@"; do
+      version=$(tools/debian-package.sh "$suite" "$package" "$work")
+      say "unpacked $package $version from Debian $suite"
+    done
+    chmod 755 "$work"
+    mv "$work" "$folder"
+  fi
+  version=$("$folder/usr/bin/etcd" --version | sed -n 's/^etcd Version: //p')
+  case $version in
+    "$prefix"*) echo "$folder/usr/bin" ;;
+    *) die "Debian $suite has etcd $version; the tests are written for $prefix" ;;
+  esac
+}
+
+# Prints the folder with bolt-check, the judge of our files: Debian's bbolt, built with Debian's Go.
+bolt_check() {
+  local key folder work
+  key=$(cat tools/bolt-check/* | sha256sum | cut -c1-12)
+  folder=$cache/bolt-check/$key
+  if [ ! -d "$folder" ]; then
+    say "building bolt-check"
+    mkdir -p "$cache/bolt-check"
+    work=$(mktemp -d "$cache/bolt-check/unfinished.XXXXXX")
+    tools/bolt-check/build.sh "$work" >&2
+    mv "$work" "$folder"
+  fi
+  echo "$folder/bolt-check"
+}
+
+want_build() {
+  have cargo || die "cargo is missing: install Rust with rustup, then run this again"
+  want cc gcc libc6-dev
+  want protoc protobuf-compiler
+  want curl curl ca-certificates
+  want xz xz-utils
+  want openssl openssl
+}
+
+want_test() {
+  want_build
+  want c++ g++
+  want go golang-go
+  want_package golang-github-coreos-bbolt-dev
+  want zstd zstd
+  want python3 python3
+}
+
+put() { printf 'export %s=%q\n' "$1" "$2"; }
+
+case $for_what in
+  demo)
+    want_build
+    install_missing
+    bin=$(etcd bookworm 3.4. etcd-server etcd-client); put LIFEBOAT_ETCD_3_4 "$bin"
+    ;;
+  bench)
+    want_build
+    want python3 python3
+    install_missing
+    bin=$(etcd trixie 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5 "$bin"
+    ;;
+  test)
+    want_test
+    install_missing
+    bin=$(etcd bookworm 3.4. etcd-server etcd-client); put LIFEBOAT_ETCD_3_4 "$bin"
+    bin=$(etcd trixie 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5 "$bin"
+    bin=$(etcd sid 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5_30 "$bin"
+    bin=$(bolt_check); put LIFEBOAT_BOLT_CHECK "$bin"
+    if ! cargo nextest --version >/dev/null 2>&1; then
+      say "building cargo-nextest, once"
+      cargo install --locked --quiet cargo-nextest >&2
+    fi
+    ;;
+  *) usage ;;
+esac
