@@ -1,0 +1,53 @@
+//! How results are printed: the four formats of etcdctl, byte for byte.
+//!
+//! ```text
+//! -w simple   8e9e05c52164694d, started, n1, http://127.0.0.1:2380, …   values joined by ", "
+//! -w table    +-----+------+    borders in ASCII, titles centred, cells to the right
+//! -w json     {"header":{"cluster_id":14841639068965178418,…     one line, as Go encodes it
+//! -w fields   "Revision" : 5                                     one line a field
+//! ```
+//!
+//! Scripts parse these outputs, so they equal those of the tools that Lifeboat replaces, down to Go's
+//! way of escaping a string or writing a duration. Everything here turns values into text; nothing
+//! here writes to a terminal but [`print`].
+
+pub(crate) mod duration;
+mod humanize;
+mod json;
+mod quote;
+mod table;
+
+use std::io::{self, Write};
+
+pub(crate) use humanize::humanize_bytes;
+pub(crate) use json::{is_default, json};
+pub(crate) use quote::quote;
+pub(crate) use table::table;
+
+/// The shape of a result on stdout
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Comma-separated values, one line a record
+    #[default]
+    Simple,
+    /// A table with borders
+    Table,
+    /// One line of JSON
+    Json,
+    /// One line a field, `"Name" : value`
+    Fields,
+}
+
+/// One record of `simple`: the cells of a table row, joined.
+pub(crate) fn simple(cells: &[String]) -> String {
+    cells.join(", ")
+}
+
+/// Writes `text` to stdout. A reader that went away (`| head`) is not an error worth a message.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
