@@ -84,6 +84,7 @@ want_build() {
   have cargo || die "cargo is missing: install Rust with rustup, then run this again"
   want cc gcc libc6-dev
   want protoc protobuf-compiler
+  want_package libprotobuf-dev # the .proto files that etcd's own import
   want curl curl ca-certificates
   want xz xz-utils
   want openssl openssl
