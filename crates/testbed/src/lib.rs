@@ -1,1 +1,26 @@
-//! Real etcd clusters and fixtures for the tests, and the loader of the bench
+//! Real etcd clusters, the fixtures, and the tool under test: what every end-to-end test stands on.
+//!
+//! * [`Cluster`]: N members on loopback ports of their own, with or without TLS, started, killed and
+//!   started again, written to and read with the real `etcdctl` of their version.
+//! * [`Etcd`]: which binaries those are. `tools/install.sh` says where they lie; a missing one is a
+//!   panic that names the script, never a silent pass.
+//! * [`Certificates`]: a CA with its server and client certificates, a foreign CA, an expired one.
+//! * [`fixtures`]: files written by real servers, with what those servers said about them.
+//! * [`Tool`]: the `lifeboat` binary, run under its own or a borrowed name.
+//! * [`load`]: fills a server with as many bytes as the bench asks for.
+//!
+//! Everything here panics with a full account where it cannot go on: its callers are tests.
+
+mod cluster;
+mod command;
+mod etcd;
+pub mod fixtures;
+pub mod load;
+
+mod ports;
+mod tls;
+
+pub use cluster::{Builder, Cluster, HashKv, KeyValue, Member, Security};
+pub use command::{Run, Tool, bolt_check};
+pub use etcd::Etcd;
+pub use tls::Certificates;

@@ -1,0 +1,589 @@
+//! A real etcd cluster on loopback.
+//!
+//! ```text
+//!   <temporary folder>/data/m1   m2   m3       data directories; `set_data_aside` moves them away
+//!                     /log/m1.log ...          what each server said, over all its lives
+//!                     /tls/ca.pem ...          if it speaks TLS
+//! ```
+//! Dropping the cluster kills its members by their process ids and removes the folder.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+
+use crate::command::Run;
+use crate::etcd::Etcd;
+use crate::ports::Port;
+use crate::tls::Certificates;
+
+/// Two minutes: a member that is not up by then on a busy machine of two cores never will be.
+const HEALTH_ATTEMPTS: usize = 1200;
+const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// etcd takes 128 operations in a transaction.
+const TXN_OPERATIONS: usize = 100;
+
+/// How clients and peers talk to the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    /// http, nobody asks who you are.
+    Plain,
+    /// https, and both sides show certificates of the cluster's CA.
+    Tls,
+}
+
+/// What a cluster is to be like.
+#[derive(Debug)]
+pub struct Builder {
+    version: Etcd,
+    members: usize,
+    security: Security,
+    flags: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+impl Builder {
+    /// How many members [default: 3].
+    pub fn members(mut self, members: usize) -> Self {
+        self.members = members;
+        self
+    }
+
+    /// With TLS or without [default: with].
+    pub fn security(mut self, security: Security) -> Self {
+        self.security = security;
+        self
+    }
+
+    /// One more flag for every server, as `--name=value`.
+    pub fn flag(mut self, flag: impl Into<String>) -> Self {
+        self.flags.push(flag.into());
+        self
+    }
+
+    /// A variable for the environment of every server.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Lays the cluster out: names, ports, certificates. Nothing runs and there are no data yet.
+    pub fn lay_out(self) -> Cluster {
+        let folder = tempfile::Builder::new()
+            .prefix("lifeboat-cluster-")
+            .tempdir()
+            .expect("the folder for temporary files is writable");
+        std::fs::create_dir(folder.path().join("log")).expect("a fresh folder is writable");
+        let certificates = (self.security == Security::Tls)
+            .then(|| Certificates::make_in(&folder.path().join("tls")));
+        let members = (1..=self.members).map(|n| Member::lay_out(n, folder.path())).collect();
+        Cluster { settings: self, members, certificates, folder, times_set_aside: 0 }
+    }
+
+    /// Lays the cluster out and starts it; returns when every member serves.
+    pub fn start(self) -> Cluster {
+        let mut cluster = self.lay_out();
+        cluster.start_all();
+        cluster
+    }
+}
+
+/// One member: its place, and its process while it runs.
+#[derive(Debug)]
+pub struct Member {
+    name: String,
+    client: Port,
+    peer: Port,
+    data_dir: PathBuf,
+    log: PathBuf,
+    process: Option<Child>,
+}
+
+impl Member {
+    fn lay_out(number: usize, folder: &Path) -> Self {
+        let name = format!("m{number}");
+        Self {
+            client: Port::take(),
+            peer: Port::take(),
+            data_dir: folder.join("data").join(&name),
+            log: folder.join("log").join(format!("{name}.log")),
+            process: None,
+            name,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The process id, while it runs.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// What the server has written to its log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Member {
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("our own child can be killed");
+            process.wait().expect("a killed child ends");
+        }
+    }
+}
+
+/// What a member says of its hash.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct HashKv {
+    /// CRC-32C over the records of the revision asked for.
+    pub hash: u32,
+    /// -1 on a store that was never compacted.
+    pub compact_revision: i64,
+}
+
+/// A key with all that the API tells about it; `key` and `value` in base64, as `etcdctl -w json`
+/// prints them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[expect(missing_docs, reason = "the fields are etcd's own")]
+pub struct KeyValue {
+    pub key: String,
+    pub create_revision: i64,
+    pub mod_revision: i64,
+    pub version: i64,
+    #[serde(default)]
+    pub value: String,
+    #[serde(default)]
+    pub lease: i64,
+}
+
+/// A cluster of real servers.
+#[derive(Debug)]
+pub struct Cluster {
+    // Before `folder`, so that the members are gone when the folder goes.
+    members: Vec<Member>,
+    settings: Builder,
+    certificates: Option<Certificates>,
+    folder: tempfile::TempDir,
+    times_set_aside: usize,
+}
+
+impl Cluster {
+    /// Three members with TLS, unless told otherwise.
+    pub fn builder(version: Etcd) -> Builder {
+        Builder {
+            version,
+            members: 3,
+            security: Security::Tls,
+            flags: Vec::new(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// The version of its servers.
+    pub fn version(&self) -> Etcd {
+        self.settings.version
+    }
+
+    /// Servers of another version from the next start on.
+    pub fn set_version(&mut self, version: Etcd) {
+        self.settings.version = version;
+    }
+
+    /// Its members, m1 first.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// A folder that lives as long as the cluster, for a test's own files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its certificates.
+    #[track_caller]
+    pub fn certificates(&self) -> &Certificates {
+        self.certificates.as_ref().expect("this cluster was built with Security::Plain")
+    }
+
+    /// Where clients reach member `index`.
+    pub fn client_url(&self, index: usize) -> String {
+        self.url(&self.members[index].client)
+    }
+
+    /// Where peers reach member `index`.
+    pub fn peer_url(&self, index: usize) -> String {
+        self.url(&self.members[index].peer)
+    }
+
+    /// Client URLs of all members, as `--endpoints` takes them.
+    pub fn endpoints(&self) -> String {
+        self.joined(|cluster, index| cluster.client_url(index))
+    }
+
+    /// What `--initial-cluster` is for this cluster.
+    pub fn initial_cluster(&self) -> String {
+        self.joined(|cluster, index| {
+            format!("{}={}", cluster.members[index].name, cluster.peer_url(index))
+        })
+    }
+
+    /// The flags that a client of this cluster needs: all endpoints, and certificates.
+    pub fn connection_flags(&self) -> Vec<String> {
+        self.connection_flags_to(&self.endpoints())
+    }
+
+    /// The same, with endpoints of the caller's choice.
+    pub fn connection_flags_to(&self, endpoints: &str) -> Vec<String> {
+        let mut flags = vec![format!("--endpoints={endpoints}")];
+        if let Some(certificates) = &self.certificates {
+            let (cert, key) = certificates.client();
+            flags.push(format!("--cacert={}", certificates.ca().display()));
+            flags.push(format!("--cert={}", cert.display()));
+            flags.push(format!("--key={}", key.display()));
+        }
+        flags
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.certificates.is_some() { "https" } else { "http" }
+    }
+
+    fn url(&self, port: &Port) -> String {
+        format!("{}://127.0.0.1:{}", self.scheme(), port.number)
+    }
+
+    fn joined(&self, of: impl Fn(&Self, usize) -> String) -> String {
+        (0..self.members.len()).map(|index| of(self, index)).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Starting and stopping.
+impl Cluster {
+    /// Starts every member that does not run; returns when all serve.
+    #[track_caller]
+    pub fn start_all(&mut self) {
+        let started: Vec<usize> =
+            (0..self.members.len()).filter(|&i| self.members[i].process.is_none()).collect();
+        for &index in &started {
+            self.spawn(index, &self.initial_cluster(), "new");
+        }
+        for &index in &started {
+            self.wait_until_healthy(index);
+        }
+    }
+
+    /// Starts one member; returns when it serves, so a majority must be there.
+    #[track_caller]
+    pub fn start(&mut self, index: usize) {
+        self.spawn(index, &self.initial_cluster(), "new");
+        self.wait_until_healthy(index);
+    }
+
+    /// SIGTERM: the member says good-bye and writes everything down.
+    pub fn stop(&mut self, index: usize) {
+        let process = self.members[index].process.take();
+        let mut process = process.expect("only a running member can be stopped");
+        let id = i32::try_from(process.id()).expect("process ids are small");
+        let id = Pid::from_raw(id).expect("process ids are not 0");
+        kill_process(id, Signal::TERM).expect("our own child takes signals");
+        process.wait().expect("a stopped child ends");
+    }
+
+    /// SIGTERM to all.
+    pub fn stop_all(&mut self) {
+        for index in 0..self.members.len() {
+            self.stop(index);
+        }
+    }
+
+    /// SIGKILL: the member writes nothing more.
+    pub fn kill(&mut self, index: usize) {
+        self.members[index].kill();
+    }
+
+    /// SIGKILL to all.
+    pub fn kill_all(&mut self) {
+        for member in &mut self.members {
+            member.kill();
+        }
+    }
+
+    /// Moves the data of all members away, as an administrator does before a restore. Returns where
+    /// the members expect theirs, `FOLDER/<name>`; that folder does not exist now.
+    pub fn set_data_aside(&mut self) -> PathBuf {
+        let data = self.folder.path().join("data");
+        self.times_set_aside += 1;
+        let aside = self.folder.path().join(format!("data.old.{}", self.times_set_aside));
+        std::fs::rename(&data, aside).expect("a folder of ours can be renamed");
+        data
+    }
+
+    /// Adds a member to the running cluster and starts it.
+    #[track_caller]
+    pub fn add_member(&mut self) -> usize {
+        let index = self.announce(&[]);
+        self.wait_until_healthy(index);
+        index
+    }
+
+    /// Adds a learner to the running cluster and starts it; it may not be able to serve yet.
+    #[track_caller]
+    pub fn add_learner(&mut self) -> usize {
+        let index = self.announce(&["--learner"]);
+        // A learner answers no linearizable read, so "healthy" is not to be had: its status is.
+        self.wait_for(index, |cluster, index| {
+            cluster.try_etcdctl_at(index, ["endpoint", "status"]).code == Some(0)
+        });
+        index
+    }
+
+    /// Tells the cluster of a new member and starts that.
+    #[track_caller]
+    fn announce(&mut self, flags: &[&str]) -> usize {
+        let index = self.members.len();
+        let member = Member::lay_out(index + 1, self.folder.path());
+        let peer_url = format!("--peer-urls={}", self.url(&member.peer));
+        let mut arguments = vec!["member", "add", &member.name, &peer_url];
+        arguments.extend(flags);
+        // etcd refuses ("unhealthy cluster") until all members have been connected for some seconds.
+        self.wait_for(0, |cluster, _| cluster.try_etcdctl(&arguments).code == Some(0));
+        self.members.push(member);
+        self.spawn(index, &self.initial_cluster(), "existing");
+        index
+    }
+
+    fn spawn(&mut self, index: usize, initial_cluster: &str, state: &str) {
+        let mut command = Command::new(self.settings.version.server());
+        command.args(self.server_flags(index)).args([
+            format!("--initial-cluster={initial_cluster}"),
+            format!("--initial-cluster-state={state}"),
+        ]);
+        command.envs(self.settings.variables.iter().map(|(name, value)| (name, value)));
+        let member = &mut self.members[index];
+        assert!(member.process.is_none(), "{} runs already", member.name);
+        let log = File::options().create(true).append(true).open(&member.log);
+        let log = log.expect("the log folder is writable");
+        command.stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("a file handle can be doubled")).stderr(log);
+        member.process = Some(command.spawn().expect("the server can be started"));
+    }
+
+    fn server_flags(&self, index: usize) -> Vec<String> {
+        let member = &self.members[index];
+        let (client, peer) = (self.client_url(index), self.peer_url(index));
+        let mut flags = vec![
+            format!("--name={}", member.name),
+            format!("--data-dir={}", member.data_dir.display()),
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            "--initial-cluster-token=lifeboat-testbed".to_owned(),
+            "--logger=zap".to_owned(),
+        ];
+        if let Some(certificates) = &self.certificates {
+            let ca = certificates.ca();
+            let (cert, key) = certificates.server();
+            for side in ["", "peer-"] {
+                flags.push(format!("--{side}cert-file={}", cert.display()));
+                flags.push(format!("--{side}key-file={}", key.display()));
+                flags.push(format!("--{side}trusted-ca-file={}", ca.display()));
+                flags.push(format!("--{side}client-cert-auth"));
+            }
+        }
+        flags.extend(self.settings.flags.iter().cloned());
+        flags
+    }
+
+    #[track_caller]
+    fn wait_until_healthy(&mut self, index: usize) {
+        self.wait_for(index, |cluster, index| {
+            cluster.try_etcdctl_at(index, ["endpoint", "health"]).code == Some(0)
+        });
+    }
+
+    #[track_caller]
+    fn wait_for(&mut self, index: usize, holds: impl Fn(&Self, usize) -> bool) {
+        for _ in 0..HEALTH_ATTEMPTS {
+            if holds(self, index) {
+                return;
+            }
+            let member = &mut self.members[index];
+            let process = member.process.as_mut().expect("it was started");
+            if let Some(status) = process.try_wait().expect("our own child can be asked") {
+                panic!("{} ended with {status}:\n{}", member.name, member.log_tail());
+            }
+            std::thread::sleep(HEALTH_INTERVAL);
+        }
+        let member = &self.members[index];
+        panic!("waited in vain for {}:\n{}", member.name, member.log_tail());
+    }
+}
+
+/// Talking to it, with the real etcdctl of its version.
+impl Cluster {
+    /// Runs etcdctl against all members; panics unless it succeeds.
+    #[track_caller]
+    pub fn etcdctl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
+        self.try_etcdctl(arguments).ok()
+    }
+
+    /// Runs etcdctl against all members.
+    pub fn try_etcdctl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
+        Run::of(self.etcdctl_command(&self.endpoints()).args(arguments))
+    }
+
+    /// Runs etcdctl against one member.
+    pub fn try_etcdctl_at<A: AsRef<OsStr>>(
+        &self,
+        index: usize,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Run {
+        Run::of(self.etcdctl_command(&self.client_url(index)).args(arguments))
+    }
+
+    /// Puts one key.
+    #[track_caller]
+    pub fn put(&self, key: &str, value: &str) {
+        self.etcdctl(["put", key, value]);
+    }
+
+    /// Carries out operations in etcdctl's own words (`put k v`, `del k`), as few transactions as
+    /// etcd allows; each transaction is one revision.
+    #[track_caller]
+    pub fn transact(&self, operations: &[String]) {
+        for operations in operations.chunks(TXN_OPERATIONS) {
+            self.etcdctl_with_input(&["txn"], &format!("\n{}\n\n\n", operations.join("\n")));
+        }
+    }
+
+    /// Writes what a real cluster has seen in its life: puts and overwrites, deletes of keys and of
+    /// ranges, transactions, empty and large values, odd keys, leases with keys and without, and a
+    /// compaction in the middle. Returns the revision at the end.
+    #[track_caller]
+    pub fn write_sample(&self) -> i64 {
+        let puts = |generation: usize| -> Vec<String> {
+            let value = "v".repeat(generation * 37 % 900);
+            (0..500).map(|n| format!("put sample/{n:04} {generation}-{n}-{value}")).collect()
+        };
+        self.transact(&puts(1));
+        self.transact(&(0..100).map(|n| format!("del sample/{n:04}")).collect::<Vec<_>>());
+        self.transact(&puts(2));
+        self.etcdctl(["compaction", &self.revision().to_string()]);
+        self.transact(&puts(3));
+        self.etcdctl(["del", "sample/01", "--prefix"]);
+        for n in 0..20 {
+            self.put(&format!("single/{n}"), &format!("value {n}"));
+        }
+        self.put("empty", "");
+        self.put("large", &"0123456789abcdef".repeat(6_000));
+        self.put("key with spaces / and \u{fc}\u{f1}\u{ee}code", "\u{2603}");
+        let lease = self.grant_lease(86_400);
+        let with_lease = format!("--lease={lease}");
+        self.etcdctl(["put", &with_lease, "leased/1", "one"]);
+        self.etcdctl(["put", &with_lease, "leased/2", "two"]);
+        self.grant_lease(3_600);
+        self.revision()
+    }
+
+    /// Grants a lease of so many seconds; returns its id as etcdctl writes it.
+    #[track_caller]
+    pub fn grant_lease(&self, seconds: u32) -> String {
+        let run = self.etcdctl(["lease", "grant", &seconds.to_string()]);
+        run.stdout.split_whitespace().nth(1).expect("lease ID granted with TTL(s)").to_owned()
+    }
+
+    /// The revision that the cluster is at.
+    #[track_caller]
+    pub fn revision(&self) -> i64 {
+        let answer = self.etcdctl(["get", "no such key", "-w", "json"]).json();
+        answer["header"]["revision"].as_i64().expect("every answer has a revision")
+    }
+
+    /// All keys, as of a revision.
+    #[track_caller]
+    pub fn keys_at(&self, revision: i64) -> Vec<KeyValue> {
+        let revision = format!("--rev={revision}");
+        let mut answer = self.etcdctl(["get", "", "--prefix", &revision, "-w", "json"]).json();
+        match answer.get_mut("kvs") {
+            Some(kvs) => serde_json::from_value(kvs.take()).expect("kvs are keys and values"),
+            None => Vec::new(),
+        }
+    }
+
+    /// HashKV of one revision, as every member computes it.
+    #[track_caller]
+    pub fn hashkv(&self, revision: i64) -> Vec<HashKv> {
+        let revision = format!("--rev={revision}");
+        let answer = self.etcdctl(["endpoint", "hashkv", &revision, "-w", "json"]).json();
+        let endpoints = answer.as_array().expect("one entry for each endpoint");
+        assert_eq!(endpoints.len(), self.members.len(), "every member answers");
+        endpoints
+            .iter()
+            .map(|endpoint| serde_json::from_value(endpoint["HashKV"].clone()).expect("a HashKV"))
+            .collect()
+    }
+
+    /// HashKV of one revision; panics unless all members agree on it.
+    #[track_caller]
+    pub fn common_hashkv(&self, revision: i64) -> HashKv {
+        let hashes = self.hashkv(revision);
+        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "members differ: {hashes:?}");
+        hashes[0].clone()
+    }
+
+    #[track_caller]
+    fn etcdctl_with_input(&self, arguments: &[&str], input: &str) -> Run {
+        let mut command = self.etcdctl_command(&self.endpoints());
+        command.args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("etcdctl can be started");
+        let mut stdin = child.stdin.take().expect("stdin is a pipe");
+        stdin.write_all(input.as_bytes()).expect("etcdctl reads its input");
+        drop(stdin);
+        let output = child.wait_with_output().expect("etcdctl ends");
+        Run::from_output(format!("{command:?} with input:\n{input}"), output).ok()
+    }
+
+    fn etcdctl_command(&self, endpoints: &str) -> Command {
+        let mut command = Command::new(self.settings.version.etcdctl());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ETCDCTL_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("ETCDCTL_API", "3")
+            .args(self.connection_flags_to(endpoints))
+            .args(["--dial-timeout=5s", "--command-timeout=20s"]);
+        command
+    }
+}
