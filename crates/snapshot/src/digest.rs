@@ -1,0 +1,61 @@
+//! The SHA-256 digest that follows the database in a snapshot.
+
+use sha2::{Digest as _, Sha256};
+
+/// Bytes of the digest.
+pub const DIGEST_BYTES: usize = 32;
+
+/// Page sizes are multiples of this, so `size % 512` tells whether a digest follows the database.
+const SECTOR_BYTES: usize = 512;
+
+/// A SHA-256 digest; shown in hex.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Sha256Digest(pub [u8; DIGEST_BYTES]);
+
+impl Sha256Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hasher = DigestHasher::default();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+}
+
+impl std::fmt::Display for Sha256Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for Sha256Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// A digest in the making.
+#[derive(Clone, Default)]
+pub struct DigestHasher(Sha256);
+
+impl DigestHasher {
+    /// Takes `bytes` in.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes so far.
+    pub fn finish(self) -> Sha256Digest {
+        Sha256Digest(self.0.finalize().into())
+    }
+}
+
+/// Splits a file into database and digest. A file copied from a data directory has no digest.
+pub fn split_digest(file: &[u8]) -> (&[u8], Option<Sha256Digest>) {
+    if file.len() % SECTOR_BYTES != DIGEST_BYTES {
+        return (file, None);
+    }
+    match file.split_last_chunk::<DIGEST_BYTES>() {
+        Some((database, digest)) => (database, Some(Sha256Digest(*digest))),
+        None => (file, None),
+    }
+}
