@@ -1,5 +1,7 @@
 //! What real etcds wrote, read by this crate, against what the same etcds answered.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bolt::{Db, Mapped};
 use etcd_schema::{

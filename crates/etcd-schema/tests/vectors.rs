@@ -1,5 +1,7 @@
 //! The test vectors of etcd's hashes, each number as printed by real etcd 3.4, 3.5 and 3.6.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use etcd_schema::{
     HashKv, HashKvError, ReadError, Record, Revision, StatusHash,
     compaction::{TombstoneAtRevision, dropped_by_compaction},
