@@ -7,6 +7,9 @@ use crate::db::Db;
 use crate::error::BoltError;
 use crate::page::{BucketHeader, LeafElement, Page, Pgid};
 
+/// A key and its value.
+pub type Pair<'a> = (&'a [u8], &'a [u8]);
+
 /// A bucket. It is cheap to copy and borrows nothing but the file.
 #[derive(Clone, Copy)]
 pub struct Bucket<'a> {
@@ -98,7 +101,7 @@ impl<'a> Bucket<'a> {
     }
 
     /// The pair with the greatest key, if there is a pair. Reads one path of the tree, not all of it.
-    pub fn last(&self) -> Result<Option<(&'a [u8], &'a [u8])>, BoltError> {
+    pub fn last(&self) -> Result<Option<Pair<'a>>, BoltError> {
         let last = crate::cursor::last_pair(self.db, self.tree)?;
         Ok(last.map(|element| (element.key, element.value)))
     }
@@ -125,7 +128,7 @@ impl<'a> Bucket<'a> {
 }
 
 impl<'a> IntoIterator for Bucket<'a> {
-    type Item = Result<(&'a [u8], &'a [u8]), BoltError>;
+    type Item = Result<Pair<'a>, BoltError>;
     type IntoIter = Pairs<'a>;
 
     fn into_iter(self) -> Pairs<'a> {
@@ -156,7 +159,7 @@ pub struct Pairs<'a> {
 }
 
 impl<'a> Iterator for Pairs<'a> {
-    type Item = Result<(&'a [u8], &'a [u8]), BoltError>;
+    type Item = Result<Pair<'a>, BoltError>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {

@@ -19,6 +19,8 @@
 //! Nothing here knows etcd.
 
 mod bucket;
+mod builder;
+mod check;
 mod cursor;
 mod db;
 mod error;
@@ -26,7 +28,9 @@ mod map;
 mod meta;
 mod page;
 
-pub use bucket::{Bucket, Buckets, Pairs};
+pub use bucket::{Bucket, Buckets, Pair, Pairs};
+pub use builder::{BuildError, Builder, Built, Freelist, Inline, Options};
+pub use check::{BucketStart, Check, Key, Summary, VIOLATIONS_PER_PAGE_MAX, Violation, Visitor};
 pub use db::Db;
 pub use error::{BoltError, ElementDefect, PageDefect};
 pub use map::Mapped;

@@ -283,6 +283,17 @@ impl<'a> Page<'a> {
         Ok(BranchElement { start, key, child: Pgid(u64::from_le_bytes(child)) })
     }
 
+    /// The child of element `index` of a branch, whatever the rest of the element says.
+    pub(crate) fn child(&self, index: usize) -> Pgid {
+        let [.., a, b, c, d, e, f, g, h] = self.elements[index];
+        Pgid(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+    }
+
+    /// Where in memory element `index` is.
+    pub(crate) fn element_address(&self, index: usize) -> usize {
+        self.elements[index].as_ptr().addr()
+    }
+
     /// The key of element `index`, whatever kind of page this is.
     #[inline]
     pub(crate) fn key(&self, index: usize) -> Result<&'a [u8], ElementDefect> {
