@@ -27,6 +27,6 @@ bench *options:
 demo *options:
     ./demo {{options}}
 
-# Licences, duplicates and sources of the dependencies (needs cargo-deny)
+# Advisories, licences, duplicates and sources of the dependencies; needs the network
 deny:
     cargo deny check

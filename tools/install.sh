@@ -80,6 +80,15 @@ bolt_check() {
   echo "$folder/bolt-check"
 }
 
+# cargo_tool NAME VERSION: builds cargo-NAME into the cache unless there is one already.
+cargo_tool() {
+  ! have "cargo-$1" || return 0
+  say "building cargo-$1 $2, once; this takes some minutes"
+  CARGO_TARGET_DIR=$cache/cargo-tools/target cargo install --locked --quiet --root "$cache/cargo-tools" \
+    --version "$2" "cargo-$1" >&2
+  rm -rf "$cache/cargo-tools/target"
+}
+
 want_build() {
   have cargo || die "cargo is missing: install Rust with rustup, then run this again"
   want cc gcc libc6-dev
@@ -120,10 +129,10 @@ case $for_what in
     bin=$(etcd trixie 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5 "$bin"
     bin=$(etcd sid 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5_30 "$bin"
     bin=$(bolt_check); put LIFEBOAT_BOLT_CHECK "$bin"
-    if ! cargo nextest --version >/dev/null 2>&1; then
-      say "building cargo-nextest, once"
-      cargo install --locked --quiet cargo-nextest >&2
-    fi
+    PATH=$PATH:$cache/cargo-tools/bin
+    put PATH "$PATH"
+    cargo_tool nextest 0.9.143
+    cargo_tool deny 0.20.2
     ;;
   *) usage ;;
 esac
