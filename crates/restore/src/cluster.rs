@@ -1,14 +1,10 @@
-//! The new cluster: its members, and the ids etcd derives from their URLs and the token.
+//! The description of the new cluster, read from etcd's flags and checked as etcd checks it.
 //!
-//! ```text
-//!   member id  = first 8 bytes of SHA-1(peer URLs sorted, joined, then the token)
-//!   cluster id = first 8 bytes of SHA-1(member ids sorted, 8 bytes big-endian each)
-//! ```
-//!
-//! Ids depend on nothing else, so two clusters restored with the same URLs and token are one to etcd:
-//! their members could mix. Hence a fresh token for each restore of a whole cluster.
+//! Member and cluster ids follow from peer URLs and the token alone, so two clusters restored with
+//! the same URLs and token are one to etcd: their members could mix. Hence a fresh token for each
+//! restore of a whole cluster.
 
-use etcd_schema::{Member, MemberId};
+use etcd_raftfiles::restore::{self as raft, Member, RestoredCluster};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is wrong with the description of the new cluster.
@@ -40,14 +36,9 @@ pub enum ClusterError {
         /// The URL.
         url: String,
     },
-    /// A member's id comes out as 0 or as another's.
-    #[error("the id {id} of member {name:?} is not usable")]
-    Id {
-        /// Member.
-        name: String,
-        /// Its id.
-        id: MemberId,
-    },
+    /// The members make no cluster that raft could run.
+    #[error("--initial-cluster does not make a cluster")]
+    Raft(#[from] raft::ClusterError),
     /// `--name` or `--learner` is not a member.
     #[error("{flag} {name:?} is not in --initial-cluster (members: {})", members.join(", "))]
     UnknownName {
@@ -58,9 +49,6 @@ pub enum ClusterError {
         /// The names there are.
         members: Vec<String>,
     },
-    /// Nobody could vote.
-    #[error("every member of --initial-cluster is a learner")]
-    NoVoter,
     /// A name would lead out of the folder of `--all-members`.
     #[error("member name {name:?} cannot be a folder's name")]
     NameAsFolder {
@@ -90,91 +78,44 @@ impl ClusterError {
                 "give all members of the new cluster: --initial-cluster m1=https://10.0.0.1:2380,m2=…"
             }
             Self::Url { .. } => "give peer URLs of the form https://host:2380",
-            Self::DuplicateUrl { .. } | Self::Id { .. } => {
-                "give each member peer URLs of its own"
-            }
+            Self::DuplicateUrl { .. } => "give each member peer URLs of its own",
+            Self::Raft(error) => error.remedy(),
             Self::UnknownName { .. } => "use one of the members' names",
-            Self::NoVoter => "leave at least one member a voter",
             Self::NameAsFolder { .. } => "restore this member alone, with --name and --data-dir",
             Self::Advertised { .. } => "leave the flag out: the URLs of --initial-cluster are used",
         }
     }
 }
 
-/// A cluster to be, checked: names, URLs and ids are sound.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewCluster {
-    /// Cluster id.
-    pub id: u64,
-    /// Token the ids were derived with.
-    pub token: String,
-    /// Members in the order of their ids.
-    pub members: Vec<Member>,
+/// Reads `--initial-cluster` (`name=url[,name=url…]`; a name may occur several times) and derives the
+/// ids. `learners` are names of members that shall not vote.
+pub fn parse_cluster(
+    initial_cluster: &str,
+    token: &str,
+    learners: &[String],
+) -> Result<RestoredCluster, ClusterError> {
+    let urls_by_name = parse_items(initial_cluster)?;
+    let members = urls_by_name
+        .into_iter()
+        .map(|(name, urls)| Member::new(&name, &urls, learners.contains(&name), token))
+        .collect();
+    let cluster = RestoredCluster::new(members)?;
+    for name in learners {
+        find_member(&cluster, "--learner", name)?;
+    }
+    Ok(cluster)
 }
 
-impl NewCluster {
-    /// Reads `--initial-cluster` (`name=url[,name=url…]`; a name may occur several times) and derives
-    /// the ids. `learners` are names of members that shall not vote.
-    pub fn parse(
-        initial_cluster: &str,
-        token: &str,
-        learners: &[String],
-    ) -> Result<Self, ClusterError> {
-        let urls_by_name = parse_items(initial_cluster)?;
-        let mut members: Vec<Member> = urls_by_name
-            .into_iter()
-            .map(|(name, peer_urls)| Member {
-                id: member_id(&peer_urls, token),
-                is_learner: learners.contains(&name),
-                peer_urls,
-                name,
-                client_urls: Vec::new(),
-            })
-            .collect();
-        members.sort_by_key(|member| member.id);
-        let cluster = Self { id: cluster_id(&members), token: token.to_owned(), members };
-        cluster.check_ids()?;
-        for name in learners {
-            cluster.member("--learner", name)?;
-        }
-        match cluster.members.iter().all(|member| member.is_learner) {
-            true => Err(ClusterError::NoVoter),
-            false => Ok(cluster),
-        }
-    }
-
-    /// The member called `name`; `flag` is what the user named it by.
-    pub fn member(&self, flag: &'static str, name: &str) -> Result<&Member, ClusterError> {
-        self.members.iter().find(|member| member.name == name).ok_or_else(|| {
-            let members = self.members.iter().map(|member| member.name.clone()).collect();
-            ClusterError::UnknownName { flag, name: name.to_owned(), members }
-        })
-    }
-
-    /// Ids of the members that vote, ascending.
-    pub fn voters(&self) -> Vec<MemberId> {
-        self.ids_of(false)
-    }
-
-    /// Ids of the members that do not, ascending.
-    pub fn learners(&self) -> Vec<MemberId> {
-        self.ids_of(true)
-    }
-
-    fn ids_of(&self, learners: bool) -> Vec<MemberId> {
-        let members = self.members.iter().filter(|member| member.is_learner == learners);
-        members.map(|member| member.id).collect()
-    }
-
-    fn check_ids(&self) -> Result<(), ClusterError> {
-        let mut seen = BTreeSet::from([MemberId(0)]);
-        for member in &self.members {
-            if !seen.insert(member.id) {
-                return Err(ClusterError::Id { name: member.name.clone(), id: member.id });
-            }
-        }
-        Ok(())
-    }
+/// The member called `name`; `flag` is what the user named it by.
+pub fn find_member<'a>(
+    cluster: &'a RestoredCluster,
+    flag: &'static str,
+    name: &str,
+) -> Result<&'a Member, ClusterError> {
+    cluster.members().iter().find(|member| member.name() == name).ok_or_else(|| {
+        let members = cluster.members().iter().map(|member| member.name().to_owned()).collect();
+        ClusterError::UnknownName { flag, name: name.to_owned(), members }
+    })
 }
 
 /// Checks `--initial-advertise-peer-urls` (a comma list) against the URLs of `member`: they must be
@@ -183,15 +124,15 @@ pub fn check_advertised(member: &Member, advertised: &str) -> Result<(), Cluster
     let mut urls: Vec<String> = advertised.split(',').map(|url| url.trim().to_owned()).collect();
     urls.sort();
     for url in &urls {
-        check_url(&member.name, url)?;
+        check_url(member.name(), url)?;
     }
-    if urls == member.peer_urls || resolved(&urls) == resolved(&member.peer_urls) {
+    if urls == member.peer_urls() || resolved(&urls) == resolved(member.peer_urls()) {
         return Ok(());
     }
     Err(ClusterError::Advertised {
-        name: member.name.clone(),
+        name: member.name().to_owned(),
         advertised: urls,
-        expected: member.peer_urls.clone(),
+        expected: member.peer_urls().to_vec(),
     })
 }
 
@@ -244,24 +185,6 @@ fn check_url(name: &str, url: &str) -> Result<(), ClusterError> {
     Err(ClusterError::Url { name: name.to_owned(), url: url.to_owned(), why })
 }
 
-fn member_id(sorted_urls: &[String], token: &str) -> MemberId {
-    let mut sha1 = sha1_smol::Sha1::new();
-    sorted_urls.iter().for_each(|url| sha1.update(url.as_bytes()));
-    sha1.update(token.as_bytes());
-    MemberId(first_eight(&sha1))
-}
-
-fn cluster_id(members_by_id: &[Member]) -> u64 {
-    let mut sha1 = sha1_smol::Sha1::new();
-    members_by_id.iter().for_each(|member| sha1.update(&member.id.0.to_be_bytes()));
-    first_eight(&sha1)
-}
-
-fn first_eight(sha1: &sha1_smol::Sha1) -> u64 {
-    let digest = sha1.digest().bytes();
-    u64::from_be_bytes(*digest.first_chunk().expect("a SHA-1 digest has 20 bytes"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,46 +192,31 @@ mod tests {
     const THREE: &str =
         "m1=http://127.0.0.1:29001,m2=http://127.0.0.1:29002,m3=http://127.0.0.1:29003";
 
-    fn three(token: &str) -> NewCluster {
-        NewCluster::parse(THREE, token, &[]).unwrap()
-    }
-
     #[test]
     fn ids_are_those_that_etcd_derives() {
-        let cluster = three("tok1");
-        let ids: Vec<_> =
-            cluster.members.iter().map(|m| (m.name.as_str(), m.id.to_string())).collect();
+        let cluster = parse_cluster(THREE, "tok1", &[]).unwrap();
+        let members = cluster.members().iter();
+        let ids: Vec<_> = members.map(|m| (m.name(), m.id().to_string())).collect();
         let expected = [
             ("m3", "a504fca8cfdd09a2"),
             ("m1", "aaa30b9a9af434c2"),
             ("m2", "f6390633c83b792e"),
         ];
         assert_eq!(ids, expected.map(|(name, id)| (name, id.to_owned())));
-        assert_eq!(cluster.id, 0x003d_709d_bfcb_455b);
-        let default =
-            NewCluster::parse("default=http://localhost:2380", "etcd-cluster", &[]).unwrap();
-        assert_eq!(default.members[0].id.to_string(), "8e9e05c52164694d");
-        assert_eq!(format!("{:x}", default.id), "cdf818194e3a8c32");
-    }
-
-    #[test]
-    fn another_token_makes_another_cluster() {
-        let (a, b) = (three("a"), three("b"));
-        assert_ne!(a.id, b.id);
-        assert!(a.voters().iter().all(|id| !b.voters().contains(id)));
+        assert_eq!(cluster.id().0, 0x003d_709d_bfcb_455b);
     }
 
     #[test]
     fn the_order_of_a_members_urls_does_not_matter() {
-        let one = NewCluster::parse("m=http://a:1,m=http://b:2", "t", &[]).unwrap();
-        let other = NewCluster::parse("m=http://b:2, m=http://a:1", "t", &[]).unwrap();
+        let one = parse_cluster("m=http://a:1,m=http://b:2", "t", &[]).unwrap();
+        let other = parse_cluster("m=http://b:2, m=http://a:1", "t", &[]).unwrap();
         assert_eq!(one, other);
-        assert!(check_advertised(&one.members[0], "http://b:2,http://a:1").is_ok());
+        assert!(check_advertised(&one.members()[0], "http://b:2,http://a:1").is_ok());
     }
 
     #[test]
     fn what_etcd_refuses_is_refused() {
-        let error = |text: &str| NewCluster::parse(text, "t", &[]).unwrap_err();
+        let error = |text: &str| parse_cluster(text, "t", &[]).unwrap_err();
         assert_eq!(error(""), ClusterError::Empty);
         assert!(matches!(error("m1"), ClusterError::Item { .. }));
         assert!(matches!(error("=http://a:1"), ClusterError::Item { .. }));
@@ -323,20 +231,22 @@ mod tests {
     fn learners_are_members_and_not_all_of_them() {
         let learners = |names: &[&str]| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-            NewCluster::parse(THREE, "t", &names)
+            parse_cluster(THREE, "t", &names)
         };
         let cluster = learners(&["m2"]).unwrap();
-        assert_eq!((cluster.voters().len(), cluster.learners().len()), (2, 1));
+        let state = cluster.conf_state();
+        assert_eq!((state.voters.len(), state.learners.len()), (2, 1));
         assert!(matches!(learners(&["m4"]), Err(ClusterError::UnknownName { .. })));
-        assert_eq!(learners(&["m1", "m2", "m3"]), Err(ClusterError::NoVoter));
+        let none = learners(&["m1", "m2", "m3"]);
+        assert_eq!(none, Err(ClusterError::Raft(raft::ClusterError::NoVoter)));
     }
 
     #[test]
     fn advertised_urls_are_compared_after_names_are_resolved() {
-        let cluster = NewCluster::parse("m=http://localhost:2380", "t", &[]).unwrap();
-        let other = check_advertised(&cluster.members[0], "http://127.0.0.1:2381");
+        let cluster = parse_cluster("m=http://localhost:2380", "t", &[]).unwrap();
+        let other = check_advertised(&cluster.members()[0], "http://127.0.0.1:2381");
         assert!(matches!(other, Err(ClusterError::Advertised { .. })));
-        let https = check_advertised(&cluster.members[0], "https://localhost:2380");
+        let https = check_advertised(&cluster.members()[0], "https://localhost:2380");
         assert!(matches!(https, Err(ClusterError::Advertised { .. })));
     }
 }

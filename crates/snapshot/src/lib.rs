@@ -1,1 +1,22 @@
-//! A snapshot file: save, verify, status, and what a stopped member holds
+//! A snapshot file: saved, verified, described.
+//!
+//! * [`Snapshot`] is a file, as far as it has been proved: [`Fetched`], then [`Verified`].
+//! * [`survey()`] is the one walk that proves a database and says what it holds.
+//! * [`PartFile`] gives a file its final name when it is complete, never before.
+//!
+//! **Invariant:** nothing is called a snapshot before its digest, its tree and its records were
+//! checked; and a file under its final name is never replaced unasked.
+
+mod digest;
+mod file;
+mod finding;
+mod part_file;
+mod status;
+mod survey;
+
+pub use digest::{DIGEST_BYTES, DigestHasher, Sha256Digest, split_digest};
+pub use file::{DigestRule, Fetched, Snapshot, SnapshotError, Verified};
+pub use finding::{Finding, RecordDefect};
+pub use part_file::{Existing, PartFile, PartFileError, sync_parent};
+pub use status::Status;
+pub use survey::{BucketCount, Depth, Survey, survey};

@@ -1,0 +1,253 @@
+//! A snapshot file, as far as it has been proved.
+//!
+//! ```text
+//!   0                               pgid * pageSize      +32
+//!   | bbolt pages ...               | SHA-256 of them    |     made by `snapshot save`
+//!   | bbolt pages ...               | unused pages ...   |     copied from a data directory
+//! ```
+//!
+//! [`Snapshot<Fetched>`] is bytes that nobody has read. [`verify`](Snapshot::verify) turns it into
+//! [`Snapshot<Verified>`], which alone can be restored from.
+
+use crate::{
+    digest::{DigestHasher, Sha256Digest, split_digest},
+    finding::Finding,
+    status::Status,
+    survey::{Depth, Survey, survey},
+};
+use bolt::{Db, Mapped};
+use etcd_schema::{HashKv, HashKvError, ReadError, bucket, count_live_keys, hash_kv, records};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+/// Nothing in the file can be believed yet.
+#[derive(Debug)]
+pub struct Fetched;
+
+/// The digest matched, every page was walked, every record held against etcd's rules.
+#[derive(Debug)]
+pub struct Verified {
+    survey: Survey,
+    digest: Sha256Digest,
+}
+
+/// A snapshot file. `S` says what is known of it.
+#[derive(Debug)]
+pub struct Snapshot<S> {
+    path: PathBuf,
+    file: File,
+    mapped: Mapped,
+    state: S,
+}
+
+/// Why a snapshot cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The file cannot be read at all.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was attempted, such as `open`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It was read, and found wrong. The findings have been handed out one by one.
+    #[error("{} is damaged: {findings} finding{}", path.display(), if *findings == 1 { "" } else { "s" })]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Number of findings.
+        findings: u64,
+    },
+    /// Records could not be read.
+    #[error("cannot read the records of {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: ReadError,
+    },
+    /// HashKV has no answer.
+    #[error("HashKV of {}", path.display())]
+    HashKv {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: HashKvError,
+    },
+}
+
+/// What [`Snapshot::verify`] expects of the digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DigestRule {
+    /// There must be one, and it must match.
+    Required,
+    /// It is not looked at: a file copied from a data directory has none.
+    Skip,
+}
+
+impl Snapshot<Fetched> {
+    /// Opens a file without reading it.
+    pub fn open(path: &Path) -> Result<Self, SnapshotError> {
+        let error = |action, source| SnapshotError::Io { action, path: path.to_owned(), source };
+        let file = File::open(path).map_err(|e| error("open", e))?;
+        let kind = file.metadata().map_err(|e| error("open", e))?.file_type();
+        if !kind.is_file() {
+            let why = if kind.is_dir() { "it is a folder" } else { "it is not a regular file" };
+            return Err(error("open", io::Error::other(why)));
+        }
+        let mapped = Mapped::open(&file).map_err(|e| error("map", e))?;
+        Ok(Self { path: path.to_owned(), file, mapped, state: Fetched })
+    }
+
+    /// What `snapshot status` prints, after a walk of the whole tree. Findings go to `on_finding`.
+    pub fn status(
+        &self,
+        on_finding: &mut dyn FnMut(Finding),
+    ) -> Result<(Status, Survey), SnapshotError> {
+        self.prefetch()?;
+        let survey = self.survey(Depth::Tree, on_finding)?;
+        let size = self.db(on_finding)?.size();
+        Ok((Status::new(&survey, size), survey))
+    }
+
+    /// Proves the file: digest, tree and records. Findings go to `on_finding`.
+    pub fn verify(
+        self,
+        rule: DigestRule,
+        on_finding: &mut dyn FnMut(Finding),
+    ) -> Result<Snapshot<Verified>, SnapshotError> {
+        self.prefetch()?;
+        let stored = self.stored_digest();
+        let (survey, computed) = std::thread::scope(|scope| {
+            // The digest needs the other core as long as the walk needs this one.
+            let digest = scope.spawn(|| self.compute_digest());
+            let survey = self.survey(Depth::Records, on_finding);
+            (survey, digest.join().expect("the digest thread does not panic"))
+        });
+        let computed = computed.map_err(|e| self.io_error("read", e))?;
+        let digest_finding = match (rule, stored) {
+            (DigestRule::Required, None) => Some(Finding::DigestMissing),
+            (DigestRule::Required, Some(stored)) if stored != computed => {
+                Some(Finding::DigestWrong { stored, computed })
+            }
+            _ => None,
+        };
+        let tree_findings = match &survey {
+            Ok(survey) => survey.findings,
+            Err(SnapshotError::Damaged { findings, .. }) => *findings,
+            Err(_) => 0,
+        };
+        let findings = tree_findings + u64::from(digest_finding.is_some());
+        digest_finding.into_iter().for_each(on_finding);
+        if findings > 0 {
+            return Err(SnapshotError::Damaged { path: self.path, findings });
+        }
+        let state = Verified { survey: survey?, digest: computed };
+        Ok(Snapshot { path: self.path, file: self.file, mapped: self.mapped, state })
+    }
+
+    /// Number of user keys that exist: `totalKey` of etcd 3.6.
+    pub fn live_keys(&self) -> Result<u64, SnapshotError> {
+        let count = || {
+            let key = Db::open(self.database())?.bucket(bucket::KEY)?;
+            key.map_or(Ok(0), |key| count_live_keys(|| records(&key)))
+        };
+        let read = |source| SnapshotError::Read { path: self.path.clone(), source };
+        count().map_err(read)
+    }
+
+    fn survey(
+        &self,
+        depth: Depth,
+        on_finding: &mut dyn FnMut(Finding),
+    ) -> Result<Survey, SnapshotError> {
+        let survey = survey(&self.db(on_finding)?, depth, on_finding);
+        match survey.findings {
+            0 => Ok(survey),
+            findings => Err(SnapshotError::Damaged { path: self.path.clone(), findings }),
+        }
+    }
+
+    fn db(&self, on_finding: &mut dyn FnMut(Finding)) -> Result<Db<'_>, SnapshotError> {
+        Db::open(self.database()).map_err(|error| {
+            on_finding(Finding::NotBolt(error));
+            SnapshotError::Damaged { path: self.path.clone(), findings: 1 }
+        })
+    }
+
+    /// Reads a cold file in the order of the file; the walk would read it in the order of the tree.
+    fn prefetch(&self) -> Result<(), SnapshotError> {
+        self.mapped.prefetch().map_err(|e| self.io_error("read", e)).map(|_| ())
+    }
+
+    /// The digest of the database, read in large pieces: it shares no page of the map with the walk.
+    fn compute_digest(&self) -> io::Result<Sha256Digest> {
+        const PIECE_BYTES: usize = 1 << 20;
+        let mut hasher = DigestHasher::default();
+        let mut piece = vec![0; PIECE_BYTES];
+        let (mut offset, end) = (0, self.database().len());
+        while offset < end {
+            let piece = &mut piece[..PIECE_BYTES.min(end - offset)];
+            self.file.read_exact_at(piece, offset as u64)?;
+            hasher.update(piece);
+            offset += piece.len();
+        }
+        Ok(hasher.finish())
+    }
+}
+
+impl Snapshot<Verified> {
+    /// What the database holds.
+    pub fn survey(&self) -> &Survey {
+        &self.state.survey
+    }
+
+    /// SHA-256 of the database.
+    pub fn digest(&self) -> Sha256Digest {
+        self.state.digest
+    }
+
+    /// The database.
+    pub fn db(&self) -> Db<'_> {
+        Db::open(self.database()).expect("it was opened when it was verified, and is mapped still")
+    }
+
+    /// HashKV at `revision`, or at the newest when `None`.
+    pub fn hash_kv(&self, revision: Option<i64>) -> Result<HashKv, SnapshotError> {
+        let db = self.db();
+        let error = |source| SnapshotError::HashKv { path: self.path.clone(), source };
+        let read = |e: bolt::BoltError| error(HashKvError::Read(ReadError::Bolt(e)));
+        let key = db.bucket(bucket::KEY).map_err(read)?.expect("a verified file has bucket key");
+        let compact_revision = self.survey().meta.compact_revision();
+        hash_kv(|| records(&key), compact_revision, revision).map_err(error)
+    }
+}
+
+impl<S> Snapshot<S> {
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The digest at the end of the file, if it has one.
+    pub fn stored_digest(&self) -> Option<Sha256Digest> {
+        split_digest(&self.mapped).1
+    }
+
+    /// The file without its digest.
+    fn database(&self) -> &[u8] {
+        split_digest(&self.mapped).0
+    }
+
+    fn io_error(&self, action: &'static str, source: io::Error) -> SnapshotError {
+        SnapshotError::Io { action, path: self.path.clone(), source }
+    }
+}
