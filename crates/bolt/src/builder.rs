@@ -16,8 +16,6 @@
 mod error;
 mod node;
 mod pages;
-#[cfg(test)]
-mod tests;
 mod tree;
 
 use std::io::{Seek, Write};

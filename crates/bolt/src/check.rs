@@ -17,8 +17,6 @@
 //! order, is not seen here; a digest or a hash of the records tells.
 
 mod page_set;
-#[cfg(test)]
-mod tests;
 mod violation;
 
 use std::ops::ControlFlow;
@@ -282,8 +280,8 @@ impl<'a, V: Visitor<'a>> Walk<'a, '_, V> {
         let mut reports = Reports::default();
         let mut order = Order { bounds: self.leaf_bounds(page, bounds), last: self.handed };
         let mut expected = Some(page.data_start());
-        // An element is handed over when the next one is seen to start where it ends: if not, one of the
-        // two has a wrong position or size, and nobody can say which.
+        // An element is handed over when the next one is seen to start where it ends, with a greater key:
+        // if not, one of the two is wrong, and nobody can say which.
         let mut waiting: Option<(usize, LeafElement<'a>)> = None;
         for index in 0..page.count() {
             let element = match page.leaf(index) {
@@ -295,15 +293,18 @@ impl<'a, V: Visitor<'a>> Walk<'a, '_, V> {
                 }
             };
             let fits = expected.is_none_or(|expected| expected == element.start);
-            if let Some((index, element)) = waiting.take_if(|_| fits) {
+            let admitted = order.admit(element.key);
+            let agree = fits && !matches!(admitted, Err(Fault::NotAscending(_)));
+            if let Some((index, element)) = waiting.take()
+                && agree
+            {
                 self.element(page, index, element, place, &mut reports)?;
             }
-            waiting = None;
             if !fits {
                 self.layout(page, index, element.start, expected, &mut reports)?;
             }
             expected = Some(element.start + element.key.len() + element.value.len());
-            match order.admit(element.key) {
+            match admitted {
                 Ok(()) if fits => waiting = Some((index, element)),
                 Ok(()) => {}
                 Err(fault) => self.disorder(page, index, element.key, fault, &mut reports)?,
@@ -429,10 +430,10 @@ impl<'a, V: Visitor<'a>> Walk<'a, '_, V> {
             match (first, lost) {
                 (None, true) => first = Some(pgid),
                 (Some(run), false) => {
-                    let pages = pgid.0 - run.0;
+                    let last = Pgid(pgid.0 - 1);
                     self.page_violation(
                         reports,
-                        Violation::Unaccounted { freelist, first: run, pages },
+                        Violation::Unaccounted { freelist, first: run, last },
                     )?;
                     first = None;
                 }
@@ -555,15 +556,15 @@ impl<'a> Order<'a> {
     /// follow look wrong.
     #[inline]
     fn admit(&mut self, key: &'a [u8]) -> Result<(), Fault<'a>> {
-        if let Some(last) = self.last
-            && key <= last
-        {
-            return Err(Fault::NotAscending(last));
-        }
         if let Some(lower) = self.bounds.lower
             && key < lower
         {
             return Err(Fault::BelowLower(lower));
+        }
+        if let Some(last) = self.last
+            && key <= last
+        {
+            return Err(Fault::NotAscending(last));
         }
         if let Some(upper) = self.bounds.upper
             && key >= upper

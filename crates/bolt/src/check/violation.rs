@@ -84,10 +84,8 @@ pub enum Violation {
     FreeButUsed { freelist: Pgid, pgid: Pgid },
 
     /// Pages that the tree does not reach and that the freelist does not have.
-    #[error(
-        "freelist page {freelist}: {pages} pages from page {first} on are neither used nor free"
-    )]
-    Unaccounted { freelist: Pgid, first: Pgid, pages: u64 },
+    #[error("freelist page {freelist}: neither used nor free: pages {first} to {last}")]
+    Unaccounted { freelist: Pgid, first: Pgid, last: Pgid },
 
     /// What else is wrong with a page.
     #[error("page {pgid}: {count} more findings")]

@@ -7,13 +7,15 @@ use std::path::PathBuf;
 use bolt::Db;
 use serde_json::Value;
 
+use crate::dump;
+
 const VERSIONS: [&str; 4] = ["3.4.23", "3.5.16", "3.5.30", "3.6.14"];
 
-fn fixture(path: &str) -> PathBuf {
+pub(crate) fn fixture(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(path)
 }
 
-fn json(path: &str) -> Value {
+pub(crate) fn json(path: &str) -> Value {
     serde_json::from_slice(&fs::read(fixture(path)).unwrap()).unwrap()
 }
 
@@ -81,5 +83,15 @@ fn every_key_of_every_snapshot_is_found_by_get_and_by_seek() {
             assert_eq!(bucket.last().unwrap(), last, "{path}");
         }
         assert!(db.bucket(b"nothing").unwrap().is_none(), "{path}");
+    });
+}
+
+#[test]
+fn every_snapshot_is_checked_clean_and_the_checker_hands_over_what_the_reader_reads() {
+    each_snapshot(|path, bytes, _| {
+        let db = Db::open(bytes).unwrap();
+        let checked = dump::check(&db);
+        assert_eq!(checked.violations, [], "{path}");
+        assert_eq!(checked.dump, dump::read(&db).unwrap(), "{path}");
     });
 }
