@@ -197,11 +197,8 @@ mod tests {
         let cluster = parse_cluster(THREE, "tok1", &[]).unwrap();
         let members = cluster.members().iter();
         let ids: Vec<_> = members.map(|m| (m.name(), m.id().to_string())).collect();
-        let expected = [
-            ("m3", "a504fca8cfdd09a2"),
-            ("m1", "aaa30b9a9af434c2"),
-            ("m2", "f6390633c83b792e"),
-        ];
+        let expected =
+            [("m3", "a504fca8cfdd09a2"), ("m1", "aaa30b9a9af434c2"), ("m2", "f6390633c83b792e")];
         assert_eq!(ids, expected.map(|(name, id)| (name, id.to_owned())));
         assert_eq!(cluster.id().0, 0x003d_709d_bfcb_455b);
     }

@@ -1,0 +1,211 @@
+//! The `db` of a restored cluster: the snapshot's records, and buckets rewritten for new members.
+//!
+//! ```text
+//!   bucket                       what becomes of it
+//!   key                          copied; with a bump, one marker record is added at the end
+//!   lease, auth*, unknown ones   copied
+//!   meta                         consistent_index, term, confState of the new raft log; compaction kept
+//!   members                      the new members
+//!   members_removed, alarm       emptied
+//!   cluster                      clusterVersion kept if the target knows it, the rest dropped
+//! ```
+//!
+//! The same `db` serves every member. etcdutl leaves the old alarms and the old `confState` in
+//! place; an alarm would make the new cluster refuse writes in the name of a member it does not have.
+
+use crate::plan::TargetVersion;
+use bolt::{Bucket, BuildError, Builder, Built, Db, Options};
+use etcd_raftfiles::restore::{RestoredCluster, TERM};
+use etcd_schema::{ConfState, MemberId, Meta, Revision, StatusHash, bucket};
+use std::{
+    collections::BTreeMap,
+    io::{Seek, Write},
+};
+
+/// Key of bucket `cluster`.
+const CLUSTER_VERSION: &[u8] = b"clusterVersion";
+
+/// Buckets that every etcd expects to find.
+const ETCD_BUCKETS: [&[u8]; 10] = [
+    bucket::ALARM,
+    bucket::AUTH,
+    bucket::AUTH_ROLES,
+    bucket::AUTH_USERS,
+    bucket::CLUSTER,
+    bucket::KEY,
+    bucket::LEASE,
+    bucket::MEMBERS,
+    bucket::MEMBERS_REMOVED,
+    bucket::META,
+];
+
+/// What the rewriting needs to know.
+#[derive(Debug)]
+pub(crate) struct Rewrite<'a> {
+    pub(crate) cluster: &'a RestoredCluster,
+    pub(crate) target: TargetVersion,
+    /// The revision to raise the store to and mark compacted.
+    pub(crate) bump_to: Option<i64>,
+}
+
+/// Why the `db` could not be built.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DatabaseError {
+    #[error(transparent)]
+    Read(#[from] bolt::BoltError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+}
+
+/// What was built, and the hash that it must read back with.
+#[derive(Debug)]
+pub(crate) struct BuiltDatabase {
+    pub(crate) built: Built,
+    pub(crate) status_hash: u32,
+}
+
+/// Builds the new `db` from `source` in one pass. `on_bytes` is told of bytes as they are copied.
+pub(crate) fn build<W: Write + Seek>(
+    source: &Db<'_>,
+    rewrite: &Rewrite<'_>,
+    out: W,
+    on_bytes: &dyn Fn(u64),
+) -> Result<BuiltDatabase, DatabaseError> {
+    let options = Options { page_size: source.page_size(), ..Options::default() };
+    let mut sink = Sink { builder: Builder::new(out, options)?, hash: StatusHash::default() };
+    let mut sources: BTreeMap<&[u8], Option<Bucket<'_>>> =
+        ETCD_BUCKETS.iter().map(|name| (*name, None)).collect();
+    for bucket in source.buckets() {
+        let bucket = bucket?;
+        sources.insert(bucket.name(), Some(bucket));
+    }
+    for (name, bucket) in sources {
+        sink.begin(name)?;
+        match name {
+            bucket::ALARM | bucket::MEMBERS_REMOVED => {}
+            bucket::MEMBERS => rewrite.members(&mut sink)?,
+            bucket::META => rewrite.meta(bucket, &mut sink)?,
+            bucket::CLUSTER => rewrite.cluster(bucket, &mut sink)?,
+            _ => copy(bucket, &mut sink, on_bytes)?,
+        }
+        if let (bucket::KEY, Some(main)) = (name, rewrite.bump_to) {
+            // etcd looks at the greatest record to know its revision; the value may be empty.
+            sink.put(&Revision { main, sub: 0 }.encode(), b"")?;
+        }
+        sink.builder.end_bucket()?;
+    }
+    Ok(BuiltDatabase { status_hash: sink.hash.value(), built: sink.builder.finish()? })
+}
+
+/// The builder, and the hash of what went into it.
+struct Sink<W: Write + Seek> {
+    builder: Builder<W>,
+    hash: StatusHash,
+}
+
+impl<W: Write + Seek> Sink<W> {
+    fn begin(&mut self, name: &[u8]) -> Result<(), BuildError> {
+        self.hash.bucket(name);
+        self.builder.begin_bucket(name)
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), BuildError> {
+        self.hash.pair(key, value);
+        self.builder.put(key, value)
+    }
+}
+
+fn copy<W: Write + Seek>(
+    source: Option<Bucket<'_>>,
+    sink: &mut Sink<W>,
+    on_bytes: &dyn Fn(u64),
+) -> Result<(), DatabaseError> {
+    const REPORT_EVERY_BYTES: usize = 4 << 20;
+    let mut bytes = 0;
+    for pair in source.iter().flat_map(Bucket::iter) {
+        let (key, value) = pair?;
+        sink.put(key, value)?;
+        bytes += key.len() + value.len();
+        if bytes >= REPORT_EVERY_BYTES {
+            on_bytes(std::mem::take(&mut bytes) as u64);
+        }
+    }
+    Ok(())
+}
+
+impl Rewrite<'_> {
+    fn members<W: Write + Seek>(&self, sink: &mut Sink<W>) -> Result<(), BuildError> {
+        let rows: BTreeMap<String, String> = self
+            .cluster
+            .members()
+            .iter()
+            .map(|member| (member.id().to_string(), member.to_json()))
+            .collect();
+        rows.iter().try_for_each(|(id, json)| sink.put(id.as_bytes(), json.as_bytes()))
+    }
+
+    /// Bucket `meta` for the new raft log. `consistent_index` must be exactly the last index of that
+    /// log: with a greater one, etcd would skip every write in silence.
+    fn meta<W: Write + Seek>(
+        &self,
+        source: Option<Bucket<'_>>,
+        sink: &mut Sink<W>,
+    ) -> Result<(), DatabaseError> {
+        let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        for pair in source.iter().flat_map(Bucket::iter) {
+            let (key, value) = pair?;
+            if !self.drops_from_meta(key) {
+                rows.insert(key.to_vec(), value.to_vec());
+            }
+        }
+        let mut set = |key: &[u8], value: Vec<u8>| rows.insert(key.to_vec(), value);
+        set(Meta::CONSISTENT_INDEX, self.cluster.raft_index().to_be_bytes().to_vec());
+        if self.target >= TargetVersion::V3_5 {
+            set(Meta::TERM, TERM.to_be_bytes().to_vec());
+            set(Meta::CONF_STATE, self.conf_state().encode());
+        }
+        if let Some(main) = self.bump_to {
+            set(Meta::SCHEDULED_COMPACT, Revision { main, sub: 0 }.encode().to_vec());
+        }
+        Ok(rows.iter().try_for_each(|(key, value)| sink.put(key, value))?)
+    }
+
+    /// Keys that speak of the old raft log, or that the target would misread.
+    fn drops_from_meta(&self, key: &[u8]) -> bool {
+        match key {
+            Meta::CONSISTENT_INDEX | Meta::TERM | Meta::CONF_STATE => true,
+            Meta::STORAGE_VERSION => self.target < TargetVersion::V3_6,
+            _ => false,
+        }
+    }
+
+    fn conf_state(&self) -> ConfState {
+        let state = self.cluster.conf_state();
+        let ids = |ids: Vec<u64>| ids.into_iter().map(MemberId).collect();
+        ConfState {
+            voters: ids(state.voters),
+            learners: ids(state.learners),
+            ..ConfState::default()
+        }
+    }
+
+    /// A cluster version above the server's is fatal to it, and a downgrade under way was the old
+    /// cluster's; without the key, etcd finds the version by itself.
+    fn cluster<W: Write + Seek>(
+        &self,
+        source: Option<Bucket<'_>>,
+        sink: &mut Sink<W>,
+    ) -> Result<(), DatabaseError> {
+        let Some(source) = source else { return Ok(()) };
+        let version = source.get(CLUSTER_VERSION)?;
+        let known = |version: &&[u8]| {
+            let text = std::str::from_utf8(version).ok();
+            let found = text.and_then(TargetVersion::of_release);
+            found.is_some_and(|found| found <= self.target)
+        };
+        if let Some(version) = version.filter(known) {
+            sink.put(CLUSTER_VERSION, version)?;
+        }
+        Ok(())
+    }
+}

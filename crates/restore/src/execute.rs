@@ -1,0 +1,225 @@
+//! A plan carried out: one `db` built, proved and copied; raft files for each member; all synced, then
+//! put in place.
+
+use crate::{
+    database::{self, BuiltDatabase, DatabaseError, Rewrite},
+    error::RestoreError,
+    plan::{Destination, RestorePlan},
+    staging::{Staging, io_error, make_dir},
+};
+use bolt::{Db, Mapped};
+use etcd_raftfiles::restore::{Member, RestoredCluster};
+use snapshot::Depth;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+/// Room for WAL, raft snapshot and folders of one member, and for buckets that grow in the rewriting.
+const RAFT_FILES_BYTES: u64 = 1 << 20;
+
+/// How far a restore has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// That many more bytes of the database are built.
+    Built(u64),
+    /// The database is being copied for this member.
+    Copying(&'a str),
+    /// Everything is written, and is being made durable.
+    Syncing,
+}
+
+/// What a restore made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// The data directory of each member, by name.
+    pub data_dirs: Vec<(String, PathBuf)>,
+    /// Bytes of the `db` of each.
+    pub database_bytes: u64,
+}
+
+impl RestorePlan<'_> {
+    /// Makes the directories. They appear complete, or not at all.
+    pub fn execute(
+        &self,
+        on_progress: &(dyn Fn(Progress<'_>) + Sync),
+    ) -> Result<RestoreReport, RestoreError> {
+        let layout = self.stage()?;
+        let (first, others) = layout.members.split_first().expect("a plan has at least one member");
+        let database_bytes = self.build_database(&first.snap_dir().join("db"), on_progress)?;
+        for member in others {
+            on_progress(Progress::Copying(member.name));
+            let (from, to) = (first.snap_dir().join("db"), member.snap_dir().join("db"));
+            fs::copy(&from, &to).map_err(io_error("copy the database to", &to))?;
+        }
+        for member in &layout.members {
+            member.write_raft_files(self)?;
+        }
+        on_progress(Progress::Syncing);
+        let data_dirs = layout
+            .members
+            .iter()
+            .map(|member| (member.name.to_owned(), member.data_dir.clone()))
+            .collect();
+        layout.staging.commit()?;
+        Ok(RestoreReport { data_dirs, database_bytes })
+    }
+
+    /// Makes the empty folders, after a look at the free space.
+    fn stage(&self) -> Result<Layout<'_>, RestoreError> {
+        match &self.destination {
+            Destination::Member { name, data_dir, wal_dir } => {
+                let mut staging = Staging::begin(data_dir)?;
+                let wal_dir =
+                    wal_dir.as_deref().map(|dir| staging.stage_beside(dir)).transpose()?;
+                let staged = if data_dir.is_dir() {
+                    let member_dir = staging.stage(&data_dir.join("member"))?;
+                    Staged::new(name, data_dir, member_dir, wal_dir)?
+                } else {
+                    let staged = staging.stage(data_dir)?.join("member");
+                    make_dir(&staged)?;
+                    Staged::new(name, data_dir, staged, wal_dir)?
+                };
+                self.check_space(&staged.member_dir, 1)?;
+                Ok(Layout { staging, members: vec![staged] })
+            }
+            Destination::AllMembers { dir } => {
+                let mut staging = Staging::begin(dir)?;
+                let names = self.members();
+                let whole = if dir.is_dir() { None } else { Some(staging.stage(dir)?) };
+                let mut members = Vec::with_capacity(names.len());
+                for name in names {
+                    let data_dir = dir.join(name);
+                    let staged = match &whole {
+                        Some(whole) => whole.join(name),
+                        None => staging.stage(&data_dir)?,
+                    };
+                    if whole.is_some() {
+                        make_dir(&staged)?;
+                    }
+                    let member_dir = staged.join("member");
+                    make_dir(&member_dir)?;
+                    members.push(Staged::new(name, &data_dir, member_dir, None)?);
+                }
+                self.check_space(&members[0].member_dir, members.len() as u64)?;
+                Ok(Layout { staging, members })
+            }
+        }
+    }
+
+    fn check_space(&self, path: &Path, members: u64) -> Result<(), RestoreError> {
+        let needed = members * (self.source.db().size() + RAFT_FILES_BYTES);
+        let stat = rustix::fs::statvfs(path).map_err(|e| io_error("inspect", path)(e.into()))?;
+        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if available < needed {
+            let path = path.ancestors().nth(3).unwrap_or(path).to_owned();
+            return Err(RestoreError::NoSpace { path, needed, available });
+        }
+        Ok(())
+    }
+
+    /// Builds the `db` at `path` and reads it back whole. Returns its size.
+    fn build_database(
+        &self,
+        path: &Path,
+        on_progress: &(dyn Fn(Progress<'_>) + Sync),
+    ) -> Result<u64, RestoreError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = options.open(path).map_err(io_error("create", path))?;
+        let rewrite =
+            Rewrite { cluster: &self.cluster, target: self.target, bump_to: self.bump_to };
+        let on_bytes = |bytes| on_progress(Progress::Built(bytes));
+        let database =
+            database::build(&self.source.db(), &rewrite, &file, &on_bytes).map_err(|error| {
+                match error {
+                    DatabaseError::Read(source) => RestoreError::Read(source),
+                    DatabaseError::Build(source) => {
+                        RestoreError::Build { path: path.to_owned(), source }
+                    }
+                }
+            })?;
+        // The disk writes while the processor reads back.
+        std::thread::scope(|scope| {
+            let sync = scope.spawn(|| file.sync_all().map_err(io_error("fsync", path)));
+            let read_back = read_back(path, &file, &database);
+            sync.join().expect("the fsync thread does not panic").and(read_back)
+        })?;
+        Ok(database.built.size)
+    }
+}
+
+/// Walks what was written: every page sound, and the hash that of what was put in.
+fn read_back(path: &Path, file: &File, database: &BuiltDatabase) -> Result<(), RestoreError> {
+    let fault = |what: String| RestoreError::SelfCheck { path: path.to_owned(), what };
+    let mapped = Mapped::open(file).map_err(io_error("map", path))?;
+    let db = Db::open(&mapped).map_err(|error| fault(error.to_string()))?;
+    let mut first_finding = None;
+    let survey = snapshot::survey(&db, Depth::Tree, &mut |finding| {
+        first_finding.get_or_insert(finding);
+    });
+    if let Some(finding) = first_finding {
+        return Err(fault(finding.to_string()));
+    }
+    if (survey.status_hash, survey.pairs()) != (database.status_hash, database.built.pairs) {
+        return Err(fault("its hash differs".to_owned()));
+    }
+    Ok(())
+}
+
+/// The folders being filled.
+struct Layout<'a> {
+    staging: Staging,
+    members: Vec<Staged<'a>>,
+}
+
+/// One member's folders.
+struct Staged<'a> {
+    name: &'a str,
+    /// Where it will be.
+    data_dir: PathBuf,
+    /// Where its `member` folder is now.
+    member_dir: PathBuf,
+    wal_dir: PathBuf,
+}
+
+impl<'a> Staged<'a> {
+    fn new(
+        name: &'a str,
+        data_dir: &Path,
+        member_dir: PathBuf,
+        wal_dir: Option<PathBuf>,
+    ) -> Result<Self, RestoreError> {
+        make_dir(&member_dir.join("snap"))?;
+        let wal_dir = match wal_dir {
+            Some(wal_dir) => wal_dir,
+            None => {
+                let wal_dir = member_dir.join("wal");
+                make_dir(&wal_dir)?;
+                wal_dir
+            }
+        };
+        Ok(Self { name, data_dir: data_dir.to_owned(), member_dir, wal_dir })
+    }
+
+    fn snap_dir(&self) -> PathBuf {
+        self.member_dir.join("snap")
+    }
+
+    fn write_raft_files(&self, plan: &RestorePlan<'_>) -> Result<(), RestoreError> {
+        let cluster = &plan.cluster;
+        let member = cluster.members().iter().find(|member| member.name() == self.name);
+        let id = member.map(Member::id).expect("the plan's members are the cluster's");
+        let wal = self.wal_dir.join(RestoredCluster::wal_name().to_string());
+        write_new(&wal, &cluster.wal(id, plan.target.wal_target()))?;
+        write_new(&self.snap_dir().join(cluster.snap_name().to_string()), &cluster.snap())
+    }
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), RestoreError> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(bytes)).map_err(io_error("write", path))
+}
