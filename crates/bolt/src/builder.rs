@@ -31,6 +31,10 @@ use crate::page::{
 use pages::PageWriter;
 use tree::Tree;
 
+/// How deep buckets may lie in one another: so deep that a tree for each of them stays within
+/// [`DEPTH_MAX`](crate::DEPTH_MAX) pages. etcd nests none.
+pub const NESTED_BUCKETS_MAX: usize = 32;
+
 /// How a file is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -154,6 +158,9 @@ impl<W: Write + Seek> Builder<W> {
     /// must come in strictly ascending order.
     pub fn begin_bucket(&mut self, name: &[u8]) -> Result<(), BuildError> {
         check_key(self.innermost(), name)?;
+        if self.open.len() == NESTED_BUCKETS_MAX {
+            return Err(BuildError::NestedTooDeep);
+        }
         let tree = Tree::new(self.options.page_size, self.options.fill_percent);
         self.open.push(OpenBucket { name: name.to_vec(), sequence: 0, tree });
         Ok(())
@@ -207,11 +214,11 @@ impl<W: Write + Seek> Builder<W> {
 
     /// Writes what is still open, and the metas last. `out` is left at the end of the file.
     pub fn finish(mut self) -> Result<Built, BuildError> {
-        if let Some(bucket) = self.open.last() {
-            return Err(BuildError::BucketOpen { name: Key::new(&bucket.name) });
-        }
         if self.broken {
             return Err(BuildError::Broken);
+        }
+        if let Some(bucket) = self.open.last() {
+            return Err(BuildError::BucketOpen { name: Key::new(&bucket.name) });
         }
         let root = self.root.finish(&mut self.pages)?;
         let freelist = match self.options.freelist {

@@ -29,7 +29,7 @@ mod meta;
 mod page;
 
 pub use bucket::{Bucket, Buckets, Pair, Pairs};
-pub use builder::{BuildError, Builder, Built, Freelist, Inline, Options};
+pub use builder::{BuildError, Builder, Built, Freelist, Inline, NESTED_BUCKETS_MAX, Options};
 pub use check::{BucketStart, Check, Key, Summary, VIOLATIONS_PER_PAGE_MAX, Violation, Visitor};
 pub use db::Db;
 pub use error::{BoltError, ElementDefect, PageDefect};

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::NESTED_BUCKETS_MAX;
 use crate::check::Key;
 use crate::page::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
@@ -40,6 +41,9 @@ pub enum BuildError {
     /// A pair, or the end of a bucket, where no bucket is open.
     #[error("no bucket is open")]
     NoBucket,
+    /// A bucket in a bucket in a bucket, and so on.
+    #[error("buckets are nested more than {NESTED_BUCKETS_MAX} deep")]
+    NestedTooDeep,
     /// The end of the file in the middle of a bucket.
     #[error("bucket {name} is still open")]
     BucketOpen {
@@ -79,7 +83,7 @@ impl BuildError {
             Self::KeyOrder { .. } | Self::EmptyKey => {
                 "check the source of the records; they are damaged or not sorted"
             }
-            Self::KeyTooLong { .. } | Self::ValueTooLong { .. } => {
+            Self::KeyTooLong { .. } | Self::ValueTooLong { .. } | Self::NestedTooDeep => {
                 "leave out or shorten the record; bbolt cannot hold it"
             }
             Self::NoBucket | Self::BucketOpen { .. } | Self::FillPercent { .. } | Self::Txid => {
