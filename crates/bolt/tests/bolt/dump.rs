@@ -4,11 +4,14 @@ use std::ops::ControlFlow;
 
 use bolt::{BoltError, Bucket, BucketStart, Check, Db, Summary, Violation, Visitor};
 
-/// Each bucket and each pair of a file, with the names of the buckets around it.
+/// The names of the buckets around something, from the outside in.
+pub(crate) type Path = Vec<Vec<u8>>;
+
+/// Each bucket with its sequence number and each pair of a file, with their paths.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dump {
-    pub(crate) buckets: Vec<(Vec<Vec<u8>>, u64)>,
-    pub(crate) pairs: Vec<(Vec<Vec<u8>>, Vec<u8>, Vec<u8>)>,
+    pub(crate) buckets: Vec<(Path, u64)>,
+    pub(crate) pairs: Vec<(Path, Vec<u8>, Vec<u8>)>,
 }
 
 /// What the reader finds, sorted.
@@ -63,7 +66,7 @@ pub(crate) fn check(db: &Db<'_>) -> Checked {
 
 #[derive(Default)]
 struct Collector {
-    path: Vec<Vec<u8>>,
+    path: Path,
     last: Vec<Vec<u8>>,
     dump: Dump,
     violations: Vec<Violation>,

@@ -96,8 +96,8 @@ fn branches_that_name_one_page_many_times_end_a_walk() {
     assert_eq!(db.buckets().count(), 1, "an error is the end");
     assert!(matches!(db.bucket(b"b"), Err(BoltError::TooManyPages { .. })));
     let checked = dump::check(&db);
-    assert_eq!(checked.summary.violations, 30 * 99);
-    assert!(matches!(checked.violations[0], Violation::ReachedTwice { pgid: Pgid(32), .. }));
+    let twice = |violation: &&Violation| matches!(violation, Violation::ReachedTwice { .. });
+    assert_eq!(checked.violations.iter().filter(twice).count(), 30 * 99);
 }
 
 #[test]

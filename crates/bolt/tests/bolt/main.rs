@@ -1,5 +1,7 @@
 //! Tests of the crate from outside, over whole files.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod building;
 mod damaged;
 mod dump;
