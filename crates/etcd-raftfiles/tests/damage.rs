@@ -232,6 +232,15 @@ fn a_log_whose_oldest_segments_were_purged_is_read() {
 }
 
 #[test]
+fn a_segment_that_was_just_cut_is_read_without_those_before_it() {
+    let (_, mut last) = cut(first_segment(), HardState { term: 1, vote: 7, commit: 8 });
+    let name = name(1, 10);
+    let bytes = std::mem::replace(&mut last, Encoder::new(0)).finish();
+    let wal = Wal::read(&[Segment { name, bytes: &bytes }], 9).unwrap();
+    assert_eq!((wal.commit(), wal.last_index, wal.entries.len()), (8, 9, 0));
+}
+
+#[test]
 fn a_segment_missing_in_the_middle_is_found_by_its_name() {
     let mut segments = three_segments();
     segments.remove(1);

@@ -386,6 +386,9 @@ pub struct Wal<'a> {
     /// The entries asked for, by index, without gaps, the newest of each index. Those above
     /// [`commit`](Self::commit) are not committed: they may vanish and must not be applied.
     pub entries: Vec<EntryRef<'a>>,
+    /// The index of the last entry that the log holds, or that a raft snapshot covers: 0 in an empty
+    /// log. Unlike [`entries`](Self::entries) it counts those that were not asked for.
+    pub last_index: u64,
     /// Where the log ended, and how.
     pub end: End,
 }
@@ -401,7 +404,9 @@ impl<'a> Wal<'a> {
     /// When a record is damaged other than by a torn write at the very end.
     pub fn read(segments: &[Segment<'a>], after: u64) -> Result<Self, WalError> {
         let mut records = Records::new(segments)?;
-        let mut log = Log { after, ..Log::default() };
+        // A segment that was just cut may hold no entry: its name tells the last one before it.
+        let last_index = records.segments[0].name.first_index.saturating_sub(1);
+        let mut log = Log { after, last_index, ..Log::default() };
         for located in &mut records {
             let located = located?;
             log.add(&located.record).map_err(|why| WalError::Corrupt {
@@ -417,9 +422,14 @@ impl<'a> Wal<'a> {
             hard_state: log.hard_state,
             snapshots: log.snapshots,
             entries: log.entries,
+            last_index: log.last_index,
             end,
         };
-        wal.check_commit(after)?;
+        let (commit, last) = (wal.commit(), wal.last_index);
+        if commit > last {
+            // A damaged tail would otherwise pass for a torn one.
+            return Err(WalError::ShorterThanCommit { commit, last });
+        }
         Ok(wal)
     }
 
@@ -432,15 +442,6 @@ impl<'a> Wal<'a> {
     pub fn committed(&self) -> &[EntryRef<'a>] {
         let commit = self.commit();
         &self.entries[..self.entries.partition_point(|entry| entry.index <= commit)]
-    }
-
-    /// A log must hold what it says was committed; a damaged tail would otherwise pass for a torn one.
-    fn check_commit(&self, after: u64) -> Result<(), WalError> {
-        let last_entry = self.entries.last().map(|entry| entry.index);
-        let last_snapshot = self.snapshots.iter().map(|snapshot| snapshot.index).max();
-        let last = last_entry.max(last_snapshot).unwrap_or(0).max(after);
-        let commit = self.commit();
-        if commit > last { Err(WalError::ShorterThanCommit { commit, last }) } else { Ok(()) }
     }
 }
 
@@ -455,6 +456,7 @@ struct Log<'a> {
     hard_state: Option<HardState>,
     snapshots: Vec<WalSnapshot>,
     entries: Vec<EntryRef<'a>>,
+    last_index: u64,
 }
 
 impl<'a> Log<'a> {
@@ -475,7 +477,9 @@ impl<'a> Log<'a> {
             RecordKind::Entry => self.add_entry(EntryRef::decode(data).ok_or(payload)?),
             RecordKind::State => self.add_state(decode_exactly(data).ok_or(payload)?),
             RecordKind::Snapshot => {
-                self.snapshots.push(decode_exactly(data).ok_or(payload)?);
+                let snapshot: WalSnapshot = decode_exactly(data).ok_or(payload)?;
+                self.last_index = self.last_index.max(snapshot.index);
+                self.snapshots.push(snapshot);
                 Ok(())
             }
         }
@@ -496,6 +500,7 @@ impl<'a> Log<'a> {
         if entry.entry_type != EntryType::Normal && entry.data.is_none() {
             return Err(Defect::Payload(RecordKind::Entry));
         }
+        self.last_index = entry.index;
         if entry.index <= self.after {
             self.entries.clear();
             return Ok(());
