@@ -97,14 +97,31 @@ impl Snapshot<Fetched> {
     /// Opens a file without reading it.
     pub fn open(path: &Path) -> Result<Self, SnapshotError> {
         let error = |action, source| SnapshotError::Io { action, path: path.to_owned(), source };
-        let file = File::open(path).map_err(|e| error("open", e))?;
+        Self::of_file(path, &File::open(path).map_err(|e| error("open", e))?)
+    }
+
+    /// The same for a file that is open.
+    pub(crate) fn of_file(path: &Path, file: &File) -> Result<Self, SnapshotError> {
+        let error = |action, source| SnapshotError::Io { action, path: path.to_owned(), source };
         let kind = file.metadata().map_err(|e| error("open", e))?.file_type();
         if !kind.is_file() {
             let why = if kind.is_dir() { "it is a folder" } else { "it is not a regular file" };
             return Err(error("open", io::Error::other(why)));
         }
-        let mapped = Mapped::open(&file).map_err(|e| error("map", e))?;
+        let mapped = Mapped::open(file).map_err(|e| error("map", e))?;
+        let file = file.try_clone().map_err(|e| error("open", e))?;
         Ok(Self { path: path.to_owned(), file, mapped, state: Fetched })
+    }
+
+    /// Proves a file whose digest was computed, and found right, as it was written.
+    pub(crate) fn verify_known(
+        self,
+        digest: Sha256Digest,
+        on_finding: &mut dyn FnMut(Finding),
+    ) -> Result<Snapshot<Verified>, SnapshotError> {
+        let survey = self.survey(Depth::Records, on_finding)?;
+        let state = Verified { survey, digest };
+        Ok(Snapshot { path: self.path, file: self.file, mapped: self.mapped, state })
     }
 
     /// What `snapshot status` prints, after a walk of the whole tree. Findings go to `on_finding`.
@@ -232,6 +249,12 @@ impl Snapshot<Verified> {
 }
 
 impl<S> Snapshot<S> {
+    /// The same file, which has another name now.
+    pub(crate) fn renamed(mut self, path: &Path) -> Self {
+        self.path = path.to_owned();
+        self
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -11,6 +11,7 @@ mod digest;
 mod file;
 mod finding;
 mod part_file;
+mod save;
 mod status;
 mod survey;
 
@@ -18,5 +19,6 @@ pub use digest::{DIGEST_BYTES, DigestHasher, Sha256Digest, split_digest};
 pub use file::{DigestRule, Fetched, Snapshot, SnapshotError, Verified};
 pub use finding::{Finding, RecordDefect};
 pub use part_file::{Existing, PartFile, PartFileError, sync_parent};
+pub use save::{SaveError, SaveEvent, Saved, save, save_to_writer};
 pub use status::Status;
 pub use survey::{BucketCount, Depth, Survey, survey};
