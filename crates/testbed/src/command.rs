@@ -126,5 +126,5 @@ impl Tool {
 /// Lets bbolt itself judge a database file (a `db`, or a snapshot, whose trailer it ignores).
 #[track_caller]
 pub fn bolt_check(file: &Path) {
-    Run::of(Command::new(from_environment("LIFEBOAT_BOLT_CHECK")).arg("check").arg(file)).ok();
+    Run::of(Command::new(from_environment("LIFEBOAT_BOLT_CHECK")).arg(file)).ok();
 }

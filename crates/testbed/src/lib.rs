@@ -6,6 +6,7 @@
 //!   panic that names the script, never a silent pass.
 //! * [`Certificates`]: a CA with its server and client certificates, a foreign CA, an expired one.
 //! * [`fixtures`]: files written by real servers, with what those servers said about them.
+//! * [`CutStream`]: a connection that breaks half way.
 //! * [`Tool`]: the `lifeboat` binary, run under its own or a borrowed name.
 //! * [`load`]: fills a server with as many bytes as the bench asks for.
 //!
@@ -13,6 +14,7 @@
 
 mod cluster;
 mod command;
+mod cut;
 mod etcd;
 pub mod fixtures;
 pub mod load;
@@ -22,5 +24,6 @@ mod tls;
 
 pub use cluster::{Builder, Cluster, HashKv, KeyValue, Member, Security};
 pub use command::{Run, Tool, bolt_check};
+pub use cut::CutStream;
 pub use etcd::Etcd;
 pub use tls::Certificates;

@@ -1,0 +1,105 @@
+//! Questions to a live cluster: the answers read as those of the real etcdctl.
+
+use testbed::{Cluster, Etcd, Security};
+
+use crate::{client, lifeboat};
+
+/// Numbers that move while a cluster does nothing, and addresses, are the only differences allowed;
+/// these commands print none of the former.
+#[test]
+fn member_list_is_that_of_etcdctl_in_every_format() {
+    for version in [Etcd::V3_4, Etcd::V3_5] {
+        let mut cluster = Cluster::builder(version).members(1).start();
+        cluster.add_learner();
+        for format in ["simple", "table", "json", "fields"] {
+            let arguments = ["member", "list", "-w", format];
+            let theirs = cluster.etcdctl(arguments);
+            let ours = client(&cluster, &arguments).ok();
+            assert_eq!(ours.stdout, theirs.stdout, "{version:?} {format}");
+        }
+    }
+}
+
+#[test]
+fn endpoint_status_is_that_of_etcdctl() {
+    for version in [Etcd::V3_4, Etcd::V3_5] {
+        let cluster = Cluster::builder(version).start();
+        cluster.write_sample();
+        for arguments in [
+            ["endpoint", "status", "--cluster", "-w", "simple"],
+            ["endpoint", "status", "--cluster", "-w", "table"],
+            ["endpoint", "status", "--cluster", "-w", "json"],
+        ] {
+            let theirs = cluster.etcdctl(arguments);
+            let ours = client(&cluster, &arguments).ok();
+            assert_eq!(ours.stdout, theirs.stdout, "{version:?} {arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn endpoint_health_says_which_member_is_dead() {
+    let mut cluster = Cluster::builder(Etcd::V3_5).start();
+    let run = client(&cluster, &["endpoint", "health"]).ok();
+    assert_eq!(format!("{}{}", run.stdout, run.stderr).matches("is healthy").count(), 3);
+    cluster.kill(2);
+    let run = client(&cluster, &["endpoint", "health", "--dial-timeout=2s"]);
+    assert_ne!(run.code, Some(0), "{run}");
+    let all = format!("{}{}", run.stdout, run.stderr);
+    assert_eq!(all.matches("is healthy").count(), 2, "{run}");
+    assert!(all.contains(&format!("{} is unhealthy", cluster.client_url(2))), "{run}");
+}
+
+#[test]
+fn endpoint_hashkv_compares_all_members_at_one_revision() {
+    for version in [Etcd::V3_4, Etcd::V3_5_30] {
+        let cluster = Cluster::builder(version).start();
+        let revision = cluster.write_sample();
+        let theirs = cluster.common_hashkv(revision);
+        let arguments = ["endpoint", "hashkv", "--cluster", "-w", "json"];
+        let answer = client(&cluster, &arguments).ok().json();
+        let members = answer.as_array().expect("one entry for each member");
+        assert_eq!(members.len(), 3);
+        for member in members {
+            assert_eq!(member["HashKV"]["hash"].as_u64(), Some(u64::from(theirs.hash)));
+        }
+    }
+}
+
+#[test]
+fn cluster_health_speaks_as_the_old_etcdctl_did() {
+    let mut cluster = Cluster::builder(Etcd::V3_4).start();
+    let run = client(&cluster, &["cluster-health"]).ok();
+    assert!(run.stdout.contains("cluster is healthy"), "{run}");
+    cluster.kill(0);
+    let run = client(&cluster, &["cluster-health", "--dial-timeout=2s"]);
+    assert!(!run.stdout.contains("cluster is healthy"), "{run}");
+    assert_ne!(run.code, Some(0), "{run}");
+}
+
+#[test]
+fn a_user_with_a_password_saves_and_a_wrong_password_does_not() {
+    let cluster = Cluster::builder(Etcd::V3_5).members(1).security(Security::Plain).start();
+    cluster.put("a", "1");
+    cluster.etcdctl(["user", "add", "root:secret"]);
+    cluster.etcdctl(["user", "grant-role", "root", "root"]);
+    cluster.etcdctl(["auth", "enable"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved.db");
+    let save = |user: &[&str]| {
+        let endpoint = cluster.client_url(0);
+        let mut arguments = vec!["--endpoints", &endpoint];
+        arguments.extend(user);
+        arguments.extend(["snapshot", "save", crate::text(&file)]);
+        lifeboat().run(arguments)
+    };
+    for refused in [&[][..], &["--user=root:wrong"], &["--user=nobody:secret"]] {
+        let run = save(refused);
+        assert!(matches!(run.code, Some(1 | 4)), "{run}");
+        run.stderr_has(&["error:", "help:"]);
+        assert_eq!(crate::listing(folder.path()), [""; 0], "nothing is left behind");
+    }
+    save(&["--user=root:secret"]).ok();
+    std::fs::remove_file(&file).unwrap();
+    save(&["--user=root", "--password=secret"]).ok();
+}
