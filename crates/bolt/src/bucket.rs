@@ -48,13 +48,9 @@ impl<'a> Bucket<'a> {
             defect,
         })?;
         let tree = if header.root.0 == 0 {
-            Tree::Inline(
-                Page::read_inline(header.rest, holder).map_err(|defect| BoltError::Page {
-                    pgid: holder,
-                    parent: holder,
-                    defect,
-                })?,
-            )
+            let image = Page::read_inline(header.rest, holder)
+                .map_err(|defect| BoltError::InlineBucket { pgid: holder, index, defect })?;
+            Tree::Inline(image)
         } else {
             Tree::Pages { root: header.root, parent: holder }
         };

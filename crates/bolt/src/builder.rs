@@ -38,7 +38,8 @@ pub const NESTED_BUCKETS_MAX: usize = 32;
 /// How a file is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The size of all pages.
+    /// The size of all pages. bbolt opens no file of less than 4096 bytes, which a nearly empty one with
+    /// pages of 512 or 1024 bytes is.
     pub page_size: PageSize,
     /// How full a page gets before the next one is begun, from 1 to 100. Less than 100 leaves room for
     /// later writes between the keys.

@@ -367,7 +367,7 @@ impl<'a, V: Visitor<'a>> Walk<'a, '_, V> {
         let outer = self.handed.take();
         let inside = Place { buckets: place.buckets + 1, ..place.below() };
         if header.root.0 == 0 {
-            self.inline(header.rest, page.id, inside)?;
+            self.inline(header.rest, page, index, inside)?;
         } else {
             self.tree(header.root, page.id, Bounds::NONE, inside)?;
         }
@@ -375,13 +375,24 @@ impl<'a, V: Visitor<'a>> Walk<'a, '_, V> {
         self.visitor.bucket_end()
     }
 
-    fn inline(&mut self, image: &'a [u8], holder: Pgid, place: Place) -> ControlFlow<()> {
+    /// The page image of an inline bucket, in element `index` of `holder`.
+    fn inline(
+        &mut self,
+        image: &'a [u8],
+        holder: &Page<'a>,
+        index: usize,
+        place: Place,
+    ) -> ControlFlow<()> {
+        let pgid = holder.id;
         if place.depth == DEPTH_MAX {
-            return self.violation(Violation::TooDeep { pgid: holder, parent: holder });
+            return self.violation(Violation::TooDeep { pgid, parent: pgid });
         }
-        match Page::read_inline(image, holder) {
+        match Page::read_inline(image, pgid) {
             Ok(page) => self.leaf(&page, Bounds::NONE, place),
-            Err(defect) => self.violation(Violation::Page { pgid: holder, parent: holder, defect }),
+            Err(defect) => {
+                let offset = self.offset(holder, index);
+                self.violation(Violation::InlineBucket { pgid, index, offset, defect })
+            }
         }
     }
 

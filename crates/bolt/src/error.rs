@@ -52,6 +52,16 @@ pub enum BoltError {
         /// What is wrong.
         defect: ElementDefect,
     },
+    /// An inline bucket whose page image cannot be one.
+    #[error("page {pgid}, element {index}: the page in its inline bucket: {defect}")]
+    InlineBucket {
+        /// The page.
+        pgid: Pgid,
+        /// Which of its elements.
+        index: usize,
+        /// What is wrong with the image.
+        defect: PageDefect,
+    },
     /// A key that is not greater than the one before it.
     #[error("page {pgid}, element {index}: its key is not greater than the key before it")]
     KeyOrder {
@@ -94,6 +104,7 @@ impl BoltError {
             Self::Truncated { .. } => "copy the file again, whole, or use another snapshot",
             Self::Page { .. }
             | Self::Element { .. }
+            | Self::InlineBucket { .. }
             | Self::KeyOrder { .. }
             | Self::TooDeep { .. }
             | Self::TooManyPages { .. } => {
@@ -146,13 +157,13 @@ pub enum PageDefect {
     #[error("is a branch without elements")]
     EmptyBranch,
     /// An inline bucket without room for a page header.
-    #[error("its inline bucket has {len} bytes, fewer than a page header")]
+    #[error("it has {len} bytes, fewer than a page header")]
     InlineTooShort {
         /// How long the page image is.
         len: usize,
     },
     /// An inline bucket cannot have overflow pages.
-    #[error("its inline bucket says it has {overflow} overflow pages")]
+    #[error("it has {overflow} overflow pages")]
     InlineOverflow {
         /// What the image says.
         overflow: u32,

@@ -1,8 +1,8 @@
 //! A file as bytes: the one module with `unsafe`.
 //!
 //! * Pages come in when they are touched, which on a cold file means one small read after another, in
-//!   the order of the tree. [`Mapped::prefetch`] reads what is missing in the order of the file first;
-//!   that is several times faster on anything but a file already in memory.
+//!   the order of the tree. [`Mapped::prefetch`] has the kernel read what is missing in the order of the
+//!   file, while the walk begins; on most disks that is several times faster.
 //! * A mapped file can be taken away under its reader: if it shrinks, or if its disk fails, the next
 //!   touch of a lost page is a SIGBUS, which by default kills the process without a word. There is no
 //!   going on from it, but a reason can be given: the first [`Mapped`] installs a handler that writes
@@ -10,12 +10,14 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Deref;
-use std::os::unix::fs::FileExt;
 use std::sync::Once;
 
-/// How much is looked at, and read if it is missing, at once. A multiple of every OS page size, large
-/// enough that a disk reads at full speed, small enough to stay in the CPU's cache.
+use rustix::fs::Advice;
+
+/// How much is looked at, and asked for if it is missing, at once. A multiple of every OS page size, and
+/// large enough that a disk reads at full speed.
 const WINDOW_BYTES: usize = 1 << 20;
 /// Pages of the smallest OS page size in a window.
 const WINDOW_PAGES_MAX: usize = WINDOW_BYTES / 4096;
@@ -55,20 +57,20 @@ impl Mapped {
         Ok(true)
     }
 
-    /// Brings the file into the page cache, in the order of the file. What is there already is not read
-    /// again. Returns the number of bytes read.
+    /// Asks the kernel to bring the file into the page cache, in the order of the file, and does not wait
+    /// for it: a walk can begin at once. What is there already is left alone. Returns the number of bytes
+    /// that were asked for.
     pub fn prefetch(&self) -> io::Result<u64> {
-        let mut scratch = Vec::new();
-        let (mut offset, mut read) = (0, 0);
+        let (mut offset, mut missing) = (0, 0);
         for window in self.windows() {
+            let len = window.len() as u64;
             if !window_is_resident(window)? {
-                scratch.resize(WINDOW_BYTES, 0);
-                self.file.read_exact_at(&mut scratch[..window.len()], offset)?;
-                read += window.len() as u64;
+                rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(len), Advice::WillNeed)?;
+                missing += len;
             }
-            offset += window.len() as u64;
+            offset += len;
         }
-        Ok(read)
+        Ok(missing)
     }
 
     fn windows(&self) -> impl Iterator<Item = &[u8]> {

@@ -35,6 +35,12 @@ pub enum Violation {
     #[error("page {pgid}, element {index} (offset {offset}): {defect}")]
     Element { pgid: Pgid, index: usize, offset: u64, defect: ElementDefect },
 
+    /// An inline bucket whose page image cannot be one. What is in it is lost.
+    #[error(
+        "page {pgid}, element {index} (offset {offset}): the page in its inline bucket: {defect}"
+    )]
+    InlineBucket { pgid: Pgid, index: usize, offset: u64, defect: PageDefect },
+
     /// Data that overlaps, or leaves a gap: a position or a size is wrong.
     #[error(
         "page {pgid}, element {index} (offset {offset}): its data starts at byte {found} of the page, \
@@ -109,6 +115,7 @@ impl Violation {
             | Self::ReachedTwice { .. }
             | Self::TooDeep { .. }
             | Self::Element { .. }
+            | Self::InlineBucket { .. }
             | Self::Layout { .. }
             | Self::KeyOrder { .. }
             | Self::BelowSeparator { .. }

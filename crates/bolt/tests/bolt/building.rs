@@ -365,6 +365,8 @@ pub(crate) fn build_model(options: Options, model: &Model) -> (Vec<u8>, Built) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn what_is_built_is_read_back_and_checked_clean(options in options(), model in file()) {
         let (bytes, built) = build_model(options, &model);

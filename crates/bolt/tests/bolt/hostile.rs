@@ -3,7 +3,8 @@
 use std::fs;
 
 use bolt::{
-    BoltError, Builder, Check, DEPTH_MAX, Db, Meta, Options, PageSize, Pgid, Txid, Violation,
+    BoltError, Builder, Check, DEPTH_MAX, Db, Meta, Options, PageDefect, PageSize, Pgid, Txid,
+    Violation,
 };
 use proptest::prelude::*;
 
@@ -157,6 +158,30 @@ fn a_bucket_header_that_is_too_short_is_an_error_of_that_bucket_only() {
 }
 
 #[test]
+fn an_inline_bucket_whose_page_is_no_leaf_is_found_by_reader_and_checker() {
+    let (bytes, _) = build(Options::default(), |builder| {
+        builder.begin_bucket(b"b")?;
+        builder.put(b"key", b"value")?;
+        builder.end_bucket()
+    });
+    let image = 2 * 4096 + 16 + 16 + 1 + 16; // page header, element, name, bucket header
+    let flags = PageDefect::Flags { found: 1 };
+    let id = PageDefect::IdMismatch { found: 7 };
+    let count = PageDefect::Count { count: 0x0901 };
+    let overflow = PageDefect::InlineOverflow { overflow: 2 };
+    for (at, byte, defect) in [(8, 1, flags), (0, 7, id), (11, 9, count), (12, 2, overflow)] {
+        let mut bytes = bytes.clone();
+        bytes[image + at] = byte;
+        let db = Db::open(&bytes).unwrap();
+        let (pgid, index, offset) = (Pgid(2), 0, 2 * 4096 + 16);
+        let error = db.bucket(b"b").unwrap_err();
+        assert_eq!(error, BoltError::InlineBucket { pgid, index, defect });
+        let violation = Violation::InlineBucket { pgid, index, offset, defect };
+        assert_eq!(Check::new(&db).violations(10), [violation]);
+    }
+}
+
+#[test]
 fn a_page_of_garbage_is_reported_with_a_few_findings_and_a_count_of_the_rest() {
     let (mut bytes, _) = build(Options::default(), |builder| {
         builder.begin_bucket(b"b")?;
@@ -244,6 +269,8 @@ fn every_changed_bit_of_a_size_or_position_in_a_full_leaf_is_found() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
         prop_assert!(!exercise(&bytes));
