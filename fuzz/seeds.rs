@@ -5,13 +5,14 @@
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use bolt::{Builder, Freelist, Inline, Options, PageSize, Txid};
 use etcd_raftfiles::raftpb::{
     ConfState, Entry, EntryType, HardState, Metadata, Snapshot, SnapshotMetadata, WalSnapshot,
 };
 use etcd_raftfiles::snap;
-use etcd_raftfiles::wal::Encoder;
+use etcd_raftfiles::wal::{Encoder, Segment, SegmentName, Wal};
 use etcd_schema::{KeyValue, Lease, Member, MemberId, Revision, RevisionKey};
 
 fn main() {
@@ -21,6 +22,7 @@ fn main() {
     wal_segments(&corpus);
     raft_snapshots(&corpus);
     schema_values(&corpus);
+    requests(&corpus);
 }
 
 struct Corpus {
@@ -149,4 +151,31 @@ fn schema_values(corpus: &Corpus) {
     corpus.put("schema", "role", b"\x0a\x01r\x12\x07\x08\x02\x12\x01a\x1a\x00");
     corpus.put("schema", "alarm", b"\x08\x05\x10\x01");
     corpus.put("schema", "store", b"\x01\x02\x20\x21\x40\x20\x03\x61\x41\x20");
+}
+
+/// Requests as real clients sent them: from the logs of the killed members in `fixtures/`, a few of
+/// each length class.
+fn requests(corpus: &Corpus) {
+    for version in ["3.4.23", "3.5.30", "3.6.14"] {
+        let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(version);
+        let unpacked = Command::new("tar")
+            .args(["-I", "zstd", "-xOf"])
+            .arg(archive.join("killed.tar.zst"))
+            .arg("member/wal/0000000000000000-0000000000000000.wal")
+            .output()
+            .expect("tar is installed");
+        assert!(unpacked.status.success());
+        let name = SegmentName { seq: 0, first_index: 0 };
+        let wal = Wal::read(&[Segment { name, bytes: &unpacked.stdout }], 0).expect("a good log");
+        let data = wal.entries.iter().filter_map(|entry| entry.data);
+        let short: Vec<_> = data.filter(|data| data.len() < 255).collect();
+        for (number, entries) in short.chunks(short.len() / 8).enumerate() {
+            let mut seed = Vec::new();
+            for data in entries.iter().take(12) {
+                seed.push(u8::try_from(data.len()).expect("they are short"));
+                seed.extend_from_slice(data);
+            }
+            corpus.put("apply", &format!("{version}-{number}"), &seed);
+        }
+    }
 }
