@@ -1,2 +1,18 @@
-//! The `lifeboat` command.
-fn main() {}
+//! The `lifeboat` command: arguments in, results out. What is decided is decided in the crates below.
+
+mod cli;
+mod commands;
+mod connection;
+mod live;
+mod output;
+mod progress;
+mod report;
+
+use clap::Parser;
+use std::{path::Path, process::ExitCode};
+
+fn main() -> ExitCode {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let tool = cli::Tool::of(Path::new(&program));
+    report::exit(cli::Cli::parse().run(tool))
+}

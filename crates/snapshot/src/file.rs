@@ -66,6 +66,12 @@ pub enum SnapshotError {
         /// Number of findings.
         findings: u64,
     },
+    /// Its only fault is that it has no digest.
+    #[error("{} has no digest at its end", path.display())]
+    NoDigest {
+        /// The file.
+        path: PathBuf,
+    },
     /// Records could not be read.
     #[error("cannot read the records of {}", path.display())]
     Read {
@@ -82,6 +88,27 @@ pub enum SnapshotError {
         /// Why not.
         source: HashKvError,
     },
+}
+
+impl SnapshotError {
+    /// One imperative sentence: what to do next.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => "check the path",
+                io::ErrorKind::PermissionDenied => "run as a user that may read it, or with sudo",
+                _ => "check that this is a file, and the disk that it is on",
+            },
+            Self::NoDigest { .. } => {
+                "if it was copied from the data directory of a stopped member, give \
+                 --skip-hash-check; if not, it is cut: use another snapshot"
+            }
+            Self::Damaged { .. } | Self::Read { .. } => {
+                "do not restore from this file: use another snapshot, or copy it again from its source"
+            }
+            Self::HashKv { .. } => "ask for a revision between the compact and the newest one",
+        }
+    }
 }
 
 /// What [`Snapshot::verify`] expects of the digest.
@@ -163,7 +190,11 @@ impl Snapshot<Fetched> {
             Err(_) => 0,
         };
         let findings = tree_findings + u64::from(digest_finding.is_some());
+        let only_fault = digest_finding == Some(Finding::DigestMissing) && findings == 1;
         digest_finding.into_iter().for_each(on_finding);
+        if only_fault {
+            return Err(SnapshotError::NoDigest { path: self.path });
+        }
         if findings > 0 {
             return Err(SnapshotError::Damaged { path: self.path, findings });
         }

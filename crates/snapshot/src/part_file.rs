@@ -47,6 +47,22 @@ pub enum PartFileError {
     },
 }
 
+impl PartFileError {
+    /// One imperative sentence: what to do next.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Exists { .. } => "choose another name, or replace it with --force",
+            Self::Busy { .. } => "wait for the other run to end",
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => "make the folder first",
+                io::ErrorKind::PermissionDenied => "run as a user that may write there",
+                io::ErrorKind::StorageFull => "free space there, or write to another file system",
+                _ => "check the path and the disk that it is on",
+            },
+        }
+    }
+}
+
 /// What to do with a file that stands under the final name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {

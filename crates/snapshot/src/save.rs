@@ -103,6 +103,23 @@ pub enum SaveError {
     },
 }
 
+impl SaveError {
+    /// One imperative sentence: what to do next.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Live(error) => error.remedy(),
+            Self::PartFile(error) => error.remedy(),
+            Self::Write { .. } | Self::NoSpace { .. } => {
+                "free space there, or write to another file system"
+            }
+            Self::Digest { .. } => "try again; if it comes again, check the network and that member",
+            Self::Unsound { .. } => {
+                "take the snapshot from another member, and compare members by `endpoint hashkv`"
+            }
+        }
+    }
+}
+
 /// A snapshot that was saved.
 #[derive(Debug)]
 pub struct Saved {

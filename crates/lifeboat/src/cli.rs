@@ -1,0 +1,110 @@
+//! The command line.
+
+use crate::{
+    commands::SnapshotCommand, connection::ConnectionArgs, live, output::Format, report::Failure,
+};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::Path;
+
+/// Back up etcd clusters and bring them back
+///
+/// Called through a link named `etcdctl` or `etcdutl`, it takes that tool's command line for the
+/// commands below. Settings come from flags, then LIFEBOAT_* variables, then ETCDCTL_* variables.
+///
+/// Exit codes: 0 success; 1 failed; 2 wrong usage; 3 damage found, or members differ; 4 the cluster
+/// cannot be reached; 5 refused, as it would overwrite something.
+#[derive(Debug, Parser)]
+#[command(name = "lifeboat", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+
+    /// How results are printed
+    #[arg(
+        short = 'w',
+        long = "write-out",
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "simple",
+        env = "ETCDCTL_WRITE_OUT"
+    )]
+    pub(crate) write_out: Format,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    #[command(subcommand)]
+    Member(live::MemberCommand),
+    #[command(subcommand)]
+    Endpoint(live::EndpointCommand),
+    ClusterHealth(live::ClusterHealthArgs),
+}
+
+/// The etcd whose way of counting and printing is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EtcdVersion {
+    /// Counts and prints as etcd 3.4
+    #[value(name = "3.4")]
+    V3_4,
+    /// As etcd 3.5
+    #[value(name = "3.5")]
+    V3_5,
+    /// As etcd 3.6
+    #[value(name = "3.6")]
+    V3_6,
+}
+
+/// The name that the program was called by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tool {
+    /// `lifeboat`, or any other name.
+    Lifeboat,
+    /// `etcdctl` or `etcdutl`: what these print is what scripts expect.
+    EtcdTool,
+}
+
+impl Tool {
+    pub(crate) fn of(program: &Path) -> Self {
+        match program.file_name().and_then(std::ffi::OsStr::to_str) {
+            Some("etcdctl" | "etcdutl") => Self::EtcdTool,
+            _ => Self::Lifeboat,
+        }
+    }
+}
+
+/// What every command may need to know.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) tool: Tool,
+    pub(crate) format: Format,
+    pub(crate) connection: ConnectionArgs,
+}
+
+impl Context {
+    /// Runs `future` to its end. Two threads: one for the connection, one for what is done with it.
+    pub(crate) fn block_on<T>(
+        &self,
+        future: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.worker_threads(2).enable_all().build()?.block_on(future)
+    }
+}
+
+impl Cli {
+    pub(crate) fn run(self, tool: Tool) -> Result<(), Failure> {
+        let context = Context { tool, format: self.write_out, connection: self.connection };
+        match self.command {
+            Command::Snapshot(command) => command.run(&context),
+            Command::Member(command) => command.run(&context),
+            Command::Endpoint(command) => command.run(&context),
+            Command::ClusterHealth(args) => args.run(&context),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+use super::findings;
+use crate::{
+    cli::{Context, Tool},
+    output::{self, Format},
+    progress::Bytes,
+    report::{Exit, Failure},
+};
+use restore::{
+    Destination, Progress, RestorePlan, RestoreReport, TargetVersion, check_advertised,
+    find_member, parse_cluster,
+};
+use snapshot::{DigestRule, Snapshot, Verified};
+use std::path::PathBuf;
+
+/// Revisions that `--bump-revision auto` adds: as many as a cluster with 1,500 writes a second makes
+/// in a week, so more than clients can have seen after any backup that is worth restoring.
+const BUMP_AUTO: u64 = 1_000_000_000;
+
+/// Make data directories for a new cluster from a snapshot file
+///
+/// The flags and their defaults are those of `etcdutl snapshot restore`; beyond them, --all-members
+/// makes the directory of every member in one run. The snapshot is proved first. Directories appear
+/// complete or not at all, and nothing that exists is touched.
+///
+/// Members, alarms and raft state of the old cluster are replaced; keys, leases, users and roles
+/// stay. Revisions go back to those of the snapshot: clients that have seen later ones (Kubernetes
+/// has) must be restarted, unless the revision is bumped.
+///
+/// Examples:
+///   lifeboat snapshot restore backup.db --name m1 --data-dir /var/lib/etcd
+///       --initial-cluster m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380
+///   lifeboat snapshot restore backup.db --all-members restored/
+///       --initial-cluster m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380
+///       --bump-revision auto
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct RestoreArgs {
+    /// Snapshot file; with --skip-hash-check also the `db` of a stopped member
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// Name of the member to restore
+    #[arg(long, default_value = "default")]
+    name: String,
+
+    /// All members of the new cluster, as name=peer-url[,…]
+    #[arg(long, value_name = "MEMBERS", default_value = "default=http://localhost:2380")]
+    initial_cluster: String,
+
+    /// Token from which cluster and member ids are made
+    ///
+    /// [default: etcd-cluster; with --all-members a fresh one, which is printed]
+    #[arg(long, value_name = "TOKEN")]
+    initial_cluster_token: Option<String>,
+
+    /// Peer URLs of the member [default: its URLs in --initial-cluster]
+    #[arg(long, value_name = "URLS")]
+    initial_advertise_peer_urls: Option<String>,
+
+    /// Data directory to make: absent or empty [default: NAME.etcd]
+    #[arg(long, value_name = "DIR", conflicts_with = "all_members")]
+    data_dir: Option<PathBuf>,
+
+    /// WAL directory to make: absent [default: DIR/member/wal]
+    #[arg(long, value_name = "DIR", conflicts_with = "all_members")]
+    wal_dir: Option<PathBuf>,
+
+    /// Accept a file without a digest, or with a wrong one
+    ///
+    /// Pages and records are checked all the same.
+    #[arg(long)]
+    skip_hash_check: bool,
+
+    /// Raise the revision by so much, and mark what was before as compacted
+    ///
+    /// `auto` adds 1000000000, more than clients can have seen.
+    #[arg(long, value_name = "N|auto")]
+    bump_revision: Option<Bump>,
+
+    /// Mark the revisions before the bump as compacted: what --bump-revision does anyway
+    #[arg(long, requires = "bump_revision")]
+    mark_compacted: bool,
+
+    /// Make the directories of all members, DIR/<name> each
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["name", "initial_advertise_peer_urls"])]
+    all_members: Option<PathBuf>,
+
+    /// Etcd version that will run on the directories [default: the snapshot's]
+    #[arg(long, value_name = "3.4|3.5|3.6", value_parser = parse_target)]
+    target_version: Option<TargetVersion>,
+
+    /// Member that shall be a learner; may be given several times
+    #[arg(long = "learner", value_name = "NAME")]
+    learners: Vec<String>,
+
+    /// Accepted for scripts written for etcdutl; no memory map is needed
+    #[arg(long, value_name = "BYTES", hide = true)]
+    initial_memory_map_size: Option<u64>,
+}
+
+/// `--bump-revision`.
+#[derive(Clone, Copy, Debug)]
+struct Bump(u64);
+
+impl std::str::FromStr for Bump {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self(BUMP_AUTO)),
+            number => number.parse().map(Self).map_err(|_| "it is neither a number nor `auto`"),
+        }
+    }
+}
+
+fn parse_target(text: &str) -> Result<TargetVersion, &'static str> {
+    TargetVersion::of_release(text).ok_or("it is not 3.4, 3.5 or 3.6")
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RestoredJson {
+    revision: i64,
+    target_version: String,
+    cluster_id: String,
+    token: String,
+    members: Vec<MemberJson>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MemberJson {
+    name: String,
+    id: String,
+    data_dir: String,
+}
+
+impl RestoreArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        let token = self.token()?;
+        let cluster = parse_cluster(&self.initial_cluster, &token, &self.learners)?;
+        if self.all_members.is_none() {
+            let member = find_member(&cluster, "--name", &self.name)?;
+            if let Some(urls) = &self.initial_advertise_peer_urls {
+                check_advertised(member, urls)?;
+            }
+        }
+        let snapshot = self.verified()?;
+        let target = self.target_version.unwrap_or_else(|| TargetVersion::of_snapshot(&snapshot));
+        let bump = self.bump_revision.map_or(0, |bump| bump.0);
+        let plan = RestorePlan::new(&snapshot, cluster, self.destination(), target, bump)?;
+        let report = execute(&plan, snapshot.db().size())?;
+        self.warn(&snapshot);
+        tell(context, &plan, &report, &token)
+    }
+
+    fn verified(&self) -> Result<Snapshot<Verified>, Failure> {
+        let rule = if self.skip_hash_check { DigestRule::Skip } else { DigestRule::Required };
+        let snapshot = Snapshot::open(&self.file)?;
+        Ok(snapshot.verify(rule, &mut |finding| findings::print(&finding))?)
+    }
+
+    fn token(&self) -> Result<String, Failure> {
+        match (&self.initial_cluster_token, &self.all_members) {
+            (Some(token), _) => Ok(token.clone()),
+            (None, None) => Ok("etcd-cluster".to_owned()),
+            (None, Some(_)) => fresh_token(),
+        }
+    }
+
+    fn destination(&self) -> Destination {
+        match &self.all_members {
+            Some(dir) => Destination::AllMembers { dir: dir.clone() },
+            None => Destination::Member {
+                name: self.name.clone(),
+                data_dir: self
+                    .data_dir
+                    .clone()
+                    .unwrap_or_else(|| PathBuf::from(format!("{}.etcd", self.name))),
+                wal_dir: self.wal_dir.clone(),
+            },
+        }
+    }
+
+    /// What a person should know before the cluster is started.
+    fn warn(&self, snapshot: &Snapshot<Verified>) {
+        let survey = snapshot.survey();
+        for alarm in &survey.alarms {
+            let kind = if alarm.alarm == 1 { "NOSPACE" } else { "CORRUPT" };
+            eprintln!("note: the {kind} alarm of member {:x} was dropped", alarm.member_id);
+        }
+        if survey.auth_enabled {
+            eprintln!("note: authentication is on, with the users and passwords of the snapshot");
+        }
+        if self.bump_revision.is_none() {
+            eprintln!(
+                "note: revisions go back to {}; restart clients that have seen later ones, or \
+                 restore with --bump-revision auto",
+                survey.revision()
+            );
+        }
+    }
+}
+
+/// A token that no other restore has: two clusters with the same URLs and token are one to etcd.
+fn fresh_token() -> Result<String, Failure> {
+    let mut random = [0; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).map_err(|e| {
+        Failure::new(Exit::Failed, format!("no random token: {e}"), "give --initial-cluster-token")
+    })?;
+    Ok(format!("lifeboat-{:016x}", u64::from_ne_bytes(random)))
+}
+
+fn execute(plan: &RestorePlan<'_>, bytes: u64) -> Result<RestoreReport, Failure> {
+    let bar = Bytes::new("building", bytes);
+    Ok(plan.execute(&|progress| match progress {
+        Progress::Built(more) => bar.add(more),
+        Progress::Copying(member) => eprintln!("copying for {member}"),
+        Progress::Syncing => eprintln!("writing to disk"),
+    })?)
+}
+
+fn tell(
+    context: &Context,
+    plan: &RestorePlan<'_>,
+    report: &RestoreReport,
+    token: &str,
+) -> Result<(), Failure> {
+    let members = report.data_dirs.iter().map(|(name, data_dir)| {
+        let member = find_member(plan.cluster(), "--name", name);
+        let id = member.expect("the report's members are the plan's").id().to_string();
+        MemberJson { name: name.clone(), id, data_dir: data_dir.display().to_string() }
+    });
+    let json = RestoredJson {
+        revision: plan.revision(),
+        target_version: plan.target().to_string(),
+        cluster_id: format!("{:x}", plan.cluster().id().0),
+        token: token.to_owned(),
+        members: members.collect(),
+    };
+    match (context.tool, context.format) {
+        // etcdctl and etcdutl print nothing but logs.
+        (Tool::EtcdTool, _) => eprint!("{}", json.text()),
+        (Tool::Lifeboat, Format::Json) => output::print(&output::json(&json))?,
+        (Tool::Lifeboat, _) => output::print(&json.text())?,
+    }
+    Ok(())
+}
+
+impl RestoredJson {
+    fn text(&self) -> String {
+        let mut text = format!(
+            "restored revision {} for etcd {}, cluster {}, token {}\n",
+            self.revision, self.target_version, self.cluster_id, self.token
+        );
+        for member in &self.members {
+            text += &format!("{}, {}, {}\n", member.name, member.id, member.data_dir);
+        }
+        text
+    }
+}

@@ -1,0 +1,192 @@
+use super::findings;
+use crate::{
+    cli::{Context, Tool},
+    output::{self, Format},
+    progress::Bytes,
+    report::{Exit, Failure},
+};
+use etcd_live::{Choice, Connector};
+use snapshot::{Existing, SaveEvent, Saved, Survey};
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+/// Save a snapshot of a live cluster, or of a stopped member, and prove it
+///
+/// The snapshot is written to FILE.part, its digest compared, every page and record checked; only
+/// then it is renamed to FILE. With several --endpoints, the best member is chosen: reachable, not a
+/// learner, not behind, a follower before the leader; if it fails half way, the next one is asked.
+///
+/// With --data-dir, nothing is asked: the database of a stopped member is read, and the entries of
+/// its write-ahead log that are not in it yet are applied, so that no acknowledged write is lost.
+///
+/// Examples:
+///   lifeboat snapshot save backup.db --endpoints https://10.0.0.1:2379 --cacert ca.pem …
+///   lifeboat snapshot save - | zstd > backup.db.zst
+///   lifeboat snapshot save backup.db --data-dir /var/lib/etcd
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct SaveArgs {
+    /// File to write, or `-` for stdout
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// Replace FILE if it exists
+    #[arg(long)]
+    force: bool,
+
+    /// Save from the data directory of a stopped member instead of a live cluster
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// WAL directory of that member [default: DIR/member/wal]
+    #[arg(long, value_name = "DIR", requires = "data_dir")]
+    wal_dir: Option<PathBuf>,
+
+    /// Take the database as it is, without the entries of the write-ahead log
+    ///
+    /// Writes that were acknowledged shortly before the member stopped may be missing.
+    #[arg(long, requires = "data_dir")]
+    db_only: bool,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SavedJson {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    sha256: String,
+    hash: u32,
+    revision: i64,
+    total_key: u64,
+    total_size: u64,
+}
+
+impl SaveArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match &self.data_dir {
+            Some(_) => self.from_data_dir(context),
+            None => self.from_cluster(context),
+        }
+    }
+
+    fn existing(&self) -> Existing {
+        if self.force { Existing::Replace } else { Existing::Keep }
+    }
+
+    fn to_stdout(&self) -> bool {
+        self.file == Path::new("-")
+    }
+
+    fn from_cluster(&self, context: &Context) -> Result<(), Failure> {
+        if !self.to_stdout() && !self.force && self.file.symlink_metadata().is_ok() {
+            // Said before a password is asked for or a member is dialled.
+            return Err(snapshot::PartFileError::Exists { path: self.file.clone() }.into());
+        }
+        let connector = Connector::new(context.connection.options()?)?;
+        let endpoints = context.connection.endpoints()?;
+        let saved = context.block_on(async {
+            let choice = etcd_live::choose(&connector, &endpoints).await?;
+            tell_choice(&choice);
+            let bar = Mutex::new(None);
+            let on_event = |event: SaveEvent<'_>| show(&bar, &event);
+            let candidates = &choice.candidates;
+            let saved = if self.to_stdout() {
+                let spool = std::env::temp_dir();
+                snapshot::save_to_writer(candidates, std::io::stdout(), &spool, &on_event).await
+            } else {
+                snapshot::save(candidates, &self.file, self.existing(), &on_event).await
+            };
+            saved.map_err(Failure::from)
+        })?;
+        let Saved { endpoint, snapshot, .. } = &saved;
+        let report = SavedJson::new(
+            &self.file,
+            Some(endpoint.to_string()),
+            snapshot.digest().to_string(),
+            snapshot.survey(),
+            snapshot.db().size(),
+        );
+        self.tell(context, &report)
+    }
+
+    fn from_data_dir(&self, _context: &Context) -> Result<(), Failure> {
+        Err(Failure::new(Exit::Failed, "not built yet", "-"))
+    }
+
+    /// The result, on stdout unless the snapshot went there.
+    fn tell(&self, context: &Context, report: &SavedJson) -> Result<(), Failure> {
+        let text = report.render(context);
+        if self.to_stdout() {
+            eprint!("{text}");
+            return Ok(());
+        }
+        Ok(output::print(&text)?)
+    }
+}
+
+/// Says on stderr which member was chosen and why, and what is wrong with the others.
+fn tell_choice(choice: &Choice) {
+    for passed in &choice.passed_over {
+        eprintln!("passed over {}: {}", passed.endpoint, passed.reason);
+    }
+    if let Some(chosen) = choice.candidates.first() {
+        eprintln!("taking the snapshot from {} ({})", chosen.connection.endpoint(), chosen.why);
+    }
+}
+
+fn show(bar: &Mutex<Option<Bytes>>, event: &SaveEvent<'_>) {
+    let mut bar = bar.lock().expect("no holder of the lock panics");
+    match event {
+        SaveEvent::Fetching { total, .. } => *bar = Some(Bytes::new("fetching", *total)),
+        SaveEvent::Received(bytes) => bar.iter().for_each(|bar| bar.set(*bytes)),
+        SaveEvent::FailedOver { error, next } => {
+            *bar = None;
+            eprintln!("warning: {error}");
+            let cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
+            cause.iter().for_each(|cause| eprintln!("warning: caused by: {cause}"));
+            eprintln!("beginning again from {next}");
+        }
+        SaveEvent::Verifying => *bar = None,
+        SaveEvent::Found(finding) => findings::print(finding),
+        _ => {}
+    }
+}
+
+impl SavedJson {
+    fn new(
+        path: &Path,
+        endpoint: Option<String>,
+        sha256: String,
+        survey: &Survey,
+        total_size: u64,
+    ) -> Self {
+        Self {
+            path: path.display().to_string(),
+            endpoint,
+            sha256,
+            hash: survey.status_hash,
+            revision: survey.revision(),
+            total_key: survey.pairs(),
+            total_size,
+        }
+    }
+
+    fn render(&self, context: &Context) -> String {
+        let saved = format!("Snapshot saved at {}\n", self.path);
+        match (context.format, context.tool) {
+            (Format::Json, Tool::Lifeboat) => output::json(self),
+            (_, Tool::EtcdTool) => saved,
+            _ => format!(
+                "{saved}verified: revision {}, {} keys, {}, hash {:x}, sha256 {}\n",
+                self.revision,
+                self.total_key,
+                output::humanize_bytes(self.total_size),
+                self.hash,
+                self.sha256,
+            ),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! How a command ends: its exit code, and what a person is told when it failed.
+//!
+//! ```text
+//!   error: what and where
+//!   caused by: the chain, a line each
+//!   help: what to do next
+//! ```
+
+use etcd_live::LiveError;
+use restore::RestoreError;
+use snapshot::{PartFileError, SaveError, SnapshotError};
+use std::{error::Error, process::ExitCode};
+
+/// Exit codes. They are documented in `docs/commands.md` and never change meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It failed for another reason than those below.
+    Failed = 1,
+    /// The command line is not right.
+    Usage = 2,
+    /// Verification found damage, or members differ.
+    Damaged = 3,
+    /// The cluster or the store could not be reached.
+    Unreachable = 4,
+    /// It would have overwritten or destroyed something.
+    Refused = 5,
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) error: Box<dyn Error + Send + Sync>,
+    pub(crate) help: Option<String>,
+}
+
+impl Failure {
+    /// A failure of its own words.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { exit, error: message.into().into(), help: Some(help.into()) }
+    }
+
+    /// The three parts, as they are printed.
+    fn render(&self) -> String {
+        let mut text = format!("error: {}\n", self.error);
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            text += &format!("caused by: {error}\n");
+            cause = error.source();
+        }
+        if let Some(help) = &self.help {
+            text += &format!("help: {help}\n");
+        }
+        text
+    }
+}
+
+/// Prints what is to be said of a result, and turns it into an exit code.
+pub(crate) fn exit(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprint!("{}", failure.render());
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self { exit: Exit::Failed, error: error.into(), help: None }
+    }
+}
+
+impl From<LiveError> for Failure {
+    fn from(error: LiveError) -> Self {
+        let exit = if error.is_unreachable() { Exit::Unreachable } else { Exit::Failed };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
+    }
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Self {
+        let exit = match error {
+            SnapshotError::Damaged { .. } | SnapshotError::Read { .. } => Exit::Damaged,
+            _ => Exit::Failed,
+        };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
+    }
+}
+
+impl From<PartFileError> for Failure {
+    fn from(error: PartFileError) -> Self {
+        let exit = match error {
+            PartFileError::Exists { .. } | PartFileError::Busy { .. } => Exit::Refused,
+            _ => Exit::Failed,
+        };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
+    }
+}
+
+impl From<SaveError> for Failure {
+    fn from(error: SaveError) -> Self {
+        match error {
+            SaveError::Live(error) => error.into(),
+            SaveError::PartFile(error) => error.into(),
+            SaveError::Digest { .. } | SaveError::Unsound { .. } => {
+                let help = Some(error.remedy().to_owned());
+                Self { exit: Exit::Damaged, error: error.into(), help }
+            }
+            error => {
+                let help = Some(error.remedy().to_owned());
+                Self { exit: Exit::Failed, error: error.into(), help }
+            }
+        }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        let exit = match error {
+            RestoreError::TargetExists { .. }
+            | RestoreError::Busy { .. }
+            | RestoreError::LeftoverInUse { .. } => Exit::Refused,
+            RestoreError::Cluster(_) | RestoreError::BumpTooFar { .. } => Exit::Usage,
+            RestoreError::SelfCheck { .. } => Exit::Damaged,
+            _ => Exit::Failed,
+        };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
+    }
+}
+
+impl From<restore::ClusterError> for Failure {
+    fn from(error: restore::ClusterError) -> Self {
+        RestoreError::from(error).into()
+    }
+}
