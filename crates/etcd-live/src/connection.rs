@@ -36,9 +36,10 @@ impl Connector {
     pub async fn connect(&self, endpoint: &Endpoint) -> Result<Connection, LiveError> {
         let options = self.dialer.options();
         let unreachable = |source| LiveError::Unreachable { endpoint: endpoint.clone(), source };
-        let channel = self.dialer.dial(endpoint).await.map_err(unreachable)?;
+        let peer = Peer::new(endpoint.clone());
+        let dialing = self.dialer.dial(endpoint, peer.faults());
+        let channel = dialing.await.map_err(unreachable)?;
 
-        let peer = Peer::new(endpoint.clone(), options.tls.identity.is_some());
         let limits = etcd_client::ConnectOptions::new().with_auto_token_refresh(true);
         let client = Client::from_channel(Channel::Tonic(channel), Some(limits))
             .await

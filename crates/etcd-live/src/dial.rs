@@ -25,7 +25,7 @@ use tower::Service;
 
 use crate::endpoint::{Endpoint, Scheme, Target};
 use crate::options::{ConnectOptions, KEEPALIVE_TIME_MIN};
-use crate::tls::{TlsFault, TlsSetupError, client_config};
+use crate::tls::{Encrypted, FaultSlot, TlsFault, TlsSetupError, client_config};
 
 /// HTTP/2 flow control windows: what the server may send before it must wait for us.
 ///
@@ -128,9 +128,14 @@ impl Dialer {
     }
 
     /// Connects. The channel reconnects by itself when the connection is lost later.
-    pub(crate) async fn dial(&self, endpoint: &Endpoint) -> Result<Channel, Arc<DialError>> {
+    /// TLS faults that show up later are left in `faults`.
+    pub(crate) async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        faults: FaultSlot,
+    ) -> Result<Channel, Arc<DialError>> {
         let after = self.options.dial_timeout;
-        let connector = self.connector(endpoint)?;
+        let connector = self.connector(endpoint, faults)?;
         let connecting = tonic::transport::Endpoint::from(endpoint.uri(connector.tls.is_some()))
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -146,7 +151,7 @@ impl Dialer {
         }
     }
 
-    fn connector(&self, endpoint: &Endpoint) -> Result<Connector, DialError> {
+    fn connector(&self, endpoint: &Endpoint, faults: FaultSlot) -> Result<Connector, DialError> {
         let tls = match endpoint.target() {
             Target::Tcp { host, .. } if speaks_tls(endpoint, &self.options) => {
                 let name = self.options.tls.server_name.as_ref().unwrap_or(host);
@@ -157,7 +162,7 @@ impl Dialer {
             _ => None,
         };
         let shows_certificate = self.options.tls.identity.is_some();
-        Ok(Connector { target: endpoint.target().clone(), tls, shows_certificate })
+        Ok(Connector { target: endpoint.target().clone(), tls, shows_certificate, faults })
     }
 
     fn tls(&self) -> Result<TlsConnector, TlsSetupError> {
@@ -183,6 +188,7 @@ struct Connector {
     target: Target,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     shows_certificate: bool,
+    faults: FaultSlot,
 }
 
 impl Connector {
@@ -194,9 +200,13 @@ impl Connector {
         let Some((connector, name)) = self.tls else {
             return Ok(TokioIo::new(socket));
         };
+        self.faults.set(None);
         match connector.connect(name, socket).await {
-            Ok(encrypted) => Ok(TokioIo::new(Box::new(encrypted))),
-            Err(error) => Err(match TlsFault::find(&error, self.shows_certificate) {
+            Ok(stream) => {
+                let encrypted = Encrypted::new(stream, self.faults, self.shows_certificate);
+                Ok(TokioIo::new(Box::new(encrypted)))
+            }
+            Err(error) => Err(match TlsFault::of(&error, self.shows_certificate) {
                 Some(fault) => DialError::Tls(fault),
                 None => DialError::Handshake(error),
             }),

@@ -15,7 +15,7 @@ use crate::choice::{PassedOver, Reason};
 use crate::dial::{DialError, DialFailure, seconds};
 use crate::endpoint::Endpoint;
 use crate::snapshot_stream::StreamFault;
-use crate::tls::{TlsFault, TlsSetupError};
+use crate::tls::{FaultSlot, TlsFault, TlsSetupError};
 
 /// Why a cluster could not be asked, or gave no usable answer.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ pub enum LiveError {
         /// What was asked.
         request: Request,
         /// Why.
-        source: Box<dyn Error + Send + Sync>,
+        source: Lost,
     },
     /// The two sides do not agree on TLS; found only after the handshake.
     #[error("{endpoint} refuses the TLS connection")]
@@ -264,13 +264,17 @@ pub fn one_line(error: &(dyn Error + 'static)) -> String {
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     endpoint: Endpoint,
-    /// A refused certificate and a missing one cause the same alert.
-    shows_certificate: bool,
+    faults: FaultSlot,
 }
 
 impl Peer {
-    pub(crate) fn new(endpoint: Endpoint, shows_certificate: bool) -> Self {
-        Self { endpoint, shows_certificate }
+    pub(crate) fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, faults: FaultSlot::default() }
+    }
+
+    /// Where the connection to this peer leaves the TLS faults that it meets.
+    pub(crate) fn faults(&self) -> FaultSlot {
+        self.faults.clone()
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -287,23 +291,39 @@ impl Peer {
 
     pub(crate) fn failed(&self, request: Request, error: etcd_client::Error) -> LiveError {
         let endpoint = self.endpoint.clone();
-        let error: Box<dyn Error + Send + Sync> = match error {
+        let lost = match error {
             etcd_client::Error::GRpcStatus(status) => match Refusal::from_status(&status) {
                 Some(refusal) => return LiveError::Refused { endpoint, request, refusal },
-                None => Box::new(status),
+                None => Lost(Box::new(status)),
             },
-            etcd_client::Error::TransportError(error) => Box::new(error),
-            other => Box::new(other),
+            other => Lost(Box::new(other)),
         };
-        if let Some(source) = DialFailure::find(error.as_ref()) {
+        if let Some(source) = DialFailure::find(lost.0.as_ref()) {
             return LiveError::Unreachable { endpoint, source };
         }
-        match TlsFault::find(error.as_ref(), self.shows_certificate) {
+        match self.faults.get() {
             Some(source) => LiveError::Tls { endpoint, source },
-            None => LiveError::Broken { endpoint, request, source: error },
+            None => LiveError::Broken { endpoint, request, source: lost },
         }
     }
 }
+
+/// How a connection was lost. The libraries wrap the reason many times; only the innermost error
+/// says something.
+#[derive(Debug)]
+pub struct Lost(Box<dyn Error + Send + Sync>);
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut innermost: &dyn Error = self.0.as_ref();
+        while let Some(source) = innermost.source() {
+            innermost = source;
+        }
+        fmt::Display::fmt(innermost, f)
+    }
+}
+
+impl Error for Lost {}
 
 impl LiveError {
     /// The server's reason, when it was the server that refused.
@@ -356,7 +376,7 @@ impl LiveError {
             Self::Unreachable { source, .. } => source.remedy(),
             Self::TimedOut { .. } => "check the cluster's health, or raise --command-timeout",
             Self::Broken { .. } => {
-                "check that this is etcd's client port, and write https:// before it if it has TLS"
+                "check that this is etcd's client port, and http or https in the endpoint"
             }
             Self::Tls { source, .. } => source.remedy(),
             Self::Refused { request, refusal, .. } => refusal.remedy(*request),

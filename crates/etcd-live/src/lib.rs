@@ -50,7 +50,7 @@ pub use choice::{Candidate, Choice, Flaw, LAG_ENTRIES_MAX, PassedOver, Reason, W
 pub use connection::{Connection, Connector, Health};
 pub use dial::DialError;
 pub use endpoint::{DEFAULT_PORT, Endpoint, EndpointError};
-pub use error::{LiveError, PassedOverAll, Refusal, Request, one_line};
+pub use error::{LiveError, Lost, PassedOverAll, Refusal, Request, one_line};
 pub use options::{ConnectOptions, Credentials, Identity, TlsOptions};
 pub use reply::{Alarm, AlarmKind, HashKv, Header, Member, Members, Status};
 pub use snapshot_stream::{DIGEST_LEN, SnapshotPart, SnapshotStream, StreamFault};

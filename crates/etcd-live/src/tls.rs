@@ -2,13 +2,14 @@
 //! failed handshake means.
 //!
 //! With TLS 1.3 a server refuses the client's certificate only *after* the client's handshake is
-//! done, so that refusal arrives inside the first request; [`TlsFault::find`] therefore looks
-//! through any chain of errors.
+//! done. The refusal then arrives under the first request, where HTTP/2 makes of it a connection that
+//! broke for no reason; [`Encrypted`] keeps it in a [`FaultSlot`] before that happens.
 
-use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
@@ -20,6 +21,8 @@ use rustls::{
 };
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::client::TlsStream;
 
 use crate::options::{Identity, TlsOptions};
 
@@ -135,23 +138,10 @@ impl TlsFault {
         }
     }
 
-    /// Looks for a TLS fault in a chain of errors.
-    pub(crate) fn find(error: &(dyn Error + 'static), shows_certificate: bool) -> Option<Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            let fault = error
-                .downcast_ref::<rustls::Error>()
-                .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
-            if let Some(fault) = fault {
-                return Some(Self::from_rustls(fault, shows_certificate));
-            }
-            next = inner
-                .map(|inner| inner as &(dyn Error + 'static))
-                .filter(|inner| !inner.is::<io::Error>())
-                .or_else(|| error.source());
-        }
-        None
+    /// The fault behind an error of an encrypted stream, if it is one of TLS.
+    pub(crate) fn of(error: &io::Error, shows_certificate: bool) -> Option<Self> {
+        let fault = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+        Some(Self::from_rustls(fault, shows_certificate))
     }
 
     fn from_rustls(error: &rustls::Error, shows_certificate: bool) -> Self {
@@ -195,6 +185,124 @@ fn is_about_certificate(alert: AlertDescription) -> bool {
             | AlertDescription::UnknownCA
             | AlertDescription::AccessDenied
     )
+}
+
+/// Where a fault that is found inside a running connection is kept for whoever reports it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FaultSlot(Arc<Mutex<Option<TlsFault>>>);
+
+impl FaultSlot {
+    pub(crate) fn get(&self) -> Option<TlsFault> {
+        self.lock().clone()
+    }
+
+    /// A new connection begins with a clean slate.
+    pub(crate) fn set(&self, fault: Option<TlsFault>) {
+        *self.lock() = fault;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<TlsFault>> {
+        self.0.lock().expect("nothing panics while it holds a plain value")
+    }
+}
+
+/// An encrypted stream that remembers why the other side closed it.
+pub(crate) struct Encrypted<S> {
+    stream: TlsStream<S>,
+    faults: FaultSlot,
+    shows_certificate: bool,
+    /// A failed write, held back until what the other side said before it is read.
+    broken: Option<io::Error>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Encrypted<S> {
+    pub(crate) fn new(stream: TlsStream<S>, faults: FaultSlot, shows_certificate: bool) -> Self {
+        Self { stream, faults, shows_certificate, broken: None }
+    }
+
+    fn note(&self, error: &io::Error) {
+        if let Some(fault) = TlsFault::of(error, self.shows_certificate) {
+            self.faults.set(Some(fault));
+        }
+    }
+
+    /// Runs one attempt to write.
+    ///
+    /// A write that fails is seldom the news: the alert that explains it waits to be read. The socket
+    /// is dead by then, so reading comes to an end by itself.
+    fn write_with<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TlsStream<S>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.broken.is_none() {
+            match write(Pin::new(&mut self.stream), cx) {
+                Poll::Ready(Err(error)) => self.broken = Some(error),
+                written => return written,
+            }
+        }
+        ready!(self.read_to_the_end(cx));
+        Poll::Ready(Err(self.broken.take().expect("set above, or in the call before")))
+    }
+
+    fn read_to_the_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut unread = [0; 1024];
+        loop {
+            let mut unread = ReadBuf::new(&mut unread);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut unread)) {
+                Ok(()) if !unread.filled().is_empty() => {}
+                Ok(()) => return Poll::Ready(()),
+                Err(error) => {
+                    self.note(&error);
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Encrypted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = &read {
+            self.note(error);
+        }
+        read
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Encrypted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write_with(cx, |stream, cx| stream.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write_with(cx, |stream, cx| stream.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write_with(cx, |stream, cx| stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// Reads the files and builds the configuration of all TLS connections.
