@@ -8,7 +8,7 @@
 
 use etcd_live::LiveError;
 use restore::RestoreError;
-use snapshot::{PartFileError, SaveError, SnapshotError};
+use snapshot::{OfflineError, PartFileError, SaveError, SnapshotError};
 use std::{error::Error, process::ExitCode};
 
 /// Exit codes. They are documented in `docs/commands.md` and never change meaning.
@@ -83,7 +83,9 @@ impl From<LiveError> for Failure {
 impl From<SnapshotError> for Failure {
     fn from(error: SnapshotError) -> Self {
         let exit = match error {
-            SnapshotError::Damaged { .. } | SnapshotError::Read { .. } => Exit::Damaged,
+            SnapshotError::Damaged { .. }
+            | SnapshotError::NoDigest { .. }
+            | SnapshotError::Read { .. } => Exit::Damaged,
             _ => Exit::Failed,
         };
         let help = Some(error.remedy().to_owned());
@@ -116,6 +118,19 @@ impl From<SaveError> for Failure {
                 Self { exit: Exit::Failed, error: error.into(), help }
             }
         }
+    }
+}
+
+impl From<OfflineError> for Failure {
+    fn from(error: OfflineError) -> Self {
+        let exit = match error {
+            OfflineError::PartFile(error) => return error.into(),
+            OfflineError::InUse { .. } => Exit::Refused,
+            _ if error.is_damage() => Exit::Damaged,
+            _ => Exit::Failed,
+        };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
     }
 }
 

@@ -237,7 +237,7 @@ impl Snapshot<Fetched> {
     }
 
     /// The digest of the database, read in large pieces: it shares no page of the map with the walk.
-    fn compute_digest(&self) -> io::Result<Sha256Digest> {
+    pub(crate) fn compute_digest(&self) -> io::Result<Sha256Digest> {
         const PIECE_BYTES: usize = 1 << 20;
         let mut hasher = DigestHasher::default();
         let mut piece = vec![0; PIECE_BYTES];

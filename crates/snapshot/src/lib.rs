@@ -10,6 +10,7 @@
 mod digest;
 mod file;
 mod finding;
+mod offline;
 mod part_file;
 mod save;
 mod status;
@@ -18,6 +19,9 @@ mod survey;
 pub use digest::{DIGEST_BYTES, DigestHasher, Sha256Digest, split_digest};
 pub use file::{DigestRule, Fetched, Snapshot, SnapshotError, Verified};
 pub use finding::{Finding, RecordDefect};
+pub use offline::{
+    OfflineError, SavedOffline, StoppedMember, save_offline, save_offline_to_writer,
+};
 pub use part_file::{Existing, PartFile, PartFileError, sync_parent};
 pub use save::{SaveError, SaveEvent, Saved, save, save_to_writer};
 pub use status::Status;

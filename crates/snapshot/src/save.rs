@@ -112,7 +112,9 @@ impl SaveError {
             Self::Write { .. } | Self::NoSpace { .. } => {
                 "free space there, or write to another file system"
             }
-            Self::Digest { .. } => "try again; if it comes again, check the network and that member",
+            Self::Digest { .. } => {
+                "try again; if it comes again, check the network and that member"
+            }
             Self::Unsound { .. } => {
                 "take the snapshot from another member, and compare members by `endpoint hashkv`"
             }

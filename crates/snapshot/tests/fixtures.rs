@@ -103,7 +103,7 @@ const DAMAGED: [(&str, Option<&str>, Option<&str>); 19] = [
     ("one-meta-broken", None, None),
     ("meta0-zeroed", None, None),
     ("page-cycle", Some("ReachedTwice"), Some("ReachedTwice")),
-    ("free-page-referenced", Some("KeyOrder"), Some("KeyOrder")),
+    ("free-page-referenced", Some("BelowSeparator"), Some("BelowSeparator")),
     ("freelist-lists-used-page", Some("FreeButUsed"), Some("FreeButUsed")),
     ("key-order-broken", Some("KeyOrder"), Some("KeyOrder")),
     ("leaf-element-out-of-page", Some("Element"), Some("Element")),

@@ -3,10 +3,10 @@ use crate::{
     cli::{Context, Tool},
     output::{self, Format},
     progress::Bytes,
-    report::{Exit, Failure},
+    report::Failure,
 };
 use etcd_live::{Choice, Connector};
-use snapshot::{Existing, SaveEvent, Saved, Survey};
+use snapshot::{Existing, SaveEvent, Saved, Snapshot, StoppedMember, Verified};
 use std::{
     path::{Path, PathBuf},
     sync::Mutex,
@@ -67,7 +67,7 @@ struct SavedJson {
 impl SaveArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         match &self.data_dir {
-            Some(_) => self.from_data_dir(context),
+            Some(data_dir) => self.from_data_dir(context, data_dir),
             None => self.from_cluster(context),
         }
     }
@@ -102,18 +102,27 @@ impl SaveArgs {
             saved.map_err(Failure::from)
         })?;
         let Saved { endpoint, snapshot, .. } = &saved;
-        let report = SavedJson::new(
-            &self.file,
-            Some(endpoint.to_string()),
-            snapshot.digest().to_string(),
-            snapshot.survey(),
-            snapshot.db().size(),
-        );
-        self.tell(context, &report)
+        self.tell(context, &SavedJson::new(&self.file, Some(endpoint.to_string()), snapshot))
     }
 
-    fn from_data_dir(&self, _context: &Context) -> Result<(), Failure> {
-        Err(Failure::new(Exit::Failed, "not built yet", "-"))
+    fn from_data_dir(&self, context: &Context, data_dir: &Path) -> Result<(), Failure> {
+        let member = StoppedMember {
+            data_dir: data_dir.to_owned(),
+            wal_dir: self.wal_dir.clone(),
+            db_only: self.db_only,
+        };
+        let on_finding = &mut |finding| findings::print(&finding);
+        let saved = if self.to_stdout() {
+            let spool = std::env::temp_dir();
+            snapshot::save_offline_to_writer(&member, std::io::stdout(), &spool, on_finding)?
+        } else {
+            snapshot::save_offline(&member, &self.file, self.existing(), on_finding)?
+        };
+        match self.db_only {
+            true => eprintln!("the write-ahead log was left out, as --db-only says"),
+            false => eprintln!("{} entries of the write-ahead log were applied", saved.entries),
+        }
+        self.tell(context, &SavedJson::new(&self.file, None, &saved.snapshot))
     }
 
     /// The result, on stdout unless the snapshot went there.
@@ -156,21 +165,16 @@ fn show(bar: &Mutex<Option<Bytes>>, event: &SaveEvent<'_>) {
 }
 
 impl SavedJson {
-    fn new(
-        path: &Path,
-        endpoint: Option<String>,
-        sha256: String,
-        survey: &Survey,
-        total_size: u64,
-    ) -> Self {
+    fn new(path: &Path, endpoint: Option<String>, snapshot: &Snapshot<Verified>) -> Self {
+        let survey = snapshot.survey();
         Self {
             path: path.display().to_string(),
             endpoint,
-            sha256,
+            sha256: snapshot.digest().to_string(),
             hash: survey.status_hash,
             revision: survey.revision(),
             total_key: survey.pairs(),
-            total_size,
+            total_size: snapshot.db().size(),
         }
     }
 

@@ -1,0 +1,298 @@
+//! A snapshot of a stopped member: its database, and what its write-ahead log has beyond it.
+//!
+//! ```text
+//!   DIR/member/snap/db       ──┐ entries after consistent_index, up to the commit
+//!   DIR/member/wal/*.wal     ──┴──▶ applied offline ──▶ PATH.part, digest ──▶ proved ──▶ PATH
+//! ```
+//!
+//! * Nothing in the directory is written to. A running etcd holds a lock on `db`; it is refused, as
+//!   its files change under the reader.
+//! * Where the log cannot be replayed exactly, this is an error, and `db_only` is the way to take the
+//!   database without it.
+
+use crate::{
+    file::{Snapshot, SnapshotError, Verified},
+    finding::Finding,
+    part_file::{Existing, PartFile, PartFileError},
+};
+use bolt::{BoltError, BuildError, Builder, Db, Mapped, Options};
+use etcd_apply::{Applied, ApplyError, apply, consistent_index};
+use etcd_raftfiles::wal::{Segment, SegmentName, Wal, WalError, first_needed};
+use rustix::fs::{FlockOperation, flock};
+use std::{
+    fs::{self, File},
+    io::{self, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+/// Where a stopped member's files are, and how much of them to take.
+#[derive(Clone, Debug)]
+pub struct StoppedMember {
+    /// The data directory, which has `member/snap/db`.
+    pub data_dir: PathBuf,
+    /// The WAL directory, if it is not `member/wal` of the data directory.
+    pub wal_dir: Option<PathBuf>,
+    /// Whether to leave the log out.
+    pub db_only: bool,
+}
+
+/// Why a stopped member's data could not be saved. Nothing was left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OfflineError {
+    /// There is no `member/snap/db`.
+    #[error("{} is not the data directory of an etcd member: it has no member/snap/db", path.display())]
+    NotADataDir {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// An etcd, or another tool, has the database open.
+    #[error("{} is in use: another process holds its lock", path.display())]
+    InUse {
+        /// The database.
+        path: PathBuf,
+    },
+    /// A file could not be read.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The database is damaged.
+    #[error("{} is damaged", path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong.
+        source: BoltError,
+    },
+    /// The log is damaged.
+    #[error("the write-ahead log in {} is damaged", path.display())]
+    Wal {
+        /// The WAL directory.
+        path: PathBuf,
+        /// What is wrong.
+        source: WalError,
+    },
+    /// The log cannot be replayed exactly.
+    #[error("the write-ahead log in {} cannot be replayed exactly", path.display())]
+    Apply {
+        /// The WAL directory.
+        path: PathBuf,
+        /// Why not.
+        source: ApplyError,
+    },
+    /// The new file could not be built.
+    #[error("cannot write {}", path.display())]
+    Build {
+        /// The new file.
+        path: PathBuf,
+        /// Why not.
+        source: BuildError,
+    },
+    /// The new file could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The new file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file could not be put in place.
+    #[error(transparent)]
+    PartFile(#[from] PartFileError),
+    /// What was built is not sound: the member's own data is damaged.
+    #[error("the member's data is not sound")]
+    Unsound(#[source] SnapshotError),
+}
+
+impl OfflineError {
+    /// One imperative sentence: what to do next.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotADataDir { .. } => "give the directory that etcd has as --data-dir",
+            Self::InUse { .. } => {
+                "stop that etcd, or save from it while it runs: give --endpoints instead of --data-dir"
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run as the user that owns the data directory, or with sudo"
+            }
+            Self::Io { .. } => "check the path, and the disk that it is on",
+            Self::Database { source, .. } => source.remedy(),
+            Self::Wal { .. } => {
+                "use another member's data, or take the database without the log: --db-only"
+            }
+            Self::Apply { source, .. } => source.remedy(),
+            Self::Build { .. } | Self::Write { .. } => {
+                "free space there, or write to another file system"
+            }
+            Self::PartFile(error) => error.remedy(),
+            Self::Unsound(_) => "use another member's data, or a backup",
+        }
+    }
+
+    /// Whether the member's data is damaged, rather than out of reach.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Database { .. } | Self::Wal { .. } | Self::Unsound(_))
+    }
+}
+
+/// A stopped member's data, saved.
+#[derive(Debug)]
+pub struct SavedOffline {
+    /// The file, proved.
+    pub snapshot: Snapshot<Verified>,
+    /// Entries of the log that were applied.
+    pub entries: usize,
+}
+
+/// Saves what `member` holds as `path`.
+pub fn save_offline(
+    member: &StoppedMember,
+    path: &Path,
+    existing: Existing,
+    on_finding: &mut dyn FnMut(Finding),
+) -> Result<SavedOffline, OfflineError> {
+    let part = PartFile::create(path, existing)?;
+    let saved = save_into(member, part.path(), part.file(), on_finding)?;
+    part.commit()?;
+    Ok(SavedOffline { snapshot: saved.snapshot.renamed(path), ..saved })
+}
+
+/// Saves what `member` holds in a nameless file in `spool_dir`, and copies it to `out` once it is
+/// proved.
+pub fn save_offline_to_writer(
+    member: &StoppedMember,
+    mut out: impl Write,
+    spool_dir: &Path,
+    on_finding: &mut dyn FnMut(Finding),
+) -> Result<SavedOffline, OfflineError> {
+    let write = |source| OfflineError::Write { path: spool_dir.to_owned(), source };
+    let mut spool = tempfile::tempfile_in(spool_dir).map_err(write)?;
+    let saved = save_into(member, spool_dir, &spool, on_finding)?;
+    spool.rewind().and_then(|()| io::copy(&mut spool, &mut out)).map_err(write)?;
+    Ok(saved)
+}
+
+fn save_into(
+    member: &StoppedMember,
+    path: &Path,
+    file: &File,
+    on_finding: &mut dyn FnMut(Finding),
+) -> Result<SavedOffline, OfflineError> {
+    let source = Source::open(member)?;
+    let damaged = |source_error| source.damaged(source_error);
+    let db = Db::open(&source.database).map_err(damaged)?;
+    let applied = match member.db_only {
+        true => Applied::default(),
+        false => replay(&db, &source.wal_dir)?,
+    };
+    build(&db, &applied, &source, path, file)?;
+    let write = |source| OfflineError::Write { path: path.to_owned(), source };
+    let built = Snapshot::of_file(path, file).map_err(OfflineError::Unsound)?;
+    let digest = built.compute_digest().map_err(write)?;
+    (&mut &*file).write_all(&digest.0).map_err(write)?;
+    let snapshot = Snapshot::of_file(path, file)
+        .and_then(|snapshot| snapshot.verify_known(digest, on_finding))
+        .map_err(OfflineError::Unsound)?;
+    Ok(SavedOffline { snapshot, entries: applied.entries })
+}
+
+/// A member's database, locked against etcd for as long as this lives.
+struct Source {
+    path: PathBuf,
+    database: Mapped,
+    wal_dir: PathBuf,
+    _lock: File,
+}
+
+impl Source {
+    fn open(member: &StoppedMember) -> Result<Self, OfflineError> {
+        let path = member.data_dir.join("member/snap/db");
+        let io_error = |source| OfflineError::Io { path: path.clone(), source };
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(OfflineError::NotADataDir { path: member.data_dir.clone() });
+            }
+            opened => opened.map_err(io_error)?,
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OfflineError::InUse { path }),
+            Err(errno) => return Err(io_error(errno.into())),
+        }
+        let database = Mapped::open(&file).map_err(io_error)?;
+        database.prefetch().map_err(io_error)?;
+        let wal_dir = member.wal_dir.clone();
+        let wal_dir = wal_dir.unwrap_or_else(|| member.data_dir.join("member/wal"));
+        Ok(Self { path, database, wal_dir, _lock: file })
+    }
+
+    fn damaged(&self, source: BoltError) -> OfflineError {
+        OfflineError::Database { path: self.path.clone(), source }
+    }
+}
+
+/// Applies what the log has beyond the database.
+fn replay(db: &Db<'_>, wal_dir: &Path) -> Result<Applied, OfflineError> {
+    let apply_error = |source| OfflineError::Apply { path: wal_dir.to_owned(), source };
+    let after = consistent_index(db).map_err(apply_error)?;
+    let files = map_segments(wal_dir, after)?;
+    let segments: Vec<Segment<'_>> =
+        files.iter().map(|(name, bytes)| Segment { name: *name, bytes }).collect();
+    let wal = Wal::read(&segments, after)
+        .map_err(|source| OfflineError::Wal { path: wal_dir.to_owned(), source })?;
+    apply(db, &wal, &etcd_apply::Options::default()).map_err(apply_error)
+}
+
+/// Maps the segments that may hold entries after `after`. Other files in the folder, such as the next
+/// segment that etcd prepares, are not part of the log.
+fn map_segments(wal_dir: &Path, after: u64) -> Result<Vec<(SegmentName, Mapped)>, OfflineError> {
+    let io_error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OfflineError::Io { path, source }
+    };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(wal_dir).map_err(io_error(wal_dir))? {
+        let name = entry.map_err(io_error(wal_dir))?.file_name();
+        names.extend(name.to_str().and_then(|name| name.parse::<SegmentName>().ok()));
+    }
+    names.sort();
+    let needed = first_needed(&names, after);
+    let map = |name: &SegmentName| {
+        let path = wal_dir.join(name.to_string());
+        let mapped = File::open(&path).and_then(|file| Mapped::open(&file));
+        Ok((*name, mapped.map_err(io_error(&path))?))
+    };
+    names[needed..].iter().map(map).collect()
+}
+
+/// Writes the database with what was applied, leaving room for nothing: no page is free.
+fn build(
+    db: &Db<'_>,
+    applied: &Applied,
+    source: &Source,
+    path: &Path,
+    file: &File,
+) -> Result<(), OfflineError> {
+    let damaged = |error| source.damaged(error);
+    let failed = |source| OfflineError::Build { path: path.to_owned(), source };
+    let options = Options { page_size: db.page_size(), ..Options::default() };
+    let mut builder = Builder::new(file, options).map_err(failed)?;
+    for name in applied.buckets(db).map_err(damaged)? {
+        builder.begin_bucket(&name).map_err(failed)?;
+        for pair in applied.pairs(db, &name).map_err(damaged)? {
+            let (key, value) = pair.map_err(damaged)?;
+            builder.put(key, value).map_err(failed)?;
+        }
+        builder.end_bucket().map_err(failed)?;
+    }
+    let built = builder.finish().map_err(failed)?;
+    // The builder wrote the metas last; the digest goes to the end.
+    (&mut &*file)
+        .seek(io::SeekFrom::Start(built.size))
+        .map(|_| ())
+        .map_err(|source| OfflineError::Write { path: path.to_owned(), source })
+}
