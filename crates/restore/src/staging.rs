@@ -51,6 +51,7 @@ pub(crate) struct Staging {
 impl Staging {
     /// Begins to stage trees beside or inside `target`, which must be absent or empty.
     pub(crate) fn begin(target: &Path) -> Result<Self, RestoreError> {
+        let target = &absolute(target)?;
         let inside = is_directory(target)?;
         let root = if inside { target.join(INSIDE) } else { beside(target) };
         let made_parents = make_parents(&root)?;
@@ -73,27 +74,26 @@ impl Staging {
     /// Makes a folder to build the tree that shall become `target`. Trees are put in place in the
     /// order of these calls.
     pub(crate) fn stage(&mut self, target: &Path) -> Result<PathBuf, RestoreError> {
-        if target.symlink_metadata().is_ok() {
-            return Err(RestoreError::TargetExists { path: target.to_owned() });
-        }
         let staged = self.root.join(self.moves.len().to_string());
-        make_dir(&staged)?;
-        self.moves.push(Move { staged: staged.clone(), target: target.to_owned() });
-        Ok(staged)
+        self.stage_at(staged, target)
     }
 
     /// The same for a tree whose target may be on another file system: it is built beside it.
     pub(crate) fn stage_beside(&mut self, target: &Path) -> Result<PathBuf, RestoreError> {
-        if target.symlink_metadata().is_ok() {
-            return Err(RestoreError::TargetExists { path: target.to_owned() });
-        }
-        let staged = beside(target);
+        let staged = beside(&absolute(target)?);
         if staged.exists() {
             fs::remove_dir_all(&staged).map_err(io_error("remove", &staged))?;
         }
         self.made_parents.extend(make_parents(&staged)?);
+        self.stage_at(staged, target)
+    }
+
+    fn stage_at(&mut self, staged: PathBuf, target: &Path) -> Result<PathBuf, RestoreError> {
+        if target.symlink_metadata().is_ok() {
+            return Err(RestoreError::TargetExists { path: target.to_owned() });
+        }
         make_dir(&staged)?;
-        self.moves.push(Move { staged: staged.clone(), target: target.to_owned() });
+        self.moves.push(Move { staged: staged.clone(), target: absolute(target)? });
         Ok(staged)
     }
 
@@ -107,7 +107,7 @@ impl Staging {
         }
         for tree in &self.moves {
             fs::rename(&tree.staged, &tree.target).map_err(io_error("rename to", &tree.target))?;
-            sync_dir(tree.target.parent().unwrap_or(Path::new("/")))?;
+            sync_dir(tree.target.parent().expect("an absolute path of a tree has a parent"))?;
         }
         self.committed = true;
         self.remove_root();
@@ -181,6 +181,11 @@ impl Drop for Staging {
             remove_empty(&self.made_parents);
         }
     }
+}
+
+/// A path that has a parent and outlives a change of the working directory.
+fn absolute(path: &Path) -> Result<PathBuf, RestoreError> {
+    std::path::absolute(path).map_err(io_error("find", path))
 }
 
 /// Whether `path` is a directory; `false` if nothing is there, an error if something else is.
@@ -320,8 +325,9 @@ mod tests {
 
     #[test]
     fn a_tree_appears_under_its_name_only_on_commit_and_leaves_nothing_beside_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("made/m1.etcd");
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let relative = Path::new(dir.path().file_name().unwrap());
+        let target = relative.join("made/m1.etcd");
         let mut staging = Staging::begin(&target).unwrap();
         build(&mut staging, &target);
         assert!(!target.exists());

@@ -59,7 +59,7 @@ pub enum SnapshotError {
         source: io::Error,
     },
     /// It was read, and found wrong. The findings have been handed out one by one.
-    #[error("{} is damaged: {findings} finding{}", path.display(), if *findings == 1 { "" } else { "s" })]
+    #[error("{} is not a sound snapshot: {findings} finding{}", path.display(), if *findings == 1 { "" } else { "s" })]
     Damaged {
         /// The file.
         path: PathBuf,
