@@ -34,6 +34,8 @@ mod membership;
 mod range;
 mod request;
 mod store;
+#[cfg(test)]
+mod tests;
 mod txn;
 
 pub use applied::{Applied, NewRecord};

@@ -17,7 +17,7 @@ pub(crate) struct PutRequest {
     #[prost(int64, tag = "3")]
     pub(crate) lease: i64,
     #[prost(bool, tag = "4")]
-    prev_kv: bool,
+    pub(crate) prev_kv: bool,
     #[prost(bool, tag = "5")]
     pub(crate) ignore_value: bool,
     #[prost(bool, tag = "6")]
