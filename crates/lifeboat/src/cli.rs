@@ -41,8 +41,7 @@ pub(crate) enum Command {
     Snapshot(SnapshotCommand),
     #[command(subcommand)]
     Member(live::MemberCommand),
-    #[command(subcommand)]
-    Endpoint(live::EndpointCommand),
+    Endpoint(live::EndpointArgs),
     ClusterHealth(live::ClusterHealthArgs),
 }
 
