@@ -143,6 +143,17 @@ impl fmt::Display for PassedOver {
     }
 }
 
+/// For a line that names the endpoint itself.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Learner => f.write_str("it is a learner"),
+            Self::Failed(error) => f.write_str(&one_line(error)),
+            Self::Flawed(flaw) => write!(f, "it {flaw}"),
+        }
+    }
+}
+
 /// Asks all endpoints and puts them in order.
 pub async fn choose(connector: &Connector, endpoints: &[Endpoint]) -> Result<Choice, LiveError> {
     if endpoints.is_empty() {
@@ -173,7 +184,7 @@ pub async fn choose(connector: &Connector, endpoints: &[Endpoint]) -> Result<Cho
 }
 
 /// The error of a single endpoint is told as it is.
-fn none_usable(mut passed_over: Vec<PassedOver>) -> LiveError {
+pub(crate) fn none_usable(mut passed_over: Vec<PassedOver>) -> LiveError {
     match passed_over.pop() {
         Some(PassedOver { reason: Reason::Failed(error), .. }) if passed_over.is_empty() => error,
         last => {

@@ -37,6 +37,7 @@
 //! ```
 
 mod choice;
+mod cluster;
 mod connection;
 mod dial;
 mod endpoint;
@@ -47,6 +48,7 @@ mod snapshot_stream;
 mod tls;
 
 pub use choice::{Candidate, Choice, Flaw, LAG_ENTRIES_MAX, PassedOver, Reason, Why, choose};
+pub use cluster::members_of;
 pub use connection::{Connection, Connector, Health};
 pub use dial::DialError;
 pub use endpoint::{DEFAULT_PORT, Endpoint, EndpointError};
