@@ -1,0 +1,223 @@
+//! Three-member restores, against those that the tools of four etcd versions made of the same files.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use bolt::{Db, Mapped};
+use etcd_raftfiles::raftpb::Metadata;
+use etcd_raftfiles::wal::{Segment, Wal};
+use restore::{ClusterError, Destination, RestoreError, RestorePlan, TargetVersion, parse_cluster};
+use serde_json::Value;
+use snapshot::{DigestRule, Snapshot, Verified};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+const VERSIONS: [(&str, TargetVersion); 4] = [
+    ("3.4.23", TargetVersion::V3_4),
+    ("3.5.16", TargetVersion::V3_5),
+    ("3.5.30", TargetVersion::V3_5),
+    ("3.6.14", TargetVersion::V3_6),
+];
+
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn fixture(version: &str, name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures")).join(version).join(name)
+}
+
+fn verified(version: &str) -> Snapshot<Verified> {
+    let snapshot = Snapshot::open(&fixture(version, "final.db")).unwrap();
+    snapshot.verify(DigestRule::Required, &mut |finding| panic!("{finding}")).unwrap()
+}
+
+fn expected(version: &str) -> Value {
+    let text = fs::read(fixture(version, "restored-3m.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+fn unhex(text: &Value) -> Vec<u8> {
+    let digits = text.as_str().unwrap().as_bytes().chunks(2);
+    digits.map(|d| u8::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap()).collect()
+}
+
+fn rows(db: &Db<'_>, bucket: &str) -> Rows {
+    let bucket = db.bucket(bucket.as_bytes()).unwrap().expect("every bucket is there");
+    bucket.iter().map(Result::unwrap).map(|(k, v)| (k.to_vec(), v.to_vec())).collect()
+}
+
+fn expected_rows(member: &Value, bucket: &str) -> Rows {
+    let rows = member[bucket].as_array().unwrap().iter();
+    rows.map(|row| (unhex(&row["key_hex"]), unhex(&row["value_hex"]))).collect()
+}
+
+fn restore_all(source: &Snapshot<Verified>, dir: &Path, target: TargetVersion, bump: u64) -> Value {
+    let version = match target {
+        TargetVersion::V3_4 => "3.4.23",
+        TargetVersion::V3_5 => "3.5.30",
+        TargetVersion::V3_6 => "3.6.14",
+    };
+    let expected = expected(version);
+    let members = expected["initial_cluster"].as_str().unwrap();
+    let cluster = parse_cluster(members, expected["token"].as_str().unwrap(), &[]).unwrap();
+    let destination = Destination::AllMembers { dir: dir.to_owned() };
+    let plan = RestorePlan::new(source, cluster, destination, target, bump).unwrap();
+    plan.execute(&|_| {}).unwrap();
+    expected
+}
+
+#[test]
+fn every_member_is_as_etcds_own_tool_makes_it_but_for_what_is_meant_to_differ() {
+    for (version, target) in VERSIONS {
+        let (source, dir) = (verified(version), tempfile::tempdir().unwrap());
+        let dir = dir.path().join("all");
+        let expected = restore_all(&source, &dir, target, 0);
+        for member in expected["members"].as_array().unwrap() {
+            let data_dir = dir.join(member["name"].as_str().unwrap());
+            check_files(&data_dir, member, target);
+            let mapped =
+                Mapped::open(&File::open(data_dir.join("member/snap/db")).unwrap()).unwrap();
+            let db = Db::open(&mapped).unwrap();
+            for bucket in ["key", "lease"] {
+                assert_eq!(rows(&db, bucket), rows(&source.db(), bucket), "{version} {bucket}");
+            }
+            for bucket in ["cluster", "alarm", "members_removed"] {
+                assert_eq!(rows(&db, bucket), expected_rows(member, bucket), "{version} {bucket}");
+            }
+            check_members_and_meta(&db, member, target);
+        }
+    }
+}
+
+fn check_files(data_dir: &Path, member: &Value, target: TargetVersion) {
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    let snap_dir = data_dir.join("member/snap");
+    let snap = snap_dir.join(member["snap_file"].as_str().unwrap());
+    let wal = data_dir.join("member/wal").join(member["wal_file"].as_str().unwrap());
+    assert_eq!(mode(data_dir), 0o700);
+    assert_eq!(mode(&snap_dir.join("db")), 0o600);
+    assert_eq!(wal.metadata().unwrap().len(), member["wal_used_bytes"]);
+    if target < TargetVersion::V3_6 {
+        assert_eq!(snap.metadata().unwrap().len(), member["snap"]["size"]);
+    }
+    let bytes = fs::read(&wal).unwrap();
+    let name = wal.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let wal = Wal::read(&[Segment { name, bytes: &bytes }], 0).unwrap();
+    let Metadata { node_id, .. } = wal.metadata;
+    assert_eq!(node_id.to_string(), member["member_id"].as_str().unwrap());
+}
+
+/// Differs from etcd's tools on purpose: `confState` is the new cluster's, and 3.4's old members go.
+fn check_members_and_meta(db: &Db<'_>, member: &Value, target: TargetVersion) {
+    let mut meta = rows(db, "meta");
+    let mut expected_meta = expected_rows(member, "meta");
+    let conf_state = meta.remove(b"confState".as_slice());
+    expected_meta.remove(b"confState".as_slice());
+    assert_eq!(meta, expected_meta, "{target}");
+    let members = rows(db, "members");
+    assert_eq!(members.len(), 3, "{target}");
+    if target == TargetVersion::V3_4 {
+        assert_eq!(conf_state, None);
+    } else {
+        assert_eq!(members, expected_rows(member, "members"), "{target}");
+        let voters = "4464401167561483755,6924266944242098323,11675359363068152658";
+        let state = format!("{{\"voters\":[{voters}],\"auto_leave\":false}}");
+        assert_eq!(conf_state.unwrap(), state.as_bytes());
+    }
+}
+
+#[test]
+fn any_version_is_restored_for_any_other_without_what_that_one_would_misread() {
+    for (version, _) in VERSIONS {
+        let source = verified(version);
+        for target in [TargetVersion::V3_4, TargetVersion::V3_5, TargetVersion::V3_6] {
+            let dir = tempfile::tempdir().unwrap();
+            restore_all(&source, &dir.path().join("all"), target, 0);
+            let file = File::open(dir.path().join("all/m1/member/snap/db")).unwrap();
+            let mapped = Mapped::open(&file).unwrap();
+            let db = Db::open(&mapped).unwrap();
+            let meta = rows(&db, "meta");
+            let has = |key: &str| meta.contains_key(key.as_bytes());
+            let case = format!("{version} for {target}");
+            assert_eq!(has("term"), target >= TargetVersion::V3_5, "{case}");
+            let marked = target == TargetVersion::V3_6 && version.starts_with("3.6");
+            assert_eq!(has("storageVersion"), marked, "{case}");
+            let known = TargetVersion::of_release(version).unwrap() <= target;
+            assert_eq!(rows(&db, "cluster").len(), usize::from(known), "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_bump_adds_one_marker_and_schedules_the_compaction() {
+    let (source, dir) = (verified("3.5.30"), tempfile::tempdir().unwrap());
+    restore_all(&source, &dir.path().join("all"), TargetVersion::V3_5, 1000);
+    let db = dir.path().join("all/m2/member/snap/db");
+    let bumped = Snapshot::open(&db).unwrap();
+    let bumped = bumped.verify(DigestRule::Skip, &mut |finding| panic!("{finding}")).unwrap();
+    assert_eq!(bumped.survey().revision(), 1600);
+    assert_eq!(bumped.survey().meta.compact_revision(), Some(1600));
+    let records = rows(&source.db(), "key").len();
+    assert_eq!(rows(&bumped.db(), "key").len(), records + 1);
+}
+
+#[test]
+fn a_learner_is_a_learner_everywhere() {
+    let (source, dir) = (verified("3.5.30"), tempfile::tempdir().unwrap());
+    let members = "a=http://127.0.0.1:1,b=http://127.0.0.1:2";
+    let cluster = parse_cluster(members, "t", &["b".to_owned()]).unwrap();
+    let destination = Destination::AllMembers { dir: dir.path().join("all") };
+    let plan = RestorePlan::new(&source, cluster, destination, TargetVersion::V3_5, 0).unwrap();
+    plan.execute(&|_| {}).unwrap();
+    let file = File::open(dir.path().join("all/a/member/snap/db")).unwrap();
+    let mapped = Mapped::open(&file).unwrap();
+    let db = Db::open(&mapped).unwrap();
+    let learners: Vec<_> = rows(&db, "members")
+        .values()
+        .map(|json| serde_json::from_slice::<Value>(json).unwrap())
+        .filter(|member| member["isLearner"] == true)
+        .map(|member| member["name"].clone())
+        .collect();
+    assert_eq!(learners, ["b"]);
+    let state: Value = serde_json::from_slice(&rows(&db, "meta")[b"confState".as_slice()]).unwrap();
+    assert_eq!(
+        (state["voters"].as_array().unwrap().len(), state["learners"].as_array().unwrap().len()),
+        (1, 1)
+    );
+}
+
+#[test]
+fn a_wal_directory_elsewhere_is_filled_and_an_existing_one_refused() {
+    let (source, dir) = (verified("3.4.23"), tempfile::tempdir().unwrap());
+    let plan = |data: &str| {
+        let cluster = parse_cluster("m=http://127.0.0.1:1", "t", &[]).unwrap();
+        let destination = Destination::Member {
+            name: "m".into(),
+            data_dir: dir.path().join(data),
+            wal_dir: Some(dir.path().join("wal")),
+        };
+        RestorePlan::new(&source, cluster, destination, TargetVersion::V3_4, 0).unwrap()
+    };
+    plan("first").execute(&|_| {}).unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("wal")).unwrap().count(), 1);
+    assert!(!dir.path().join("first/member/wal").exists());
+    let refused = plan("second").execute(&|_| {});
+    assert!(matches!(refused, Err(RestoreError::TargetExists { .. })));
+    let mut left: Vec<_> =
+        fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["first", "wal"]);
+}
+
+#[test]
+fn a_name_that_is_no_folder_is_refused_before_anything_is_made() {
+    let (source, dir) = (verified("3.4.23"), tempfile::tempdir().unwrap());
+    let cluster = parse_cluster("../m=http://127.0.0.1:1", "t", &[]).unwrap();
+    let destination = Destination::AllMembers { dir: dir.path().join("all") };
+    let refused = RestorePlan::new(&source, cluster, destination, TargetVersion::V3_4, 0);
+    let error = refused.map(|_| ()).unwrap_err();
+    assert!(matches!(error, RestoreError::Cluster(ClusterError::NameAsFolder { .. })), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
