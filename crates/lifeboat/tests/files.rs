@@ -144,7 +144,7 @@ fn a_restore_that_does_not_add_up_is_refused_before_anything_is_written() {
         ],
     );
     restore_fails(2, &["ftp"], &["--initial-cluster=m1=ftp://127.0.0.1:1", "--name=m1", to]);
-    restore_fails(2, &["--mark-compacted"], &["--bump-revision=5", to]);
+    restore_fails(2, &["--bump-revision"], &["--mark-compacted", to]);
     restore_fails(2, &["--no-such-flag"], &["--no-such-flag"]);
 }
 
