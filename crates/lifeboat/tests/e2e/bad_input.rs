@@ -122,7 +122,7 @@ fn a_learner_is_not_saved_from_when_a_voter_is_there() {
 fn a_stream_that_is_cut_half_way_leaves_nothing() {
     let cluster = Cluster::builder(Etcd::V3_5).members(1).security(Security::Plain).start();
     cluster.write_sample();
-    for bytes in [40_000, 200_000, 500_000] {
+    for bytes in [40_000, 200_000, 350_000] {
         let cut = CutStream::before(&cluster.client_url(0), bytes);
         fails(&[1, 4], &[], |file| {
             lifeboat().run(["--endpoints", &cut.url(), "snapshot", "save", file])

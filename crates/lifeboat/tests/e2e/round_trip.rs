@@ -51,6 +51,10 @@ fn judge_snapshot(version: Etcd, file: &std::path::Path) {
     bolt_check(file);
     lifeboat().run(["snapshot", "verify", text(file)]).ok();
     for format in ["simple", "table", "json", "fields"] {
+        if format == "table" && version == Etcd::V3_5_30 {
+            // Debian builds it with a newer table library, which draws its borders in Unicode.
+            continue;
+        }
         let arguments = ["snapshot", "status", text(file), "-w", format];
         let theirs = judged_by(version, &arguments);
         let ours = lifeboat().run(arguments).ok();
