@@ -26,4 +26,4 @@ pub mod snap;
 mod v2store;
 pub mod wal;
 
-pub use ids::{ClusterId, MemberId};
+pub use ids::ClusterId;

@@ -16,87 +16,33 @@
 //! Only the metadata record differs between members (and the CRCs after it). The database beside
 //! them must have `consistent_index` N: with more, etcd would drop every write in silence.
 
+use etcd_schema::{Member, MemberId};
 use prost::Message;
 
-use crate::ids::{ClusterId, MemberId};
+use crate::ids::{self, ClusterId};
 use crate::raftpb::{
     ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState, Metadata, Snapshot,
     SnapshotMetadata, WalSnapshot,
 };
 use crate::snap::{self, SnapName};
-use crate::v2store::{self, json_string};
+use crate::v2store;
 use crate::wal::{Encoder, SegmentName};
 
 /// The term of everything that a restore writes.
 pub const TERM: u64 = 1;
 
-/// A member of the new cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    id: MemberId,
-    name: String,
-    peer_urls: Vec<String>,
-    learner: bool,
-}
-
-impl Member {
-    /// A member whose id follows from its peer URLs and the cluster token.
-    pub fn new<S: AsRef<str>>(name: &str, peer_urls: &[S], learner: bool, token: &str) -> Self {
-        Self::with_id(MemberId::founding(peer_urls, token), name, peer_urls, learner)
-    }
-
-    /// A member with an id of its own.
-    pub fn with_id<S: AsRef<str>>(
-        id: MemberId,
-        name: &str,
-        peer_urls: &[S],
-        learner: bool,
-    ) -> Self {
-        let mut peer_urls: Vec<String> =
-            peer_urls.iter().map(|url| url.as_ref().to_owned()).collect();
-        peer_urls.sort_unstable();
-        Self { id, name: name.to_owned(), peer_urls, learner }
-    }
-
-    /// Its id.
-    pub fn id(&self) -> MemberId {
-        self.id
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its peer URLs, sorted.
-    pub fn peer_urls(&self) -> &[String] {
-        &self.peer_urls
-    }
-
-    /// Whether it only listens, and does not vote.
-    pub fn is_learner(&self) -> bool {
-        self.learner
-    }
-
-    /// The member as etcd writes it, to the log and to the bucket `members`.
-    pub fn to_json(&self) -> String {
-        let name = if self.name.is_empty() {
-            String::new()
-        } else {
-            format!(",\"name\":{}", json_string(&self.name))
-        };
-        format!("{{\"id\":{},{}{name}}}", self.id.0, self.raft_attributes_fields())
-    }
-
-    pub(crate) fn raft_attributes_json(&self) -> String {
-        format!("{{{}}}", self.raft_attributes_fields())
-    }
-
-    fn raft_attributes_fields(&self) -> String {
-        let urls: Vec<String> = self.peer_urls.iter().map(|url| json_string(url)).collect();
-        let learner = if self.learner { ",\"isLearner\":true" } else { "" };
-        format!("\"peerURLs\":[{}]{learner}", urls.join(","))
-    }
+/// A member whose id follows from its peer URLs and the cluster token. It has not started yet, so it
+/// has no client URLs.
+pub fn founding_member<S: AsRef<str>>(
+    name: &str,
+    peer_urls: &[S],
+    is_learner: bool,
+    token: &str,
+) -> Member {
+    let mut urls: Vec<String> = peer_urls.iter().map(|url| url.as_ref().to_owned()).collect();
+    urls.sort_unstable();
+    let id = ids::founding_member(&urls, token);
+    Member { id, name: name.to_owned(), peer_urls: urls, is_learner, client_urls: Vec::new() }
 }
 
 /// Why members do not make a cluster.
@@ -157,8 +103,8 @@ impl RestoredCluster {
     /// # Errors
     /// When no member votes, two have one id, or an id is 0.
     pub fn new(mut members: Vec<Member>) -> Result<Self, ClusterError> {
-        members.sort_by_key(Member::id);
-        if members.iter().all(Member::is_learner) {
+        members.sort_by_key(|member| member.id);
+        if members.iter().all(|member| member.is_learner) {
             return Err(ClusterError::NoVoter);
         }
         if let Some(member) = members.iter().find(|member| member.id.0 == 0) {
@@ -168,7 +114,7 @@ impl RestoredCluster {
             let (first, second) = (pair[0].name.clone(), pair[1].name.clone());
             return Err(ClusterError::SameId { first, second, id: pair[0].id });
         }
-        let ids: Vec<MemberId> = members.iter().map(Member::id).collect();
+        let ids: Vec<MemberId> = members.iter().map(|member| member.id).collect();
         Ok(Self { id: ClusterId::founding(&ids), members })
     }
 
@@ -190,7 +136,7 @@ impl RestoredCluster {
     /// Who takes part in raft.
     pub fn conf_state(&self) -> ConfState {
         let ids = |learner| {
-            let those = self.members.iter().filter(move |member| member.learner == learner);
+            let those = self.members.iter().filter(move |member| member.is_learner == learner);
             those.map(|member| member.id.0).collect()
         };
         ConfState { voters: ids(false), learners: ids(true), ..ConfState::default() }
@@ -239,12 +185,12 @@ impl RestoredCluster {
 /// The entry with which a member joins.
 fn join(member: &Member, index: u64) -> Entry {
     let change_type =
-        if member.learner { ConfChangeType::AddLearnerNode } else { ConfChangeType::AddNode };
+        if member.is_learner { ConfChangeType::AddLearnerNode } else { ConfChangeType::AddNode };
     let change = ConfChange {
         id: 0,
         change_type: change_type.into(),
         node_id: member.id.0,
-        context: Some(member.to_json().into_bytes()),
+        context: Some(member.encode()),
     };
     Entry {
         entry_type: EntryType::ConfChange.into(),
@@ -259,7 +205,9 @@ mod tests {
     use super::*;
 
     fn member(id: u64, name: &str, learner: bool) -> Member {
-        Member::with_id(MemberId(id), name, &["http://127.0.0.1:1"], learner)
+        let peer_urls = vec!["http://127.0.0.1:1".to_owned()];
+        let (id, name) = (MemberId(id), name.to_owned());
+        Member { id, name, peer_urls, is_learner: learner, client_urls: Vec::new() }
     }
 
     #[test]
@@ -281,8 +229,8 @@ mod tests {
         let conf_state = cluster.conf_state();
         assert_eq!((conf_state.voters, conf_state.learners), (vec![2], vec![1]));
         assert_eq!(
-            cluster.members()[0].to_json(),
-            r#"{"id":1,"peerURLs":["http://127.0.0.1:1"],"isLearner":true,"name":"l"}"#
+            cluster.members()[0].encode(),
+            br#"{"id":1,"peerURLs":["http://127.0.0.1:1"],"isLearner":true,"name":"l"}"#
         );
 
         let bytes = cluster.wal(MemberId(2), Target::Etcd35);
@@ -295,6 +243,6 @@ mod tests {
 
     #[test]
     fn a_member_without_a_name_has_no_name_in_its_json() {
-        assert_eq!(member(5, "", false).to_json(), r#"{"id":5,"peerURLs":["http://127.0.0.1:1"]}"#);
+        assert_eq!(member(5, "", false).encode(), br#"{"id":5,"peerURLs":["http://127.0.0.1:1"]}"#);
     }
 }

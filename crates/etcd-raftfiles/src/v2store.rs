@@ -9,7 +9,8 @@
 //! form is enough for all three, but the whole one, with its 1,000 event slots, costs nothing and
 //! makes our file equal to that of etcd's own tools, byte for byte.
 
-use crate::restore::Member;
+use etcd_schema::{Member, go_json};
+use serde::Serialize;
 
 /// etcd keeps this many events for watchers; slots not yet used are `null`.
 const EVENT_SLOTS: usize = 1000;
@@ -61,20 +62,15 @@ pub(crate) fn with_members(members: &[Member]) -> String {
 /// the order of their names, which for ids of fewer than 16 digits is not the order of the numbers.
 fn sorted_by_path(members: &[Member]) -> impl Iterator<Item = (usize, &Member)> {
     let mut numbered: Vec<_> = members.iter().enumerate().map(|(i, m)| (i + 1, m)).collect();
-    numbered.sort_by_key(|(_, member)| member.id().to_string());
+    numbered.sort_by_key(|(_, member)| member.id.to_string());
     numbered.into_iter()
 }
 
 fn member_directory((index, member): (usize, &Member)) -> String {
-    let id = member.id();
+    let id = member.id;
     let attributes = format!(
         "\"raftAttributes\":{}",
-        node(
-            &format!("/0/members/{id}/raftAttributes"),
-            index,
-            &member.raft_attributes_json(),
-            "null"
-        )
+        node(&format!("/0/members/{id}/raftAttributes"), index, &raft_attributes(member), "null")
     );
     format!("\"{id}\":{}", directory(&format!("/0/members/{id}"), index, &attributes))
 }
@@ -97,8 +93,8 @@ fn watcher_hub(members: &[Member]) -> String {
         format!(
             "{{\"action\":\"create\",\"node\":{{\"key\":\"/0/members/{}/raftAttributes\",\
              \"value\":{},\"modifiedIndex\":{index},\"createdIndex\":{index}}}}}",
-            member.id(),
-            json_string(&member.raft_attributes_json())
+            member.id,
+            json_string(&raft_attributes(member))
         )
     });
     let unused = std::iter::repeat_n("null".to_owned(), EVENT_SLOTS.saturating_sub(members.len()));
@@ -121,51 +117,43 @@ fn stats(creates: usize) -> String {
     format!("{{{}}}", counters.join(","))
 }
 
-/// A JSON string as Go's encoder writes it: it also escapes what could end a script in a web page.
-pub(crate) fn json_string(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
-            _ => out.push(c),
-        }
-    }
-    out.push('"');
-    out
+/// What raft knows of a member.
+#[derive(Serialize)]
+struct RaftAttributes<'a> {
+    #[serde(rename = "peerURLs")]
+    peer_urls: &'a [String],
+    #[serde(rename = "isLearner", skip_serializing_if = "std::ops::Not::not")]
+    is_learner: bool,
+}
+
+fn raft_attributes(member: &Member) -> String {
+    go_json::to_string(&RaftAttributes {
+        peer_urls: &member.peer_urls,
+        is_learner: member.is_learner,
+    })
+}
+
+/// A JSON string as Go writes it.
+fn json_string(text: &str) -> String {
+    go_json::to_string(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn strings_are_escaped_as_go_does_and_read_back() {
-        let cases = [
-            ("plain", r#""plain""#),
-            ("a\"b\\c", r#""a\"b\\c""#),
-            ("<&>", r#""\u003c\u0026\u003e""#),
-            ("\n\u{1}", r#""\n\u0001""#),
-            ("é\u{2028}", r#""é\u2028""#),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(json_string(text), expected);
-            assert_eq!(serde_json::from_str::<String>(expected).unwrap(), text);
-        }
-    }
+    use etcd_schema::MemberId;
 
     #[test]
     fn the_store_is_json_whatever_the_members_are() {
         for count in [0u64, 1, 3, 1000, 1001] {
             let members: Vec<_> = (1..=count)
-                .map(|n| Member::with_id(n.into(), "<n>", &["http://h:1"], n % 2 == 0))
+                .map(|n| Member {
+                    id: MemberId(n),
+                    name: "<n>".into(),
+                    peer_urls: vec!["http://h:1".into()],
+                    is_learner: n % 2 == 0,
+                    client_urls: Vec::new(),
+                })
                 .collect();
             let store: serde_json::Value = serde_json::from_str(&with_members(&members)).unwrap();
             let listed = store["Root"]["Children"]["0"]["Children"]["members"]["Children"]

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{VERSIONS, fixture, hex, json, number};
-use etcd_raftfiles::restore::{Member, RestoredCluster, Target};
+use etcd_raftfiles::restore::{RestoredCluster, Target, founding_member};
 use etcd_raftfiles::snap;
 use etcd_raftfiles::wal::{End, EndKind, Records, Segment, Wal};
 use serde_json::Value;
@@ -15,13 +15,13 @@ use sha2::{Digest, Sha256};
 fn vector_cluster() -> RestoredCluster {
     let members = [("m1", 29001), ("m2", 29002), ("m3", 29003)];
     let member =
-        |(name, port)| Member::new(name, &[format!("http://127.0.0.1:{port}")], false, "tok1");
+        |(name, port)| founding_member(name, &[format!("http://127.0.0.1:{port}")], false, "tok1");
     RestoredCluster::new(members.map(member).to_vec()).unwrap()
 }
 
 fn vector_wal(target: Target) -> Vec<u8> {
     let cluster = vector_cluster();
-    let m1 = cluster.members().iter().find(|member| member.name() == "m1").unwrap().id();
+    let m1 = cluster.members().iter().find(|member| member.name == "m1").unwrap().id;
     cluster.wal(m1, target)
 }
 
@@ -81,7 +81,7 @@ fn fixture_cluster(restored: &Value) -> RestoredCluster {
     let token = restored["token"].as_str().unwrap();
     let member = |member: &Value| {
         let url = member["peer_url"].as_str().unwrap();
-        Member::new(member["name"].as_str().unwrap(), &[url], false, token)
+        founding_member(member["name"].as_str().unwrap(), &[url], false, token)
     };
     let members = restored["members"].as_array().unwrap().iter().map(member).collect();
     RestoredCluster::new(members).unwrap()
@@ -104,14 +104,14 @@ fn the_logs_that_each_version_restores_are_reproduced_byte_for_byte() {
         assert_eq!(cluster.id().to_string(), restored["cluster_id_hex"].as_str().unwrap());
         for expected in restored["members"].as_array().unwrap() {
             let name = expected["name"].as_str().unwrap();
-            let member = cluster.members().iter().find(|member| member.name() == name).unwrap();
-            assert_eq!(member.id().to_string(), expected["member_id_hex"].as_str().unwrap());
+            let member = cluster.members().iter().find(|member| member.name == name).unwrap();
+            assert_eq!(member.id.to_string(), expected["member_id_hex"].as_str().unwrap());
             assert_eq!(
                 RestoredCluster::wal_name().to_string(),
                 expected["wal_file"].as_str().unwrap()
             );
 
-            let bytes = cluster.wal(member.id(), target);
+            let bytes = cluster.wal(member.id, target);
             assert_eq!(u64::try_from(bytes.len()).unwrap(), number(&expected["wal_used_bytes"]));
             let segment = [Segment { name: RestoredCluster::wal_name(), bytes: &bytes }];
             let written: Vec<_> = Records::new(&segment)

@@ -21,6 +21,7 @@ mod auth;
 pub mod compaction;
 mod crc;
 mod error;
+pub mod go_json;
 mod hash;
 mod key_value;
 mod lease;

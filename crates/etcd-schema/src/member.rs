@@ -2,7 +2,7 @@
 //!
 //! `{"id":4252840836947817291,"peerURLs":["http://127.0.0.1:23411"],"name":"n1","clientURLs":[…]}`
 
-use crate::SchemaError;
+use crate::{SchemaError, go_json};
 use serde::{Deserialize, Serialize};
 
 /// A member's id. Shown, and stored in bucket keys, as hex without leading zeros.
@@ -64,7 +64,7 @@ impl Member {
 
     /// The JSON, as etcd writes it.
     pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a member of strings and numbers always serialises")
+        go_json::to_string(self).into_bytes()
     }
 }
 

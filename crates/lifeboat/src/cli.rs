@@ -3,7 +3,7 @@
 use crate::{
     commands::SnapshotCommand, connection::ConnectionArgs, live, output::Format, report::Failure,
 };
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 use std::path::Path;
 
 /// Back up etcd clusters and bring them back
@@ -36,6 +36,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for the time of the program")]
 pub(crate) enum Command {
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
@@ -97,6 +98,21 @@ impl Context {
 }
 
 impl Cli {
+    /// Reads the arguments. If they are wrong, or ask for help, says so and ends the program.
+    pub(crate) fn parse_for(tool: Tool) -> Self {
+        Self::try_parse().unwrap_or_else(|error| {
+            // A failure to print leaves nothing better to do than to end.
+            let _ = error.print();
+            if tool == Tool::EtcdTool && error.kind() == ErrorKind::InvalidSubcommand {
+                eprintln!(
+                    "help: this is lifeboat under the name of an etcd tool; it stands in for \
+                     snapshot, member list, endpoint and cluster-health only"
+                );
+            }
+            std::process::exit(error.exit_code())
+        })
+    }
+
     pub(crate) fn run(self, tool: Tool) -> Result<(), Failure> {
         let context = Context { tool, format: self.write_out, connection: self.connection };
         match self.command {

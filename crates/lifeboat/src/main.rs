@@ -8,11 +8,10 @@ mod output;
 mod progress;
 mod report;
 
-use clap::Parser;
 use std::{path::Path, process::ExitCode};
 
 fn main() -> ExitCode {
     let program = std::env::args_os().next().unwrap_or_default();
     let tool = cli::Tool::of(Path::new(&program));
-    report::exit(cli::Cli::parse().run(tool))
+    report::exit(cli::Cli::parse_for(tool).run(tool))
 }

@@ -4,7 +4,8 @@
 //! the same URLs and token are one to etcd: their members could mix. Hence a fresh token for each
 //! restore of a whole cluster.
 
-use etcd_raftfiles::restore::{self as raft, Member, RestoredCluster};
+use etcd_raftfiles::restore::{self as raft, RestoredCluster, founding_member};
+use etcd_schema::Member;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is wrong with the description of the new cluster.
@@ -97,7 +98,7 @@ pub fn parse_cluster(
     let urls_by_name = parse_items(initial_cluster)?;
     let members = urls_by_name
         .into_iter()
-        .map(|(name, urls)| Member::new(&name, &urls, learners.contains(&name), token))
+        .map(|(name, urls)| founding_member(&name, &urls, learners.contains(&name), token))
         .collect();
     let cluster = RestoredCluster::new(members)?;
     for name in learners {
@@ -112,8 +113,8 @@ pub fn find_member<'a>(
     flag: &'static str,
     name: &str,
 ) -> Result<&'a Member, ClusterError> {
-    cluster.members().iter().find(|member| member.name() == name).ok_or_else(|| {
-        let members = cluster.members().iter().map(|member| member.name().to_owned()).collect();
+    cluster.members().iter().find(|member| member.name == name).ok_or_else(|| {
+        let members = cluster.members().iter().map(|member| member.name.clone()).collect();
         ClusterError::UnknownName { flag, name: name.to_owned(), members }
     })
 }
@@ -124,15 +125,15 @@ pub fn check_advertised(member: &Member, advertised: &str) -> Result<(), Cluster
     let mut urls: Vec<String> = advertised.split(',').map(|url| url.trim().to_owned()).collect();
     urls.sort();
     for url in &urls {
-        check_url(member.name(), url)?;
+        check_url(&member.name, url)?;
     }
-    if urls == member.peer_urls() || resolved(&urls) == resolved(member.peer_urls()) {
+    if urls == member.peer_urls || resolved(&urls) == resolved(&member.peer_urls) {
         return Ok(());
     }
     Err(ClusterError::Advertised {
-        name: member.name().to_owned(),
+        name: member.name.clone(),
         advertised: urls,
-        expected: member.peer_urls().to_vec(),
+        expected: member.peer_urls.clone(),
     })
 }
 
@@ -196,7 +197,7 @@ mod tests {
     fn ids_are_those_that_etcd_derives() {
         let cluster = parse_cluster(THREE, "tok1", &[]).unwrap();
         let members = cluster.members().iter();
-        let ids: Vec<_> = members.map(|m| (m.name(), m.id().to_string())).collect();
+        let ids: Vec<_> = members.map(|m| (m.name.as_str(), m.id.to_string())).collect();
         let expected =
             [("m3", "a504fca8cfdd09a2"), ("m1", "aaa30b9a9af434c2"), ("m2", "f6390633c83b792e")];
         assert_eq!(ids, expected.map(|(name, id)| (name, id.to_owned())));

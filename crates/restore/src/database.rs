@@ -135,13 +135,13 @@ fn copy<W: Write + Seek>(
 
 impl Rewrite<'_> {
     fn members<W: Write + Seek>(&self, sink: &mut Sink<W>) -> Result<(), BuildError> {
-        let rows: BTreeMap<String, String> = self
+        let rows: BTreeMap<String, Vec<u8>> = self
             .cluster
             .members()
             .iter()
-            .map(|member| (member.id().to_string(), member.to_json()))
+            .map(|member| (member.id.to_string(), member.encode()))
             .collect();
-        rows.iter().try_for_each(|(id, json)| sink.put(id.as_bytes(), json.as_bytes()))
+        rows.iter().try_for_each(|(id, json)| sink.put(id.as_bytes(), json))
     }
 
     /// Bucket `meta` for the new raft log. `consistent_index` must be exactly the last index of that

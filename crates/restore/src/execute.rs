@@ -8,7 +8,7 @@ use crate::{
     staging::{Staging, io_error, make_dir},
 };
 use bolt::{Db, Mapped};
-use etcd_raftfiles::restore::{Member, RestoredCluster};
+use etcd_raftfiles::restore::RestoredCluster;
 use snapshot::Depth;
 use std::{
     fs::{self, File, OpenOptions},
@@ -210,8 +210,8 @@ impl<'a> Staged<'a> {
 
     fn write_raft_files(&self, plan: &RestorePlan<'_>) -> Result<(), RestoreError> {
         let cluster = &plan.cluster;
-        let member = cluster.members().iter().find(|member| member.name() == self.name);
-        let id = member.map(Member::id).expect("the plan's members are the cluster's");
+        let member = cluster.members().iter().find(|member| member.name == self.name);
+        let id = member.expect("the plan's members are the cluster's").id;
         let wal = self.wal_dir.join(RestoredCluster::wal_name().to_string());
         write_new(&wal, &cluster.wal(id, plan.target.wal_target()))?;
         write_new(&self.snap_dir().join(cluster.snap_name().to_string()), &cluster.snap())

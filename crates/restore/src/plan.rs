@@ -126,7 +126,7 @@ impl<'s> RestorePlan<'s> {
         match &self.destination {
             Destination::Member { name, .. } => vec![name],
             Destination::AllMembers { .. } => {
-                self.cluster.members().iter().map(etcd_raftfiles::restore::Member::name).collect()
+                self.cluster.members().iter().map(|member| member.name.as_str()).collect()
             }
         }
     }
@@ -135,9 +135,9 @@ impl<'s> RestorePlan<'s> {
 /// A name becomes a folder, so it must not lead elsewhere.
 fn check_folder_names(cluster: &RestoredCluster) -> Result<(), ClusterError> {
     for member in cluster.members() {
-        let name = member.name();
-        if name.contains(['/', '\0']) || name == "." || name == ".." {
-            return Err(ClusterError::NameAsFolder { name: name.to_owned() });
+        let name = &member.name;
+        if name.contains(['/', '\0']) || matches!(name.as_str(), "." | "..") {
+            return Err(ClusterError::NameAsFolder { name: name.clone() });
         }
     }
     Ok(())

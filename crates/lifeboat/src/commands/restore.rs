@@ -228,7 +228,7 @@ fn tell(
 ) -> Result<(), Failure> {
     let members = report.data_dirs.iter().map(|(name, data_dir)| {
         let member = find_member(plan.cluster(), "--name", name);
-        let id = member.expect("the report's members are the plan's").id().to_string();
+        let id = member.expect("the report's members are the plan's").id.to_string();
         MemberJson { name: name.clone(), id, data_dir: data_dir.display().to_string() }
     });
     let json = RestoredJson {

@@ -67,8 +67,8 @@ struct SavedJson {
 impl SaveArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         match &self.data_dir {
-            Some(data_dir) => self.from_data_dir(context, data_dir),
-            None => self.from_cluster(context),
+            Some(data_dir) => self.save_data_dir(context, data_dir),
+            None => self.save_cluster(context),
         }
     }
 
@@ -80,7 +80,7 @@ impl SaveArgs {
         self.file == Path::new("-")
     }
 
-    fn from_cluster(&self, context: &Context) -> Result<(), Failure> {
+    fn save_cluster(&self, context: &Context) -> Result<(), Failure> {
         if !self.to_stdout() && !self.force && self.file.symlink_metadata().is_ok() {
             // Said before a password is asked for or a member is dialled.
             return Err(snapshot::PartFileError::Exists { path: self.file.clone() }.into());
@@ -105,7 +105,7 @@ impl SaveArgs {
         self.tell(context, &SavedJson::new(&self.file, Some(endpoint.to_string()), snapshot))
     }
 
-    fn from_data_dir(&self, context: &Context, data_dir: &Path) -> Result<(), Failure> {
+    fn save_data_dir(&self, context: &Context, data_dir: &Path) -> Result<(), Failure> {
         let member = StoppedMember {
             data_dir: data_dir.to_owned(),
             wal_dir: self.wal_dir.clone(),

@@ -1,85 +1,14 @@
-//! JSON as Go's `encoding/json` writes it.
-//!
-//! Field order and names are those of the structs that are serialised. What differs from other
-//! encoders is in the strings: Go escapes `<`, `>` and `&` (so that the text may stand in HTML), the
-//! line separators U+2028 and U+2029, and has no short form for backspace and form feed.
+//! JSON as etcdctl prints it.
 
-use std::io::{self, Write};
-
+use etcd_schema::go_json;
 use serde::Serialize;
-use serde_json::ser::{CharEscape, Formatter, Serializer};
 
 /// `value` on one line, with the line's end.
 pub(crate) fn json<T: Serialize>(value: &T) -> String {
-    let mut encoded = Vec::new();
-    value
-        .serialize(&mut Serializer::with_formatter(&mut encoded, GoStrings))
-        .expect("plain structs of strings and numbers always have a JSON form");
-    encoded.push(b'\n');
-    String::from_utf8(encoded).expect("the encoder writes UTF-8")
+    go_json::to_string(value) + "\n"
 }
 
 /// For `#[serde(skip_serializing_if)]`: Go's `omitempty` leaves out zero, false and empty.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-struct GoStrings;
-
-impl Formatter for GoStrings {
-    fn write_string_fragment<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        let mut plain_from = 0;
-        for (at, character) in fragment.char_indices() {
-            if matches!(character, '<' | '>' | '&' | '\u{2028}' | '\u{2029}') {
-                writer.write_all(&fragment.as_bytes()[plain_from..at])?;
-                write!(writer, "\\u{:04x}", u32::from(character))?;
-                plain_from = at + character.len_utf8();
-            }
-        }
-        writer.write_all(&fragment.as_bytes()[plain_from..])
-    }
-
-    fn write_char_escape<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        escape: CharEscape,
-    ) -> io::Result<()> {
-        match escape {
-            CharEscape::Quote => writer.write_all(b"\\\""),
-            CharEscape::ReverseSolidus => writer.write_all(b"\\\\"),
-            CharEscape::Solidus => writer.write_all(b"/"),
-            CharEscape::LineFeed => writer.write_all(b"\\n"),
-            CharEscape::CarriageReturn => writer.write_all(b"\\r"),
-            CharEscape::Tab => writer.write_all(b"\\t"),
-            CharEscape::Backspace => writer.write_all(b"\\u0008"),
-            CharEscape::FormFeed => writer.write_all(b"\\u000c"),
-            CharEscape::AsciiControl(byte) => write!(writer, "\\u{byte:04x}"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::json;
-
-    #[test]
-    fn strings_are_escaped_as_go_escapes_them() {
-        let text = "a<b>&c \"q\" \\ \n\t\u{8}\u{c}\u{1}\u{7f} é \u{2028}/";
-        let expected = concat!(
-            r#""a\u003cb\u003e\u0026c \"q\" \\ \n\t\u0008\u000c\u0001"#,
-            "\u{7f} é ",
-            r#"\u2028/""#,
-            "\n"
-        );
-        assert_eq!(json(&text), expected);
-    }
-
-    #[test]
-    fn ids_above_two_to_the_53_keep_every_digit() {
-        assert_eq!(json(&14_841_639_068_965_178_418_u64), "14841639068965178418\n");
-    }
 }
