@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use testbed::fixtures::{
     VERSIONS, damaged, damaged_cases, expected, fixture, killed, killed_expected,
@@ -172,6 +174,55 @@ fn files_that_are_not_there_or_not_ours_to_read_are_told() {
         run.code_is(1).stderr_has(&["error:", text(&absent), "help:"]);
         let run = lifeboat().run(["snapshot", command, text(folder.path())]);
         run.code_is(1).stderr_has(&["error:", text(folder.path())]);
+    }
+}
+
+/// Goal: what the user may not read or write is told as that. Method: in a user namespace without
+/// users even root has no more rights than the owner of a file.
+#[test]
+fn missing_permissions_are_told_and_nothing_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret.db");
+    std::fs::copy(fixture("3.5.30/final.db"), &secret).unwrap();
+    let closed = folder.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(&closed, 0o500);
+    let unprivileged = |arguments: &[&str]| {
+        let command = lifeboat().command(arguments);
+        let mut unshare = Command::new("unshare");
+        Run::of(unshare.arg("--user").arg(command.get_program()).args(command.get_args()))
+    };
+    let target = closed.join("data");
+    let restore = ["snapshot", "restore", text(&secret), "--data-dir", text(&target)];
+    unprivileged(&restore).code_is(1).stderr_has(&["error:", "Permission denied", "help:"]);
+    mode(&secret, 0o000);
+    for command in ["status", "verify"] {
+        let run = unprivileged(&["snapshot", command, text(&secret)]);
+        run.code_is(1).stderr_has(&["error:", text(&secret), "Permission denied", "help:"]);
+    }
+    mode(&closed, 0o700);
+    assert_eq!(std::fs::read_dir(&closed).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_of_a_newer_format_is_told_as_that() {
+    let mut bytes = std::fs::read(fixture("3.5.30/final.db")).unwrap();
+    for meta in [16, 4096 + 16] {
+        bytes[meta + 4] = 3;
+        let sum = bytes[meta..meta + 56].iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+            (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        bytes[meta + 56..meta + 64].copy_from_slice(&sum.to_le_bytes());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("newer.db");
+    std::fs::write(&file, bytes).unwrap();
+    for command in ["status", "verify", "restore"] {
+        let run = lifeboat().run(["snapshot", command, text(&file)]);
+        run.code_is(3).stderr_has(&["error:", "version is 3"]);
     }
 }
 

@@ -62,3 +62,20 @@ fn hash_of_file(file: &Path, revision: i64) -> u64 {
         lifeboat().run(["snapshot", "hashkv", text(file), "--rev", &revision, "-w", "json"]).ok();
     run.json()["hash"].as_u64().expect("a hash is a number")
 }
+
+/// A restore of all members to where the cluster expects their data, for its version.
+fn restore_all(cluster: &Cluster, file: &Path, more: &[&str]) -> Run {
+    let (data, peers) = (cluster.data_root(), cluster.initial_cluster());
+    let arguments = [
+        "snapshot",
+        "restore",
+        text(file),
+        "--all-members",
+        text(&data),
+        "--initial-cluster",
+        &peers,
+        "--target-version",
+        cluster.version().minor(),
+    ];
+    lifeboat().run(arguments.iter().chain(more))
+}

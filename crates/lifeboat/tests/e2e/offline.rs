@@ -1,8 +1,8 @@
 //! A backup of a member that does not run: nothing acknowledged is lost.
 
-use testbed::{Cluster, Etcd, Security};
+use testbed::{Cluster, Etcd, Security, bolt_check};
 
-use crate::{hash_of_file, lifeboat, text};
+use crate::{hash_of_file, judged_by, lifeboat, text};
 
 /// Goal: what a client was told is written is in the backup of a killed member. Method: kill the
 /// server at once after the last write, which etcd has then in its log but not in its database.
@@ -26,6 +26,9 @@ fn a_killed_member_is_backed_up_with_all_that_it_acknowledged() {
         let after = std::fs::read(cluster.members()[0].data_dir().join("member/snap/db")).unwrap();
         assert!(before == after, "{version:?}: the data directory is only read");
         assert_eq!(hash_of_file(&file, revision), u64::from(hash.hash), "{version:?}");
+        bolt_check(&file);
+        let restored = cluster.folder().join("restored");
+        judged_by(version, &["snapshot", "restore", text(&file), "--data-dir", text(&restored)]);
 
         cluster.start_all();
         let newest = cluster.revision();

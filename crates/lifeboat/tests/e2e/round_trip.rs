@@ -1,9 +1,11 @@
 //! Save from a live cluster, restore all members, start them: the cluster is the same as before, and
 //! goes on living.
 
-use testbed::{Cluster, Etcd, HashKv, KeyValue, bolt_check};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{hash_of_file, judged_by, lifeboat, save, text};
+use testbed::{Cluster, Etcd, HashKv, KeyValue, Security, bolt_check};
+
+use crate::{hash_of_file, judged_by, lifeboat, restore_all, save, text};
 
 /// What must be the same before and after.
 #[derive(Debug, PartialEq)]
@@ -36,20 +38,25 @@ fn a_cluster_is_saved_and_comes_back(version: Etcd) {
     assert_eq!(hash_of_file(&file, revision), u64::from(before.hash.hash));
 
     cluster.kill_all();
-    let data = cluster.set_data_aside();
-    restore_all(&cluster, &file, &data);
+    cluster.set_data_aside();
+    restore_all(&cluster, &file, &[]).ok();
     for member in cluster.members() {
-        bolt_check(&member.data_dir().join("member/snap/db"));
+        let db = member.data_dir().join("member/snap/db");
+        bolt_check(&db);
+        judged_by(version, &["snapshot", "status", text(&db)]);
     }
     cluster.start_all();
     assert_eq!(Contents::of(&cluster, revision), before);
     live_on(&mut cluster, revision);
 }
 
-/// The real tool accepts the file and says of it what lifeboat says, in every format.
+/// The real tool restores from the file, and says of it what lifeboat says, in every format.
 fn judge_snapshot(version: Etcd, file: &std::path::Path) {
     bolt_check(file);
     lifeboat().run(["snapshot", "verify", text(file)]).ok();
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    judged_by(version, &["snapshot", "restore", text(file), "--data-dir", text(&data_dir)]);
     for format in ["simple", "table", "json", "fields"] {
         if format == "table" && version == Etcd::V3_5_30 {
             // Debian builds it with a newer table library, which draws its borders in Unicode.
@@ -60,23 +67,6 @@ fn judge_snapshot(version: Etcd, file: &std::path::Path) {
         let ours = lifeboat().run(arguments).ok();
         assert_eq!(ours.stdout, theirs.stdout, "{format}");
     }
-}
-
-/// Restores all members to where the cluster expects them, at the revision of the snapshot.
-fn restore_all(cluster: &Cluster, file: &std::path::Path, data: &std::path::Path) {
-    lifeboat()
-        .run([
-            "snapshot",
-            "restore",
-            text(file),
-            "--all-members",
-            text(data),
-            "--initial-cluster",
-            &cluster.initial_cluster(),
-            "--target-version",
-            cluster.version().minor(),
-        ])
-        .ok();
 }
 
 /// Writes, a compaction, restarts, a defragmentation, a new member: after each, all members agree.
@@ -132,9 +122,9 @@ fn a_snapshot_of_3_4_comes_up_as_3_5_and_back() {
         let file = cluster.folder().join(format!("before-{}.db", version.minor()));
         save(&cluster, &file);
         cluster.kill_all();
-        let data = cluster.set_data_aside();
+        cluster.set_data_aside();
         cluster.set_version(version);
-        restore_all(&cluster, &file, &data);
+        restore_all(&cluster, &file, &[]).ok();
         cluster.start_all();
         assert_eq!(Contents::of(&cluster, revision), before, "{version:?}");
     }
@@ -150,22 +140,8 @@ fn revisions_are_bumped_above_all_that_clients_have_seen() {
         let file = cluster.folder().join("saved.db");
         save(&cluster, &file);
         cluster.kill_all();
-        let data = cluster.set_data_aside();
-        lifeboat()
-            .run([
-                "snapshot",
-                "restore",
-                text(&file),
-                "--all-members",
-                text(&data),
-                "--initial-cluster",
-                &cluster.initial_cluster(),
-                "--target-version",
-                version.minor(),
-                "--bump-revision=1000",
-                "--mark-compacted",
-            ])
-            .ok();
+        cluster.set_data_aside();
+        restore_all(&cluster, &file, &["--bump-revision=1000", "--mark-compacted"]).ok();
         cluster.start_all();
         assert_eq!(cluster.revision(), revision + 1000, "{version:?}");
         let old = cluster.try_etcdctl(["get", "single/1", &format!("--rev={revision}")]);
@@ -177,4 +153,90 @@ fn revisions_are_bumped_above_all_that_clients_have_seen() {
         cluster.put("a", "b");
         assert_eq!(cluster.revision(), revision + 1001, "{version:?}");
     }
+}
+
+/// Goal: a backup that is taken while clients write is one moment of the store, whole. Method: save
+/// again and again beside a writer, and let the server hash the revision that each file says it has.
+#[test]
+fn a_snapshot_under_load_is_the_store_at_one_revision() {
+    let cluster = Cluster::builder(Etcd::V3_5).start();
+    cluster.write_sample();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut generation = 0;
+            while !stop.load(Ordering::SeqCst) {
+                generation += 1;
+                let puts: Vec<String> =
+                    (0..100).map(|n| format!("put load/{n} {generation}")).collect();
+                cluster.transact(&puts);
+            }
+            generation
+        });
+        let mut revisions = Vec::new();
+        for n in 0..5 {
+            let file = cluster.folder().join(format!("{n}.db"));
+            save(&cluster, &file);
+            let status = lifeboat().run(["snapshot", "status", text(&file), "-w", "json"]).ok();
+            let revision = status.json()["revision"].as_i64().unwrap();
+            let live = cluster.common_hashkv(revision);
+            assert_eq!(hash_of_file(&file, revision), u64::from(live.hash));
+            revisions.push(revision);
+        }
+        stop.store(true, Ordering::SeqCst);
+        assert!(writer.join().unwrap() > 0 && revisions.is_sorted());
+    });
+}
+
+#[test]
+fn another_cluster_with_a_learner_is_made_from_the_backup() {
+    let old = Cluster::builder(Etcd::V3_5).members(1).security(Security::Plain).start();
+    let revision = old.write_sample();
+    let hash = old.common_hashkv(revision);
+    let file = old.folder().join("saved.db");
+    save(&old, &file);
+
+    // The old one goes on running: nothing of it is in the new one.
+    let mut new = Cluster::builder(Etcd::V3_5_30).lay_out();
+    restore_all(&new, &file, &["--learner=m3"]).ok();
+    new.start_all();
+    let list = new.etcdctl(["member", "list"]).stdout;
+    let learners: Vec<&str> = list.lines().filter(|line| line.ends_with("true")).collect();
+    assert!(matches!(learners[..], [m3] if m3.contains(" m3,")), "{list}");
+    let id = learners[0].split(',').next().unwrap();
+    new.etcdctl(["member", "promote", id]);
+    assert_eq!(new.common_hashkv(revision), hash);
+    assert_eq!(old.etcdctl(["member", "list"]).stdout.lines().count(), 1);
+}
+
+#[test]
+fn users_and_roles_come_back_and_alarms_do_not() {
+    let old = Cluster::builder(Etcd::V3_5)
+        .members(1)
+        .security(Security::Plain)
+        .flag("--quota-backend-bytes=2000000")
+        .start();
+    let large = "x".repeat(100_000);
+    let full = (0..100).any(|n| {
+        let put = old.try_etcdctl(["put", &format!("large/{n}"), &large]);
+        put.stderr.contains("database space exceeded")
+    });
+    assert!(full, "the quota fills up");
+    assert!(old.etcdctl(["alarm", "list"]).stdout.contains("NOSPACE"));
+    old.etcdctl(["user", "add", "root:secret"]);
+    old.etcdctl(["user", "grant-role", "root", "root"]);
+    old.etcdctl(["auth", "enable"]);
+    let file = old.folder().join("saved.db");
+    let endpoint = old.client_url(0);
+    let user = ["--endpoints", &endpoint, "--user=root:secret"];
+    lifeboat().run(user.into_iter().chain(["snapshot", "save", text(&file)])).ok();
+
+    let mut new = Cluster::builder(Etcd::V3_5).members(1).security(Security::Plain).lay_out();
+    restore_all(&new, &file, &[]).ok();
+    new.start_all();
+    new.try_etcdctl(["get", "large/0"]).code_is(1).stderr_has(&["user name is empty"]);
+    let user = "--user=root:secret";
+    assert_eq!(new.etcdctl([user, "alarm", "list"]).stdout, "");
+    assert_eq!(new.etcdctl([user, "put", "a", "1"]).stdout, "OK\n");
+    assert_eq!(new.etcdctl([user, "user", "list"]).stdout, "root\n");
 }
