@@ -33,7 +33,7 @@ pub enum LiveError {
         source: Arc<DialError>,
     },
     /// A request got no answer in time.
-    #[error("{endpoint} did not answer a {request} request within {}", seconds(*.after))]
+    #[error("{endpoint} did not answer {request} within {}", seconds(*.after))]
     TimedOut {
         /// The endpoint.
         endpoint: Endpoint,
@@ -43,7 +43,7 @@ pub enum LiveError {
         after: Duration,
     },
     /// The connection broke, or the other side is not an etcd.
-    #[error("the connection to {endpoint} broke during a {request} request")]
+    #[error("the connection to {endpoint} broke during {request}")]
     Broken {
         /// The endpoint.
         endpoint: Endpoint,
@@ -61,7 +61,7 @@ pub enum LiveError {
         source: TlsFault,
     },
     /// The server answered: no.
-    #[error("{endpoint} refuses a {request} request: {refusal}")]
+    #[error("{endpoint} refuses {request}: {refusal}")]
     Refused {
         /// The endpoint.
         endpoint: Endpoint,
@@ -470,7 +470,7 @@ mod tests {
             LiveError::NoneUsable(all).to_string(),
             "none of the endpoints can be used\n  \
              cannot reach b:2: no answer within 2 s\n  \
-             a:1 refuses a Status request: wrong user or password\n  \
+             a:1 refuses Status: wrong user or password\n  \
              c:3 is a learner"
         );
     }

@@ -267,3 +267,6 @@ impl SnapshotStream {
         StreamFault::Cut { received: self.received(), total: self.total() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,6 +109,9 @@ pub enum TlsFault {
     /// The server did not accept the client certificate that it got.
     #[error("the server does not accept the client certificate ({0:?})")]
     ClientCertificateRefused(AlertDescription),
+    /// No protocol version, cipher or kind of key that both sides can.
+    #[error("the two sides have no TLS version, cipher or kind of key in common")]
+    NothingInCommon,
     /// The other side does not speak TLS.
     #[error("the server does not speak TLS here")]
     NotTls,
@@ -133,6 +136,9 @@ impl TlsFault {
             Self::ClientCertificateRefused(_) => {
                 "give a client certificate of the authority that the server trusts, and check that it has not expired"
             }
+            Self::NothingInCommon => {
+                "give the server a certificate with an RSA, P-256, P-384 or Ed25519 key (etcd's --auto-tls makes P-521 keys)"
+            }
             Self::NotTls => "write the endpoint as http://HOST:PORT if the server has no TLS",
             Self::Other(_) => "check the certificates of both sides",
         }
@@ -156,6 +162,7 @@ impl TlsFault {
                 Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
                     Self::WrongHost
                 }
+                _ if is_authority_as_server(error) => Self::UnknownAuthority,
                 _ => Self::Other(Box::new(error.clone())),
             },
             rustls::Error::AlertReceived(alert) if is_about_certificate(*alert) => {
@@ -165,6 +172,10 @@ impl TlsFault {
                     Self::ClientCertificateWanted
                 }
             }
+            rustls::Error::AlertReceived(
+                AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion,
+            ) => Self::NothingInCommon,
+            rustls::Error::PeerIncompatible(_) => Self::NothingInCommon,
             rustls::Error::InvalidMessage(_) => Self::NotTls,
             _ => Self::Other(Box::new(error.clone())),
         }
