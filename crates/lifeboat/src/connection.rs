@@ -11,11 +11,13 @@ use etcd_live::{ConnectOptions, Credentials, Endpoint, Identity};
 use crate::output::duration;
 use crate::report::{Exit, Failure};
 
+/// Set on each argument: a heading of the whole struct would go on to the arguments after it.
+const HEADING: &str = "Connection";
+
 const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
 
 /// How to reach the cluster and who we are
 #[derive(Clone, clap::Args)]
-#[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionArgs {
     /// Members to talk to, separated by commas [default: 127.0.0.1:2379] [env: ETCDCTL_ENDPOINTS]
     ///
@@ -27,6 +29,7 @@ pub(crate) struct ConnectionArgs {
     /// comes before both.
     #[arg(
         long,
+        help_heading = HEADING,
         alias = "endpoint",
         global = true,
         value_name = "ENDPOINTS",
@@ -37,54 +40,68 @@ pub(crate) struct ConnectionArgs {
     /// Trust servers whose certificate this authority signed (PEM) [env: ETCDCTL_CACERT]
     ///
     /// Without it, the authorities that the system trusts.
-    #[arg(long, alias = "ca-file", global = true, value_name = "FILE")]
+    #[arg(long, help_heading = HEADING, alias = "ca-file", global = true, value_name = "FILE")]
     cacert: Option<String>,
 
     /// Client certificate (PEM), together with --key [env: ETCDCTL_CERT]
-    #[arg(long, alias = "cert-file", global = true, value_name = "FILE")]
+    #[arg(long, help_heading = HEADING, alias = "cert-file", global = true, value_name = "FILE")]
     cert: Option<String>,
 
     /// Private key of the client certificate (PEM) [env: ETCDCTL_KEY]
-    #[arg(long, alias = "key-file", global = true, value_name = "FILE")]
+    #[arg(long, help_heading = HEADING, alias = "key-file", global = true, value_name = "FILE")]
     key: Option<String>,
 
     /// User, as NAME or NAME:PASSWORD [env: ETCDCTL_USER]
     ///
     /// A password is asked for on the terminal if there is none. Do not write it on a command line
     /// that others can see: put it into the variable of --password.
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, help_heading = HEADING, global = true, value_name = "NAME")]
     user: Option<String>,
 
     /// Password of --user [env: ETCDCTL_PASSWORD]
-    #[arg(long, global = true, value_name = "PASSWORD", hide_env_values = true)]
+    #[arg(long, help_heading = HEADING, global = true, value_name = "PASSWORD")]
     password: Option<String>,
 
     /// Longest time to connect to a member, such as 5s or 500ms [default: 2s] [env: ETCDCTL_DIAL_TIMEOUT]
-    #[arg(long, global = true, value_name = "DURATION")]
+    #[arg(long, help_heading = HEADING, global = true, value_name = "DURATION")]
     dial_timeout: Option<String>,
 
     /// Longest time for a short request [default: 5s] [env: ETCDCTL_COMMAND_TIMEOUT]
-    #[arg(long, global = true, value_name = "DURATION")]
+    #[arg(long, help_heading = HEADING, global = true, value_name = "DURATION")]
     command_timeout: Option<String>,
 
     /// Silence after which a busy connection is tested [default: 10s, the least] [env: ETCDCTL_KEEPALIVE_TIME]
-    #[arg(long, global = true, value_name = "DURATION")]
+    #[arg(long, help_heading = HEADING, global = true, value_name = "DURATION")]
     keepalive_time: Option<String>,
 
     /// Longest time for the answer to that test [default: 6s] [env: ETCDCTL_KEEPALIVE_TIMEOUT]
-    #[arg(long, global = true, value_name = "DURATION")]
+    #[arg(long, help_heading = HEADING, global = true, value_name = "DURATION")]
     keepalive_timeout: Option<String>,
 
     /// Speak without TLS to endpoints that name no scheme [default: true] [env: ETCDCTL_INSECURE_TRANSPORT]
     ///
     /// With a certificate or an authority given, TLS is spoken all the same.
-    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true")]
+    #[arg(
+        long,
+        help_heading = HEADING,
+        global = true,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
     insecure_transport: Option<String>,
 
     /// Accept any server certificate; for tests only [env: ETCDCTL_INSECURE_SKIP_TLS_VERIFY]
-    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true")]
+    #[arg(
+        long,
+        help_heading = HEADING,
+        global = true,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
     insecure_skip_tls_verify: Option<String>,
 
     /// Not supported: find the members by DNS

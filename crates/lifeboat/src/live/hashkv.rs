@@ -22,8 +22,13 @@ const HEADERS: [&str; 2] = ["endpoint", "hash"];
 #[derive(Debug, clap::Args)]
 pub(super) struct HashKvArgs {
     /// Hash up to this revision [default: the newest that all endpoints have]
-    #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true,
-          value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(
+        long,
+        value_name = "REVISION",
+        default_value_t = 0,
+        hide_default_value = true,
+        value_parser = clap::value_parser!(i64).range(0..)
+    )]
     rev: i64,
 }
 

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use etcd_live::Header;
 
-    /// The texts below were printed by etcdctl 3.5.16 for these members.
+    /// A started member and an added one. The texts below have the shapes that etcdctl 3.5.16 prints.
     fn two_members() -> Members {
         let started = Member {
             id: 0x19a4_ad7f_302d_aa31,
