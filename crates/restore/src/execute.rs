@@ -1,17 +1,18 @@
-//! A plan carried out: one `db` built, proved and copied; raft files for each member; all synced, then
-//! put in place.
+//! A plan carried out: one `db` built and read back, raft files for each member, all synced; then,
+//! once the snapshot is proved, put in place.
 
 use crate::{
     database::{self, BuiltDatabase, DatabaseError, Rewrite},
     error::RestoreError,
+    output::Output,
     plan::{Destination, RestorePlan},
     staging::{Staging, io_error, make_dir},
 };
 use bolt::{Db, Mapped};
 use etcd_raftfiles::restore::RestoredCluster;
-use snapshot::Depth;
+use snapshot::{Depth, Snapshot, Verified};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::Write,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -22,12 +23,10 @@ const RAFT_FILES_BYTES: u64 = 1 << 20;
 
 /// How far a restore has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress<'a> {
+pub enum Progress {
     /// That many more bytes of the database are built.
     Built(u64),
-    /// The database is being copied for this member.
-    Copying(&'a str),
-    /// Everything is written, and is being made durable.
+    /// Everything is written, and is being read back and made durable.
     Syncing,
 }
 
@@ -40,31 +39,40 @@ pub struct RestoreReport {
     pub database_bytes: u64,
 }
 
+/// Directories that are built and durable, but not in place. Dropped, they are removed.
+#[derive(Debug)]
+pub struct Staged {
+    staging: Staging,
+    source: PathBuf,
+    report: RestoreReport,
+}
+
+impl Staged {
+    /// Puts the directories in place, now that the snapshot they were built from is proved.
+    pub fn commit(self, source: &Snapshot<Verified>) -> Result<RestoreReport, RestoreError> {
+        assert_eq!(self.source, source.path(), "the directories were built from another file");
+        self.staging.commit()?;
+        Ok(self.report)
+    }
+}
+
 impl RestorePlan<'_> {
-    /// Makes the directories. They appear complete, or not at all.
-    pub fn execute(
-        &self,
-        on_progress: &(dyn Fn(Progress<'_>) + Sync),
-    ) -> Result<RestoreReport, RestoreError> {
+    /// Builds the directories beside where they shall be.
+    pub fn build(&self, on_progress: &(dyn Fn(Progress) + Sync)) -> Result<Staged, RestoreError> {
         let layout = self.stage()?;
-        let (first, others) = layout.members.split_first().expect("a plan has at least one member");
-        let database_bytes = self.build_database(&first.snap_dir().join("db"), on_progress)?;
-        for member in others {
-            on_progress(Progress::Copying(member.name));
-            let (from, to) = (first.snap_dir().join("db"), member.snap_dir().join("db"));
-            fs::copy(&from, &to).map_err(io_error("copy the database to", &to))?;
-        }
         for member in &layout.members {
             member.write_raft_files(self)?;
         }
-        on_progress(Progress::Syncing);
+        let databases: Vec<PathBuf> = layout.members.iter().map(MemberDirs::database).collect();
+        let database_bytes = self.build_databases(&databases, on_progress)?;
+        layout.staging.sync()?;
         let data_dirs = layout
             .members
             .iter()
             .map(|member| (member.name.to_owned(), member.data_dir.clone()))
             .collect();
-        layout.staging.commit()?;
-        Ok(RestoreReport { data_dirs, database_bytes })
+        let report = RestoreReport { data_dirs, database_bytes };
+        Ok(Staged { staging: layout.staging, source: self.source.path().to_owned(), report })
     }
 
     /// Makes the empty folders, after a look at the free space.
@@ -76,11 +84,11 @@ impl RestorePlan<'_> {
                     wal_dir.as_deref().map(|dir| staging.stage_beside(dir)).transpose()?;
                 let staged = if data_dir.is_dir() {
                     let member_dir = staging.stage(&data_dir.join("member"))?;
-                    Staged::new(name, data_dir, member_dir, wal_dir)?
+                    MemberDirs::new(name, data_dir, member_dir, wal_dir)?
                 } else {
                     let staged = staging.stage(data_dir)?.join("member");
                     make_dir(&staged)?;
-                    Staged::new(name, data_dir, staged, wal_dir)?
+                    MemberDirs::new(name, data_dir, staged, wal_dir)?
                 };
                 self.check_space(&staged.member_dir, 1)?;
                 Ok(Layout { staging, members: vec![staged] })
@@ -101,7 +109,7 @@ impl RestorePlan<'_> {
                     }
                     let member_dir = staged.join("member");
                     make_dir(&member_dir)?;
-                    members.push(Staged::new(name, &data_dir, member_dir, None)?);
+                    members.push(MemberDirs::new(name, &data_dir, member_dir, None)?);
                 }
                 self.check_space(&members[0].member_dir, members.len() as u64)?;
                 Ok(Layout { staging, members })
@@ -120,41 +128,39 @@ impl RestorePlan<'_> {
         Ok(())
     }
 
-    /// Builds the `db` at `path` and reads it back whole. Returns its size.
-    fn build_database(
+    /// Builds the same `db` at all `paths`, and reads the first back whole. Returns its size.
+    fn build_databases(
         &self,
-        path: &Path,
-        on_progress: &(dyn Fn(Progress<'_>) + Sync),
+        paths: &[PathBuf],
+        on_progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<u64, RestoreError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(0o600);
-        let file = options.open(path).map_err(io_error("create", path))?;
+        let path = &paths[0];
+        let output = Output::create(paths.iter().map(PathBuf::as_path));
+        let output = output.map_err(io_error("create", path))?;
         let rewrite =
             Rewrite { cluster: &self.cluster, target: self.target, bump_to: self.bump_to };
         let on_bytes = |bytes| on_progress(Progress::Built(bytes));
         let database =
-            database::build(&self.source.db(), &rewrite, &file, &on_bytes).map_err(|error| {
+            database::build(&self.source.db(), &rewrite, output, &on_bytes).map_err(|error| {
                 match error {
                     DatabaseError::Read(source) => RestoreError::Read(source),
                     DatabaseError::Build(source) => {
-                        RestoreError::Build { path: path.to_owned(), source }
+                        RestoreError::Build { path: path.clone(), source }
                     }
                 }
             })?;
-        // The disk writes while the processor reads back.
-        std::thread::scope(|scope| {
-            let sync = scope.spawn(|| file.sync_all().map_err(io_error("fsync", path)));
-            let read_back = read_back(path, &file, &database);
-            sync.join().expect("the fsync thread does not panic").and(read_back)
-        })?;
+        on_progress(Progress::Syncing);
+        read_back(path, &database)?;
         Ok(database.built.size)
     }
 }
 
 /// Walks what was written: every page sound, and the hash that of what was put in.
-fn read_back(path: &Path, file: &File, database: &BuiltDatabase) -> Result<(), RestoreError> {
+fn read_back(path: &Path, database: &BuiltDatabase) -> Result<(), RestoreError> {
     let fault = |what: String| RestoreError::SelfCheck { path: path.to_owned(), what };
-    let mapped = Mapped::open(file).map_err(io_error("map", path))?;
+    let mapped = File::open(path).and_then(|file| Mapped::open(&file));
+    let mapped = mapped.map_err(io_error("map", path))?;
+    mapped.prefetch().map_err(io_error("read", path))?;
     let db = Db::open(&mapped).map_err(|error| fault(error.to_string()))?;
     let mut first_finding = None;
     let survey = snapshot::survey(&db, Depth::Tree, &mut |finding| {
@@ -172,11 +178,11 @@ fn read_back(path: &Path, file: &File, database: &BuiltDatabase) -> Result<(), R
 /// The folders being filled.
 struct Layout<'a> {
     staging: Staging,
-    members: Vec<Staged<'a>>,
+    members: Vec<MemberDirs<'a>>,
 }
 
 /// One member's folders.
-struct Staged<'a> {
+struct MemberDirs<'a> {
     name: &'a str,
     /// Where it will be.
     data_dir: PathBuf,
@@ -185,7 +191,7 @@ struct Staged<'a> {
     wal_dir: PathBuf,
 }
 
-impl<'a> Staged<'a> {
+impl<'a> MemberDirs<'a> {
     fn new(
         name: &'a str,
         data_dir: &Path,
@@ -206,6 +212,10 @@ impl<'a> Staged<'a> {
 
     fn snap_dir(&self) -> PathBuf {
         self.member_dir.join("snap")
+    }
+
+    fn database(&self) -> PathBuf {
+        self.snap_dir().join("db")
     }
 
     fn write_raft_files(&self, plan: &RestorePlan<'_>) -> Result<(), RestoreError> {

@@ -2,7 +2,7 @@
 
 use crate::{cluster::ClusterError, error::RestoreError, find_member};
 use etcd_raftfiles::restore::{RestoredCluster, Target};
-use snapshot::{Snapshot, Verified};
+use snapshot::{Snapshot, Surveyed, Walked};
 use std::path::PathBuf;
 
 /// The etcd minor version that the data directories are for.
@@ -30,7 +30,7 @@ impl TargetVersion {
 
     /// The version that the snapshot was taken from, as far as it tells: its cluster version, else
     /// its storage version; else 3.5, whose layout all three open.
-    pub fn of_snapshot(snapshot: &Snapshot<Verified>) -> Self {
+    pub fn of_snapshot<S: Surveyed>(snapshot: &Snapshot<S>) -> Self {
         let survey = snapshot.survey();
         let release = survey.cluster_version.as_deref().or(survey.meta.storage_version.as_deref());
         release.and_then(Self::of_release).unwrap_or(Self::V3_5)
@@ -73,7 +73,7 @@ pub enum Destination {
 /// A restore that has been decided.
 #[derive(Debug)]
 pub struct RestorePlan<'s> {
-    pub(crate) source: &'s Snapshot<Verified>,
+    pub(crate) source: &'s Snapshot<Walked>,
     pub(crate) cluster: RestoredCluster,
     pub(crate) destination: Destination,
     pub(crate) target: TargetVersion,
@@ -87,7 +87,7 @@ impl<'s> RestorePlan<'s> {
     /// # Errors
     /// When the destination names no member of the cluster, or the revision cannot be raised so far.
     pub fn new(
-        source: &'s Snapshot<Verified>,
+        source: &'s Snapshot<Walked>,
         cluster: RestoredCluster,
         destination: Destination,
         target: TargetVersion,

@@ -97,11 +97,13 @@ impl Staging {
         Ok(staged)
     }
 
-    /// Makes all trees durable and puts them in place. The last rename is the commit.
+    /// Makes all trees durable.
+    pub(crate) fn sync(&self) -> Result<(), RestoreError> {
+        self.moves.iter().try_for_each(|tree| sync_tree(&tree.staged))
+    }
+
+    /// Puts all trees, which must be [synced](Self::sync), in place. The last rename is the commit.
     pub(crate) fn commit(mut self) -> Result<(), RestoreError> {
-        for tree in &self.moves {
-            sync_tree(&tree.staged)?;
-        }
         if self.moves.len() > 1 {
             self.write_placing()?;
         }

@@ -7,7 +7,7 @@ use etcd_raftfiles::raftpb::Metadata;
 use etcd_raftfiles::wal::{Segment, Wal};
 use restore::{ClusterError, Destination, RestoreError, RestorePlan, TargetVersion, parse_cluster};
 use serde_json::Value;
-use snapshot::{DigestRule, Snapshot, Verified};
+use snapshot::{DigestRule, Snapshot, Walked};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -28,9 +28,17 @@ fn fixture(version: &str, name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures")).join(version).join(name)
 }
 
-fn verified(version: &str) -> Snapshot<Verified> {
+fn walked(version: &str) -> Snapshot<Walked> {
     let snapshot = Snapshot::open(&fixture(version, "final.db")).unwrap();
-    snapshot.verify(DigestRule::Required, &mut |finding| panic!("{finding}")).unwrap()
+    snapshot.walk(&mut |finding| panic!("{finding}")).unwrap()
+}
+
+/// Builds what `plan` says and puts it in place.
+fn execute(plan: &RestorePlan<'_>, source: &Snapshot<Walked>) -> Result<(), RestoreError> {
+    let staged = plan.build(&|_| {})?;
+    let source = Snapshot::open(source.path()).unwrap();
+    let proved = source.verify(DigestRule::Required, &mut |finding| panic!("{finding}")).unwrap();
+    staged.commit(&proved).map(|_| ())
 }
 
 fn expected(version: &str) -> Value {
@@ -53,7 +61,7 @@ fn expected_rows(member: &Value, bucket: &str) -> Rows {
     rows.map(|row| (unhex(&row["key_hex"]), unhex(&row["value_hex"]))).collect()
 }
 
-fn restore_all(source: &Snapshot<Verified>, dir: &Path, target: TargetVersion, bump: u64) -> Value {
+fn restore_all(source: &Snapshot<Walked>, dir: &Path, target: TargetVersion, bump: u64) -> Value {
     let version = match target {
         TargetVersion::V3_4 => "3.4.23",
         TargetVersion::V3_5 => "3.5.30",
@@ -64,14 +72,14 @@ fn restore_all(source: &Snapshot<Verified>, dir: &Path, target: TargetVersion, b
     let cluster = parse_cluster(members, expected["token"].as_str().unwrap(), &[]).unwrap();
     let destination = Destination::AllMembers { dir: dir.to_owned() };
     let plan = RestorePlan::new(source, cluster, destination, target, bump).unwrap();
-    plan.execute(&|_| {}).unwrap();
+    execute(&plan, source).unwrap();
     expected
 }
 
 #[test]
 fn every_member_is_as_etcds_own_tool_makes_it_but_for_what_is_meant_to_differ() {
     for (version, target) in VERSIONS {
-        let (source, dir) = (verified(version), tempfile::tempdir().unwrap());
+        let (source, dir) = (walked(version), tempfile::tempdir().unwrap());
         let dir = dir.path().join("all");
         let expected = restore_all(&source, &dir, target, 0);
         for member in expected["members"].as_array().unwrap() {
@@ -131,7 +139,7 @@ fn check_members_and_meta(db: &Db<'_>, member: &Value, target: TargetVersion) {
 #[test]
 fn any_version_is_restored_for_any_other_without_what_that_one_would_misread() {
     for (version, _) in VERSIONS {
-        let source = verified(version);
+        let source = walked(version);
         for target in [TargetVersion::V3_4, TargetVersion::V3_5, TargetVersion::V3_6] {
             let dir = tempfile::tempdir().unwrap();
             restore_all(&source, &dir.path().join("all"), target, 0);
@@ -152,7 +160,7 @@ fn any_version_is_restored_for_any_other_without_what_that_one_would_misread() {
 
 #[test]
 fn a_bump_adds_one_marker_and_schedules_the_compaction() {
-    let (source, dir) = (verified("3.5.30"), tempfile::tempdir().unwrap());
+    let (source, dir) = (walked("3.5.30"), tempfile::tempdir().unwrap());
     restore_all(&source, &dir.path().join("all"), TargetVersion::V3_5, 1000);
     let db = dir.path().join("all/m2/member/snap/db");
     let bumped = Snapshot::open(&db).unwrap();
@@ -165,12 +173,12 @@ fn a_bump_adds_one_marker_and_schedules_the_compaction() {
 
 #[test]
 fn a_learner_is_a_learner_everywhere() {
-    let (source, dir) = (verified("3.5.30"), tempfile::tempdir().unwrap());
+    let (source, dir) = (walked("3.5.30"), tempfile::tempdir().unwrap());
     let members = "a=http://127.0.0.1:1,b=http://127.0.0.1:2";
     let cluster = parse_cluster(members, "t", &["b".to_owned()]).unwrap();
     let destination = Destination::AllMembers { dir: dir.path().join("all") };
     let plan = RestorePlan::new(&source, cluster, destination, TargetVersion::V3_5, 0).unwrap();
-    plan.execute(&|_| {}).unwrap();
+    execute(&plan, &source).unwrap();
     let file = File::open(dir.path().join("all/a/member/snap/db")).unwrap();
     let mapped = Mapped::open(&file).unwrap();
     let db = Db::open(&mapped).unwrap();
@@ -190,7 +198,7 @@ fn a_learner_is_a_learner_everywhere() {
 
 #[test]
 fn a_wal_directory_elsewhere_is_filled_and_an_existing_one_refused() {
-    let (source, dir) = (verified("3.4.23"), tempfile::tempdir().unwrap());
+    let (source, dir) = (walked("3.4.23"), tempfile::tempdir().unwrap());
     let plan = |data: &str| {
         let cluster = parse_cluster("m=http://127.0.0.1:1", "t", &[]).unwrap();
         let destination = Destination::Member {
@@ -200,10 +208,10 @@ fn a_wal_directory_elsewhere_is_filled_and_an_existing_one_refused() {
         };
         RestorePlan::new(&source, cluster, destination, TargetVersion::V3_4, 0).unwrap()
     };
-    plan("first").execute(&|_| {}).unwrap();
+    execute(&plan("first"), &source).unwrap();
     assert_eq!(fs::read_dir(dir.path().join("wal")).unwrap().count(), 1);
     assert!(!dir.path().join("first/member/wal").exists());
-    let refused = plan("second").execute(&|_| {});
+    let refused = execute(&plan("second"), &source);
     assert!(matches!(refused, Err(RestoreError::TargetExists { .. })));
     let mut left: Vec<_> =
         fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -213,11 +221,30 @@ fn a_wal_directory_elsewhere_is_filled_and_an_existing_one_refused() {
 
 #[test]
 fn a_name_that_is_no_folder_is_refused_before_anything_is_made() {
-    let (source, dir) = (verified("3.4.23"), tempfile::tempdir().unwrap());
+    let (source, dir) = (walked("3.4.23"), tempfile::tempdir().unwrap());
     let cluster = parse_cluster("../m=http://127.0.0.1:1", "t", &[]).unwrap();
     let destination = Destination::AllMembers { dir: dir.path().join("all") };
     let refused = RestorePlan::new(&source, cluster, destination, TargetVersion::V3_4, 0);
     let error = refused.map(|_| ()).unwrap_err();
     assert!(matches!(error, RestoreError::Cluster(ClusterError::NameAsFolder { .. })), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_built_from_a_file_that_is_not_proved_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("wrong-digest.db");
+    let mut bytes = fs::read(fixture("3.5.30", "final.db")).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let source = Snapshot::open(&file).unwrap().walk(&mut |finding| panic!("{finding}")).unwrap();
+    let cluster = parse_cluster("m=http://127.0.0.1:1", "t", &[]).unwrap();
+    let target = dir.path().join("made/all");
+    let destination = Destination::AllMembers { dir: target.clone() };
+    let plan = RestorePlan::new(&source, cluster, destination, TargetVersion::V3_5, 0).unwrap();
+    let staged = plan.build(&|_| {}).unwrap();
+    assert!(target.parent().unwrap().is_dir() && !target.exists());
+    assert!(source.prove(DigestRule::Required, &mut |_| {}).is_err());
+    drop(staged);
+    assert!(!target.parent().unwrap().exists());
 }

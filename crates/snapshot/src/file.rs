@@ -6,8 +6,14 @@
 //!   | bbolt pages ...               | unused pages ...   |     copied from a data directory
 //! ```
 //!
-//! [`Snapshot<Fetched>`] is bytes that nobody has read. [`verify`](Snapshot::verify) turns it into
-//! [`Snapshot<Verified>`], which alone can be restored from.
+//! ```text
+//!   Snapshot<Fetched>  ──walk──▶  Snapshot<Walked>  ──prove──▶  Snapshot<Verified>
+//!   bytes                         every page and record         and the digest
+//! ```
+//!
+//! The digest is computed by another thread from the moment the walk begins, as it takes longer than
+//! the walk. What was walked can be worked on meanwhile, as long as nothing is put in place before it
+//! is proved.
 
 use crate::{
     digest::{DigestHasher, Sha256Digest, split_digest},
@@ -22,17 +28,43 @@ use std::{
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    thread::JoinHandle,
 };
 
 /// Nothing in the file can be believed yet.
 #[derive(Debug)]
 pub struct Fetched;
 
-/// The digest matched, every page was walked, every record held against etcd's rules.
+/// Every page was walked and every record held against etcd's rules. The digest is on its way.
+#[derive(Debug)]
+pub struct Walked {
+    survey: Survey,
+    digest: JoinHandle<io::Result<Sha256Digest>>,
+}
+
+/// The digest matched too.
 #[derive(Debug)]
 pub struct Verified {
     survey: Survey,
     digest: Sha256Digest,
+}
+
+/// A state in which it is known what the database holds.
+pub trait Surveyed {
+    /// What it holds.
+    fn survey(&self) -> &Survey;
+}
+
+impl Surveyed for Walked {
+    fn survey(&self) -> &Survey {
+        &self.survey
+    }
+}
+
+impl Surveyed for Verified {
+    fn survey(&self) -> &Survey {
+        &self.survey
+    }
 }
 
 /// A snapshot file. `S` says what is known of it.
@@ -147,8 +179,16 @@ impl Snapshot<Fetched> {
         on_finding: &mut dyn FnMut(Finding),
     ) -> Result<Snapshot<Verified>, SnapshotError> {
         let survey = self.survey(Depth::Records, on_finding)?;
-        let state = Verified { survey, digest };
-        Ok(Snapshot { path: self.path, file: self.file, mapped: self.mapped, state })
+        Ok(self.into_state(Verified { survey, digest }))
+    }
+
+    fn into_state<S>(self, state: S) -> Snapshot<S> {
+        Snapshot { path: self.path, file: self.file, mapped: self.mapped, state }
+    }
+
+    /// The digest of the database.
+    pub(crate) fn compute_digest(&self) -> io::Result<Sha256Digest> {
+        digest_of(&self.file, self.database().len())
     }
 
     /// What `snapshot status` prints, after a walk of the whole tree. Findings go to `on_finding`.
@@ -162,44 +202,42 @@ impl Snapshot<Fetched> {
         Ok((Status::new(&survey, size), survey))
     }
 
-    /// Proves the file: digest, tree and records. Findings go to `on_finding`.
+    /// Walks every page and record, and begins to compute the digest. Findings go to `on_finding`.
+    pub fn walk(
+        self,
+        on_finding: &mut dyn FnMut(Finding),
+    ) -> Result<Snapshot<Walked>, SnapshotError> {
+        self.prefetch()?;
+        let digest = self.begin_digest();
+        let survey = self.survey(Depth::Records, on_finding)?;
+        Ok(self.into_state(Walked { survey, digest }))
+    }
+
+    /// Proves the file: digest, tree and records. Findings go to `on_finding`; a file whose tree is
+    /// damaged has its digest compared all the same, so that all that is wrong is told.
     pub fn verify(
         self,
         rule: DigestRule,
         on_finding: &mut dyn FnMut(Finding),
     ) -> Result<Snapshot<Verified>, SnapshotError> {
         self.prefetch()?;
-        let stored = self.stored_digest();
-        let (survey, computed) = std::thread::scope(|scope| {
-            // The digest needs the other core as long as the walk needs this one.
-            let digest = scope.spawn(|| self.compute_digest());
-            let survey = self.survey(Depth::Records, on_finding);
-            (survey, digest.join().expect("the digest thread does not panic"))
-        });
-        let computed = computed.map_err(|e| self.io_error("read", e))?;
-        let digest_finding = match (rule, stored) {
-            (DigestRule::Required, None) => Some(Finding::DigestMissing),
-            (DigestRule::Required, Some(stored)) if stored != computed => {
-                Some(Finding::DigestWrong { stored, computed })
+        let digest = self.begin_digest();
+        match self.survey(Depth::Records, on_finding) {
+            Ok(survey) => self.into_state(Walked { survey, digest }).prove(rule, on_finding),
+            Err(SnapshotError::Damaged { path, findings }) => {
+                let computed = joined(digest, &path)?;
+                let finding = rule.finding(self.stored_digest(), computed);
+                let findings = findings + u64::from(finding.is_some());
+                finding.into_iter().for_each(on_finding);
+                Err(SnapshotError::Damaged { path, findings })
             }
-            _ => None,
-        };
-        let tree_findings = match &survey {
-            Ok(survey) => survey.findings,
-            Err(SnapshotError::Damaged { findings, .. }) => *findings,
-            Err(_) => 0,
-        };
-        let findings = tree_findings + u64::from(digest_finding.is_some());
-        let only_fault = digest_finding == Some(Finding::DigestMissing) && findings == 1;
-        digest_finding.into_iter().for_each(on_finding);
-        if only_fault {
-            return Err(SnapshotError::NoDigest { path: self.path });
+            Err(error) => Err(error),
         }
-        if findings > 0 {
-            return Err(SnapshotError::Damaged { path: self.path, findings });
-        }
-        let state = Verified { survey: survey?, digest: computed };
-        Ok(Snapshot { path: self.path, file: self.file, mapped: self.mapped, state })
+    }
+
+    fn begin_digest(&self) -> JoinHandle<io::Result<Sha256Digest>> {
+        let (file, end) = (self.file.try_clone(), self.database().len());
+        std::thread::spawn(move || digest_of(&file?, end))
     }
 
     /// Number of user keys that exist: `totalKey` of etcd 3.6.
@@ -235,37 +273,80 @@ impl Snapshot<Fetched> {
     fn prefetch(&self) -> Result<(), SnapshotError> {
         self.mapped.prefetch().map_err(|e| self.io_error("read", e)).map(|_| ())
     }
+}
 
-    /// The digest of the database, read in large pieces: it shares no page of the map with the walk.
-    pub(crate) fn compute_digest(&self) -> io::Result<Sha256Digest> {
-        const PIECE_BYTES: usize = 1 << 20;
-        let mut hasher = DigestHasher::default();
-        let mut piece = vec![0; PIECE_BYTES];
-        let (mut offset, end) = (0, self.database().len());
-        while offset < end {
-            let piece = &mut piece[..PIECE_BYTES.min(end - offset)];
-            self.file.read_exact_at(piece, offset as u64)?;
-            hasher.update(piece);
-            offset += piece.len();
+/// The digest of the first `end` bytes, read in large pieces: it shares no page of the map with the
+/// walk.
+fn digest_of(file: &File, end: usize) -> io::Result<Sha256Digest> {
+    const PIECE_BYTES: usize = 1 << 20;
+    let mut hasher = DigestHasher::default();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut offset = 0;
+    while offset < end {
+        let piece = &mut piece[..PIECE_BYTES.min(end - offset)];
+        file.read_exact_at(piece, offset as u64)?;
+        hasher.update(piece);
+        offset += piece.len();
+    }
+    Ok(hasher.finish())
+}
+
+fn joined(
+    digest: JoinHandle<io::Result<Sha256Digest>>,
+    path: &Path,
+) -> Result<Sha256Digest, SnapshotError> {
+    let computed = digest.join().expect("the digest thread does not panic");
+    computed.map_err(|source| SnapshotError::Io { action: "read", path: path.to_owned(), source })
+}
+
+impl DigestRule {
+    fn finding(self, stored: Option<Sha256Digest>, computed: Sha256Digest) -> Option<Finding> {
+        match (self, stored) {
+            (Self::Required, None) => Some(Finding::DigestMissing),
+            (Self::Required, Some(stored)) if stored != computed => {
+                Some(Finding::DigestWrong { stored, computed })
+            }
+            _ => None,
         }
-        Ok(hasher.finish())
+    }
+}
+
+impl Snapshot<Walked> {
+    /// Waits for the digest and compares it.
+    pub fn prove(
+        self,
+        rule: DigestRule,
+        on_finding: &mut dyn FnMut(Finding),
+    ) -> Result<Snapshot<Verified>, SnapshotError> {
+        let stored = self.stored_digest();
+        let Self { path, file, mapped, state: Walked { survey, digest } } = self;
+        let computed = digest.join().expect("the digest thread does not panic");
+        let computed = computed.map_err(|source| SnapshotError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        match rule.finding(stored, computed) {
+            None => {
+                let state = Verified { survey, digest: computed };
+                Ok(Snapshot { path, file, mapped, state })
+            }
+            Some(finding) => {
+                let missing = finding == Finding::DigestMissing;
+                on_finding(finding);
+                Err(match missing {
+                    true => SnapshotError::NoDigest { path },
+                    false => SnapshotError::Damaged { path, findings: 1 },
+                })
+            }
+        }
     }
 }
 
 impl Snapshot<Verified> {
-    /// What the database holds.
-    pub fn survey(&self) -> &Survey {
-        &self.state.survey
-    }
-
     /// SHA-256 of the database.
     pub fn digest(&self) -> Sha256Digest {
         self.state.digest
-    }
-
-    /// The database.
-    pub fn db(&self) -> Db<'_> {
-        Db::open(self.database()).expect("it was opened when it was verified, and is mapped still")
     }
 
     /// HashKV at `revision`, or at the newest when `None`.
@@ -276,6 +357,18 @@ impl Snapshot<Verified> {
         let key = db.bucket(bucket::KEY).map_err(read)?.expect("a verified file has bucket key");
         let compact_revision = self.survey().meta.compact_revision();
         hash_kv(|| records(&key), compact_revision, revision).map_err(error)
+    }
+}
+
+impl<S: Surveyed> Snapshot<S> {
+    /// What the database holds.
+    pub fn survey(&self) -> &Survey {
+        self.state.survey()
+    }
+
+    /// The database.
+    pub fn db(&self) -> Db<'_> {
+        Db::open(self.database()).expect("it was opened when it was walked, and is mapped still")
     }
 }
 

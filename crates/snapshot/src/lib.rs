@@ -1,6 +1,6 @@
 //! A snapshot file: saved, verified, described.
 //!
-//! * [`Snapshot`] is a file, as far as it has been proved: [`Fetched`], then [`Verified`].
+//! * [`Snapshot`] is a file, as far as it has been proved: [`Fetched`], [`Walked`], then [`Verified`].
 //! * [`survey()`] is the one walk that proves a database and says what it holds.
 //! * [`PartFile`] gives a file its final name when it is complete, never before.
 //!
@@ -17,7 +17,7 @@ mod status;
 mod survey;
 
 pub use digest::{DIGEST_BYTES, DigestHasher, Sha256Digest, split_digest};
-pub use file::{DigestRule, Fetched, Snapshot, SnapshotError, Verified};
+pub use file::{DigestRule, Fetched, Snapshot, SnapshotError, Surveyed, Verified, Walked};
 pub use finding::{Finding, RecordDefect};
 pub use offline::{
     OfflineError, SavedOffline, StoppedMember, save_offline, save_offline_to_writer,

@@ -6,11 +6,11 @@ use crate::{
     report::{Exit, Failure},
 };
 use restore::{
-    Destination, Progress, RestorePlan, RestoreReport, TargetVersion, check_advertised,
+    Destination, Progress, RestorePlan, RestoreReport, Staged, TargetVersion, check_advertised,
     find_member, parse_cluster,
 };
 use snapshot::{DigestRule, Snapshot, Verified};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// Revisions that `--bump-revision auto` adds: as many as a cluster with 1,500 writes a second makes
 /// in a week, so more than clients can have seen after any backup that is worth restoring.
@@ -117,13 +117,22 @@ fn parse_target(text: &str) -> Result<TargetVersion, &'static str> {
     TargetVersion::of_release(text).ok_or("it is not 3.4, 3.5 or 3.6")
 }
 
+/// What is said of a restore, in the order of the JSON.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct RestoredJson {
+struct Restored {
     revision: i64,
     target_version: String,
     cluster_id: String,
     token: String,
+    #[serde(skip)]
+    member_ids: BTreeMap<String, String>,
+}
+
+#[derive(serde::Serialize)]
+struct RestoredJson {
+    #[serde(flatten)]
+    restored: Restored,
     members: Vec<MemberJson>,
 }
 
@@ -145,19 +154,18 @@ impl RestoreArgs {
                 check_advertised(member, urls)?;
             }
         }
-        let snapshot = self.verified()?;
+        let snapshot = Snapshot::open(&self.file)?;
+        let snapshot = snapshot.walk(&mut |finding| findings::print(&finding))?;
         let target = self.target_version.unwrap_or_else(|| TargetVersion::of_snapshot(&snapshot));
         let bump = self.bump_revision.map_or(0, |bump| bump.0);
         let plan = RestorePlan::new(&snapshot, cluster, self.destination(), target, bump)?;
-        let report = execute(&plan, snapshot.db().size())?;
-        self.warn(&snapshot);
-        tell(context, &plan, &report, &token)
-    }
-
-    fn verified(&self) -> Result<Snapshot<Verified>, Failure> {
+        let staged = build(&plan, snapshot.db().size())?;
+        let restored = Restored::of(&plan, token);
         let rule = if self.skip_hash_check { DigestRule::Skip } else { DigestRule::Required };
-        let snapshot = Snapshot::open(&self.file)?;
-        Ok(snapshot.verify(rule, &mut |finding| findings::print(&finding))?)
+        let snapshot = snapshot.prove(rule, &mut |finding| findings::print(&finding))?;
+        let report = staged.commit(&snapshot)?;
+        self.warn(&snapshot);
+        restored.tell(context, &report)
     }
 
     fn token(&self) -> Result<String, Failure> {
@@ -211,49 +219,54 @@ fn fresh_token() -> Result<String, Failure> {
     Ok(format!("lifeboat-{:016x}", u64::from_ne_bytes(random)))
 }
 
-fn execute(plan: &RestorePlan<'_>, bytes: u64) -> Result<RestoreReport, Failure> {
+fn build(plan: &RestorePlan<'_>, bytes: u64) -> Result<Staged, Failure> {
     let bar = Bytes::new("building", bytes);
-    Ok(plan.execute(&|progress| match progress {
+    Ok(plan.build(&|progress| match progress {
         Progress::Built(more) => bar.add(more),
-        Progress::Copying(member) => eprintln!("copying for {member}"),
-        Progress::Syncing => eprintln!("writing to disk"),
+        Progress::Syncing => eprintln!("reading back and syncing"),
     })?)
 }
 
-fn tell(
-    context: &Context,
-    plan: &RestorePlan<'_>,
-    report: &RestoreReport,
-    token: &str,
-) -> Result<(), Failure> {
-    let members = report.data_dirs.iter().map(|(name, data_dir)| {
-        let member = find_member(plan.cluster(), "--name", name);
-        let id = member.expect("the report's members are the plan's").id.to_string();
-        MemberJson { name: name.clone(), id, data_dir: data_dir.display().to_string() }
-    });
-    let json = RestoredJson {
-        revision: plan.revision(),
-        target_version: plan.target().to_string(),
-        cluster_id: format!("{:x}", plan.cluster().id().0),
-        token: token.to_owned(),
-        members: members.collect(),
-    };
-    match (context.tool, context.format) {
-        // etcdctl and etcdutl print nothing but logs.
-        (Tool::EtcdTool, _) => eprint!("{}", json.text()),
-        (Tool::Lifeboat, Format::Json) => output::print(&output::json(&json))?,
-        (Tool::Lifeboat, _) => output::print(&json.text())?,
+impl Restored {
+    fn of(plan: &RestorePlan<'_>, token: String) -> Self {
+        Self {
+            revision: plan.revision(),
+            target_version: plan.target().to_string(),
+            cluster_id: plan.cluster().id().to_string(),
+            token,
+            member_ids: plan
+                .cluster()
+                .members()
+                .iter()
+                .map(|member| (member.name.clone(), member.id.to_string()))
+                .collect(),
+        }
     }
-    Ok(())
-}
 
-impl RestoredJson {
-    fn text(&self) -> String {
+    fn tell(self, context: &Context, report: &RestoreReport) -> Result<(), Failure> {
+        let members = report.data_dirs.iter().map(|(name, data_dir)| MemberJson {
+            name: name.clone(),
+            id: self.member_ids.get(name).cloned().unwrap_or_default(),
+            data_dir: data_dir.display().to_string(),
+        });
+        let members: Vec<_> = members.collect();
+        match (context.tool, context.format) {
+            // etcdctl and etcdutl print nothing but logs.
+            (Tool::EtcdTool, _) => eprint!("{}", self.text(&members)),
+            (Tool::Lifeboat, Format::Json) => {
+                output::print(&output::json(&RestoredJson { restored: self, members }))?;
+            }
+            (Tool::Lifeboat, _) => output::print(&self.text(&members))?,
+        }
+        Ok(())
+    }
+
+    fn text(&self, members: &[MemberJson]) -> String {
         let mut text = format!(
             "restored revision {} for etcd {}, cluster {}, token {}\n",
             self.revision, self.target_version, self.cluster_id, self.token
         );
-        for member in &self.members {
+        for member in members {
             text += &format!("{}, {}, {}\n", member.name, member.id, member.data_dir);
         }
         text

@@ -1,0 +1,286 @@
+//! The `db` of every member, written at once.
+//!
+//! ```text
+//!   builder ──▶ blocks of 1 MiB ──┬──▶ thread: O_DIRECT ──▶ m1/member/snap/db
+//!                                 ├──▶ thread: O_DIRECT ──▶ m2/member/snap/db
+//!                                 └──▶ …
+//!   tail and metas, by ordinary writes, when all blocks are there
+//! ```
+//!
+//! * What is built once is not read again to be copied, and does not pass through the page cache: on
+//!   two cores, copying gigabytes there costs more time than the disk needs to take them.
+//! * Memory is [`BLOCKS_MAX`] blocks, however many members there are. A slow disk holds the builder up.
+//! * A file system that knows no O_DIRECT gets ordinary writes.
+//! * Nothing is synced here; whoever puts the files in place does that.
+
+use rustix::fs::{Advice, OFlags, fadvise};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+/// Large enough that a disk writes at full speed.
+const BLOCK_BYTES: usize = 1 << 20;
+/// Blocks being filled or on their way to a disk.
+const BLOCKS_MAX: usize = 16;
+/// What O_DIRECT wants of addresses, offsets and lengths, on any disk in use.
+const ALIGN_BYTES: usize = 4096;
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(ALIGN_BYTES));
+
+/// One member's file and the thread that writes it.
+struct Lane {
+    file: Arc<File>,
+    queue: Option<SyncSender<(u64, Arc<Block>)>>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// Several files that get the same bytes, as one that can be written and sought.
+pub(crate) struct Output {
+    lanes: Vec<Lane>,
+    /// Blocks that are filled, on their way, or free again, in turn.
+    blocks: Vec<Arc<Block>>,
+    /// Bytes in the block being filled, which is the first of `blocks`.
+    filled: usize,
+    offset: u64,
+}
+
+impl Output {
+    /// Creates the files, which must not exist. The first is kept at hand for reading back.
+    pub(crate) fn create<'p>(paths: impl Iterator<Item = &'p Path>) -> io::Result<Self> {
+        let lanes = paths.enumerate().map(|(number, path)| Lane::create(path, number == 0));
+        let lanes = lanes.collect::<io::Result<Vec<_>>>()?;
+        Ok(Self { lanes, blocks: vec![Arc::new(Block::new())], filled: 0, offset: 0 })
+    }
+
+    /// Waits until every block is written, and writes what is left of the last one.
+    fn drain(&mut self) -> io::Result<()> {
+        for lane in &mut self.lanes {
+            lane.finish()?;
+        }
+        let rest = &self.blocks[0].bytes()[..self.filled];
+        let at = self.offset - self.filled as u64;
+        self.lanes.iter().try_for_each(|lane| lane.file.write_all_at(rest, at))?;
+        self.filled = 0;
+        Ok(())
+    }
+
+    fn is_draining(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.queue.is_none())
+    }
+
+    /// Hands the full block to every lane and begins another.
+    fn send(&mut self) -> io::Result<()> {
+        let block = Arc::clone(&self.blocks[0]);
+        let at = self.offset - self.filled as u64;
+        for lane in &mut self.lanes {
+            lane.send(at, &block)?;
+        }
+        drop(block);
+        self.filled = 0;
+        self.next_block();
+        Ok(())
+    }
+
+    /// Puts a block that nobody writes any more in front. The oldest is the first to be free.
+    fn next_block(&mut self) {
+        if self.blocks.len() < BLOCKS_MAX {
+            self.blocks.insert(0, Arc::new(Block::new()));
+            return;
+        }
+        self.blocks.rotate_right(1);
+        if Arc::get_mut(&mut self.blocks[0]).is_none() {
+            // The queues hold fewer blocks than there are, so this is the block that a lane writes
+            // right now, and its turn comes once in BLOCKS_MAX: a fresh one takes its place.
+            self.blocks[0] = Arc::new(Block::new());
+        }
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_draining() {
+            self.lanes.iter().try_for_each(|lane| lane.file.write_all_at(bytes, self.offset))?;
+            self.offset += bytes.len() as u64;
+            return Ok(bytes.len());
+        }
+        let taken = bytes.len().min(BLOCK_BYTES - self.filled);
+        let block =
+            Arc::get_mut(&mut self.blocks[0]).expect("the block being filled is ours alone");
+        block.bytes_mut()[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
+        self.filled += taken;
+        self.offset += taken as u64;
+        if self.filled == BLOCK_BYTES {
+            self.send()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Output {
+    /// The builder seeks when all pages are there; what it writes then is small.
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let offset = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::Current(by) => self.offset.checked_add_signed(by),
+            SeekFrom::End(_) => None,
+        };
+        let offset = offset.ok_or(io::ErrorKind::InvalidInput)?;
+        if offset != self.offset && !self.is_draining() && self.offset > 0 {
+            self.drain()?;
+        }
+        self.offset = offset;
+        Ok(offset)
+    }
+}
+
+impl Lane {
+    fn create(path: &Path, read_back: bool) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let direct = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlags::DIRECT.bits().cast_signed())
+            .open(path)
+            .ok();
+        let file = Arc::new(file);
+        // With the block that is being filled and the one being written, fewer than BLOCKS_MAX.
+        let (queue, blocks) = sync_channel::<(u64, Arc<Block>)>(BLOCKS_MAX - 3);
+        let mut writer = LaneWriter { file: Arc::clone(&file), direct, read_back };
+        let thread = std::thread::spawn(move || {
+            blocks.iter().try_for_each(|(at, block)| writer.write(at, block.bytes()))
+        });
+        Ok(Self { file, queue: Some(queue), thread: Some(thread) })
+    }
+
+    fn send(&mut self, at: u64, block: &Arc<Block>) -> io::Result<()> {
+        let sent =
+            self.queue.as_ref().is_some_and(|queue| queue.send((at, Arc::clone(block))).is_ok());
+        // A thread that is gone has failed, and says why.
+        if sent { Ok(()) } else { self.finish().and(Err(io::ErrorKind::BrokenPipe.into())) }
+    }
+
+    /// Closes the queue and waits for the thread.
+    fn finish(&mut self) -> io::Result<()> {
+        self.queue = None;
+        match self.thread.take() {
+            Some(thread) => thread.join().expect("a writer thread does not panic"),
+            None => Ok(()),
+        }
+    }
+}
+
+struct LaneWriter {
+    file: Arc<File>,
+    /// `None` once the file system has refused O_DIRECT.
+    direct: Option<File>,
+    read_back: bool,
+}
+
+impl LaneWriter {
+    fn write(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Some(direct) = &self.direct {
+            match direct.write_all_at(bytes, at) {
+                Err(error)
+                    if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) =>
+                {
+                    self.direct = None;
+                }
+                written => return written.map(|()| self.read_ahead(at, bytes.len())),
+            }
+        }
+        self.file.write_all_at(bytes, at)
+    }
+
+    /// Asks for what was just written to be read into the page cache, for the walk that will read it
+    /// back from the disk.
+    fn read_ahead(&self, at: u64, len: usize) {
+        if self.read_back {
+            // Only advice: without it the walk reads by itself.
+            let _ =
+                fadvise(&self.file, at, std::num::NonZeroU64::new(len as u64), Advice::WillNeed);
+        }
+    }
+}
+
+/// Bytes at an address that O_DIRECT can take.
+struct Block {
+    /// A block and the room to align it in.
+    room: Vec<u8>,
+    start: usize,
+}
+
+impl Block {
+    fn new() -> Self {
+        let room = vec![0; BLOCK_BYTES + ALIGN_BYTES];
+        let start = room.as_ptr().align_offset(ALIGN_BYTES);
+        assert!(start < ALIGN_BYTES, "a vector of bytes can be aligned, not {start}");
+        Self { room, start }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.room[self.start..self.start + BLOCK_BYTES]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.room[self.start..self.start + BLOCK_BYTES]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    /// Writes `len` bytes in odd pieces to two files, then the head again, as the builder does.
+    fn write(dir: &Path, len: usize) -> (Vec<PathBuf>, Vec<u8>) {
+        let paths = vec![dir.join("a"), dir.join("b")];
+        let mut expected: Vec<u8> = (0..251).cycle().take(len).collect();
+        let mut output = Output::create(paths.iter().map(PathBuf::as_path)).unwrap();
+        for piece in expected.chunks(77_777) {
+            output.write_all(piece).unwrap();
+        }
+        output.seek(SeekFrom::Start(0)).unwrap();
+        output.write_all(b"head").unwrap();
+        output.seek(SeekFrom::Start(len as u64)).unwrap();
+        expected[..4].copy_from_slice(b"head");
+        (paths, expected)
+    }
+
+    #[test]
+    fn every_file_gets_all_bytes_whatever_their_number() {
+        for len in [100, BLOCK_BYTES, BLOCK_BYTES + 512, 40 * BLOCK_BYTES + 4096] {
+            let dir = tempfile::tempdir().unwrap();
+            let (paths, expected) = write(dir.path(), len);
+            for path in paths {
+                assert!(std::fs::read(path).unwrap() == expected, "{len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_system_without_direct_writes_gets_ordinary_ones() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let (paths, expected) = write(dir.path(), 3 * BLOCK_BYTES + 1);
+        assert!(std::fs::read(&paths[1]).unwrap() == expected);
+    }
+
+    #[test]
+    fn a_file_that_exists_is_not_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), b"old").unwrap();
+        let path = dir.path().join("a");
+        let created = Output::create(std::iter::once(path.as_path()));
+        assert_eq!(created.map(|_| ()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+}
