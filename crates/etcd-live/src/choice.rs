@@ -255,10 +255,12 @@ async fn ask(
     let begun = Instant::now();
     let status = connection.status().await?;
     let latency = begun.elapsed();
-    let alarms = match status.errors.as_slice() {
-        [] => Vec::new(),
-        // The errors of the status say that something is wrong; this only says whose fault it is.
-        _ => connection.alarms().await.unwrap_or_default(),
+    // The errors of the status say that something is wrong; the alarms only say whose fault it is.
+    // Without a leader they cannot be had, and asking would only take time.
+    let alarms = if status.errors.is_empty() || status.leader == 0 {
+        Vec::new()
+    } else {
+        connection.alarms().await.unwrap_or_default()
     };
     let own = status.header.member_id;
     let corrupt = alarms.iter().any(|a| a.member_id == own && a.kind == AlarmKind::Corrupt);
