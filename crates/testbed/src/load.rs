@@ -4,9 +4,9 @@
 //! order in which transactions of different connections land does not, and neither do revisions:
 //! the bench needs a database like those in real life, not two files with equal bytes.
 //!
-//! One worker per connection writes keys of its own, [`TXN_VALUES_BYTES`] a transaction, as fast as
+//! One worker per connection writes keys of its own, `TXN_VALUES_BYTES` a transaction, as fast as
 //! the server takes them. Of all puts the wanted share overwrites an earlier key of the worker; every
-//! [`DELETE_EVERY`]th transaction also deletes one. So leaves hold several revisions of a key and
+//! `DELETE_EVERY`th transaction also deletes one. So leaves hold several revisions of a key and
 //! tombstones between them, as in a Kubernetes cluster between two compactions.
 
 use anyhow::{Context, Result};
