@@ -383,7 +383,7 @@ impl LiveError {
             Self::Stream { source, .. } => source.remedy(),
             Self::DifferentClusters { .. } => "give the endpoints of one cluster",
             Self::NoEndpoints => "give at least one endpoint with --endpoints",
-            Self::Interrupted { source, .. } => source.remedy(),
+            Self::Interrupted { .. } => "see the member's log and the network, and try again",
             Self::NoneUsable(all) => all.remedy(),
         }
     }
