@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod connection;
+mod interrupt;
 mod live;
 mod output;
 mod progress;

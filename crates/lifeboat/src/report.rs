@@ -24,6 +24,8 @@ pub(crate) enum Exit {
     Unreachable = 4,
     /// It would have overwritten or destroyed something.
     Refused = 5,
+    /// Ctrl-C or SIGTERM ended it: 128 and the number of SIGINT, as shells have it.
+    Interrupted = 130,
 }
 
 /// Why a command failed.
@@ -38,6 +40,12 @@ impl Failure {
     /// A failure of its own words.
     pub(crate) fn new(exit: Exit, message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { exit, error: message.into().into(), help: Some(help.into()) }
+    }
+
+    /// The user ended it.
+    pub(crate) fn interrupted() -> Self {
+        let help = "run again when you are ready";
+        Self::new(Exit::Interrupted, "interrupted; nothing was left behind", help)
     }
 
     /// The three parts, as they are printed.
@@ -126,6 +134,7 @@ impl From<OfflineError> for Failure {
         let exit = match error {
             OfflineError::PartFile(error) => return error.into(),
             OfflineError::InUse { .. } => Exit::Refused,
+            OfflineError::Interrupted => Exit::Interrupted,
             _ if error.is_damage() => Exit::Damaged,
             _ => Exit::Failed,
         };
@@ -142,6 +151,7 @@ impl From<RestoreError> for Failure {
             | RestoreError::LeftoverInUse { .. } => Exit::Refused,
             RestoreError::Cluster(_) | RestoreError::BumpTooFar { .. } => Exit::Usage,
             RestoreError::SelfCheck { .. } => Exit::Damaged,
+            RestoreError::Interrupted => Exit::Interrupted,
             _ => Exit::Failed,
         };
         let help = Some(error.remedy().to_owned());

@@ -20,6 +20,7 @@ use etcd_schema::{ConfState, MemberId, Meta, Revision, StatusHash, bucket};
 use std::{
     collections::BTreeMap,
     io::{Seek, Write},
+    ops::ControlFlow,
 };
 
 /// Key of bucket `cluster`.
@@ -55,6 +56,8 @@ pub(crate) enum DatabaseError {
     Read(#[from] bolt::BoltError),
     #[error(transparent)]
     Build(#[from] BuildError),
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// What was built, and the hash that it must read back with.
@@ -64,12 +67,13 @@ pub(crate) struct BuiltDatabase {
     pub(crate) status_hash: u32,
 }
 
-/// Builds the new `db` from `source` in one pass. `on_bytes` is told of bytes as they are copied.
+/// Builds the new `db` from `source` in one pass. `on_bytes` is told of bytes as they are copied, and
+/// may end it.
 pub(crate) fn build<W: Write + Seek>(
     source: &Db<'_>,
     rewrite: &Rewrite<'_>,
     out: W,
-    on_bytes: &dyn Fn(u64),
+    on_bytes: &dyn Fn(u64) -> ControlFlow<()>,
 ) -> Result<BuiltDatabase, DatabaseError> {
     let options = Options { page_size: source.page_size(), ..Options::default() };
     let mut sink = Sink { builder: Builder::new(out, options)?, hash: StatusHash::default() };
@@ -118,7 +122,7 @@ impl<W: Write + Seek> Sink<W> {
 fn copy<W: Write + Seek>(
     source: Option<Bucket<'_>>,
     sink: &mut Sink<W>,
-    on_bytes: &dyn Fn(u64),
+    on_bytes: &dyn Fn(u64) -> ControlFlow<()>,
 ) -> Result<(), DatabaseError> {
     const REPORT_EVERY_BYTES: usize = 4 << 20;
     let mut bytes = 0;
@@ -126,8 +130,9 @@ fn copy<W: Write + Seek>(
         let (key, value) = pair?;
         sink.put(key, value)?;
         bytes += key.len() + value.len();
-        if bytes >= REPORT_EVERY_BYTES {
-            on_bytes(std::mem::take(&mut bytes) as u64);
+        let report_due = bytes >= REPORT_EVERY_BYTES;
+        if report_due && on_bytes(std::mem::take(&mut bytes) as u64).is_break() {
+            return Err(DatabaseError::Interrupted);
         }
     }
     Ok(())

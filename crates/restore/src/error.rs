@@ -70,6 +70,9 @@ pub enum RestoreError {
         /// Why not.
         source: bolt::BuildError,
     },
+    /// Whoever watches the progress ended it.
+    #[error("interrupted; nothing was left behind")]
+    Interrupted,
     /// What was written reads back as something else: memory or a disk fails.
     #[error("{} does not read back as it was written: {what}", path.display())]
     SelfCheck {
@@ -105,6 +108,7 @@ impl RestoreError {
             Self::Read(_) | Self::SelfCheck { .. } => {
                 "check the memory and the disks of this machine, or restore on another"
             }
+            Self::Interrupted => "run again when you are ready",
             Self::Build { .. } => "check the free space and the disk, then run again",
         }
     }

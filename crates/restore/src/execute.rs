@@ -14,6 +14,7 @@ use snapshot::{Depth, Snapshot, Verified};
 use std::{
     fs::{File, OpenOptions},
     io::Write,
+    ops::ControlFlow,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -57,8 +58,11 @@ impl Staged {
 }
 
 impl RestorePlan<'_> {
-    /// Builds the directories beside where they shall be.
-    pub fn build(&self, on_progress: &(dyn Fn(Progress) + Sync)) -> Result<Staged, RestoreError> {
+    /// Builds the directories beside where they shall be. `on_progress` may end it.
+    pub fn build(
+        &self,
+        on_progress: &dyn Fn(Progress) -> ControlFlow<()>,
+    ) -> Result<Staged, RestoreError> {
         let layout = self.stage()?;
         for member in &layout.members {
             member.write_raft_files(self)?;
@@ -132,7 +136,7 @@ impl RestorePlan<'_> {
     fn build_databases(
         &self,
         paths: &[PathBuf],
-        on_progress: &(dyn Fn(Progress) + Sync),
+        on_progress: &dyn Fn(Progress) -> ControlFlow<()>,
     ) -> Result<u64, RestoreError> {
         let path = &paths[0];
         let output = Output::create(paths.iter().map(PathBuf::as_path));
@@ -143,13 +147,16 @@ impl RestorePlan<'_> {
         let database =
             database::build(&self.source.db(), &rewrite, output, &on_bytes).map_err(|error| {
                 match error {
+                    DatabaseError::Interrupted => RestoreError::Interrupted,
                     DatabaseError::Read(source) => RestoreError::Read(source),
                     DatabaseError::Build(source) => {
                         RestoreError::Build { path: path.clone(), source }
                     }
                 }
             })?;
-        on_progress(Progress::Syncing);
+        if on_progress(Progress::Syncing).is_break() {
+            return Err(RestoreError::Interrupted);
+        }
         read_back(path, &database)?;
         Ok(database.built.size)
     }

@@ -11,6 +11,7 @@ use snapshot::{DigestRule, Snapshot, Walked};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    ops::ControlFlow,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -35,7 +36,7 @@ fn walked(version: &str) -> Snapshot<Walked> {
 
 /// Builds what `plan` says and puts it in place.
 fn execute(plan: &RestorePlan<'_>, source: &Snapshot<Walked>) -> Result<(), RestoreError> {
-    let staged = plan.build(&|_| {})?;
+    let staged = plan.build(&|_| ControlFlow::Continue(()))?;
     let source = Snapshot::open(source.path()).unwrap();
     let proved = source.verify(DigestRule::Required, &mut |finding| panic!("{finding}")).unwrap();
     staged.commit(&proved).map(|_| ())
@@ -242,9 +243,20 @@ fn what_is_built_from_a_file_that_is_not_proved_is_removed() {
     let target = dir.path().join("made/all");
     let destination = Destination::AllMembers { dir: target.clone() };
     let plan = RestorePlan::new(&source, cluster, destination, TargetVersion::V3_5, 0).unwrap();
-    let staged = plan.build(&|_| {}).unwrap();
+    let staged = plan.build(&|_| ControlFlow::Continue(())).unwrap();
     assert!(target.parent().unwrap().is_dir() && !target.exists());
     assert!(source.prove(DigestRule::Required, &mut |_| {}).is_err());
     drop(staged);
     assert!(!target.parent().unwrap().exists());
+}
+
+#[test]
+fn a_restore_that_is_interrupted_leaves_nothing() {
+    let (source, dir) = (walked("3.5.30"), tempfile::tempdir().unwrap());
+    let cluster = parse_cluster("m=http://127.0.0.1:1", "t", &[]).unwrap();
+    let destination = Destination::AllMembers { dir: dir.path().join("all") };
+    let plan = RestorePlan::new(&source, cluster, destination, TargetVersion::V3_5, 0).unwrap();
+    let stopped = plan.build(&|_| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(RestoreError::Interrupted)));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

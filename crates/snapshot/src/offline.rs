@@ -103,6 +103,9 @@ pub enum OfflineError {
     /// The file could not be put in place.
     #[error(transparent)]
     PartFile(#[from] PartFileError),
+    /// It was to stop.
+    #[error("interrupted; nothing was left behind")]
+    Interrupted,
     /// What was built is not sound: the member's own data is damaged.
     #[error("the member's data is not sound")]
     Unsound(#[source] SnapshotError),
@@ -129,6 +132,7 @@ impl OfflineError {
                 "free space there, or write to another file system"
             }
             Self::PartFile(error) => error.remedy(),
+            Self::Interrupted => "run again when you are ready",
             Self::Unsound(_) => "use another member's data, or a backup",
         }
     }
@@ -148,15 +152,16 @@ pub struct SavedOffline {
     pub entries: usize,
 }
 
-/// Saves what `member` holds as `path`.
+/// Saves what `member` holds as `path`, unless it is `interrupted` before.
 pub fn save_offline(
     member: &StoppedMember,
     path: &Path,
     existing: Existing,
     on_finding: &mut dyn FnMut(Finding),
+    interrupted: &dyn Fn() -> bool,
 ) -> Result<SavedOffline, OfflineError> {
     let part = PartFile::create(path, existing)?;
-    let saved = save_into(member, part.path(), part.file(), on_finding)?;
+    let saved = save_into(member, part.path(), part.file(), on_finding, interrupted)?;
     part.commit()?;
     Ok(SavedOffline { snapshot: saved.snapshot.renamed(path), ..saved })
 }
@@ -168,10 +173,11 @@ pub fn save_offline_to_writer(
     mut out: impl Write,
     spool_dir: &Path,
     on_finding: &mut dyn FnMut(Finding),
+    interrupted: &dyn Fn() -> bool,
 ) -> Result<SavedOffline, OfflineError> {
     let write = |source| OfflineError::Write { path: spool_dir.to_owned(), source };
     let mut spool = tempfile::tempfile_in(spool_dir).map_err(write)?;
-    let saved = save_into(member, spool_dir, &spool, on_finding)?;
+    let saved = save_into(member, spool_dir, &spool, on_finding, interrupted)?;
     spool.rewind().and_then(|()| io::copy(&mut spool, &mut out)).map_err(write)?;
     Ok(saved)
 }
@@ -181,6 +187,7 @@ fn save_into(
     path: &Path,
     file: &File,
     on_finding: &mut dyn FnMut(Finding),
+    interrupted: &dyn Fn() -> bool,
 ) -> Result<SavedOffline, OfflineError> {
     let source = Source::open(member)?;
     let damaged = |source_error| source.damaged(source_error);
@@ -189,7 +196,7 @@ fn save_into(
         true => Applied::default(),
         false => replay(&db, &source.wal_dir)?,
     };
-    build(&db, &applied, &source, path, file)?;
+    build(&db, &applied, &source, path, file, interrupted)?;
     let write = |source| OfflineError::Write { path: path.to_owned(), source };
     let built = Snapshot::of_file(path, file).map_err(OfflineError::Unsound)?;
     let digest = built.compute_digest().map_err(write)?;
@@ -276,6 +283,7 @@ fn build(
     source: &Source,
     path: &Path,
     file: &File,
+    interrupted: &dyn Fn() -> bool,
 ) -> Result<(), OfflineError> {
     let damaged = |error| source.damaged(error);
     let failed = |source| OfflineError::Build { path: path.to_owned(), source };
@@ -286,6 +294,9 @@ fn build(
         for pair in applied.pairs(db, &name).map_err(damaged)? {
             let (key, value) = pair.map_err(damaged)?;
             builder.put(key, value).map_err(failed)?;
+            if interrupted() {
+                return Err(OfflineError::Interrupted);
+            }
         }
         builder.end_bucket().map_err(failed)?;
     }

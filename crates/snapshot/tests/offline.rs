@@ -32,7 +32,7 @@ fn unpacked(version: &str) -> tempfile::TempDir {
 
 fn save(data_dir: &Path, to: &Path, db_only: bool) -> Result<SavedOffline, OfflineError> {
     let member = StoppedMember { data_dir: data_dir.to_owned(), wal_dir: None, db_only };
-    save_offline(&member, to, Existing::Keep, &mut |finding| panic!("{finding}"))
+    save_offline(&member, to, Existing::Keep, &mut |finding| panic!("{finding}"), &|| false)
 }
 
 #[test]

@@ -1,6 +1,7 @@
 use super::findings;
 use crate::{
     cli::{Context, Tool},
+    interrupt::Interrupt,
     output::{self, Format},
     progress::Bytes,
     report::{Exit, Failure},
@@ -10,7 +11,7 @@ use restore::{
     find_member, parse_cluster,
 };
 use snapshot::{DigestRule, Snapshot, Verified};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf};
 
 /// Revisions that `--bump-revision auto` adds: as many as a cluster with 1,500 writes a second makes
 /// in a week, so more than clients can have seen after any backup that is worth restoring.
@@ -221,9 +222,13 @@ fn fresh_token() -> Result<String, Failure> {
 
 fn build(plan: &RestorePlan<'_>, bytes: u64) -> Result<Staged, Failure> {
     let bar = Bytes::new("building", bytes);
-    Ok(plan.build(&|progress| match progress {
-        Progress::Built(more) => bar.add(more),
-        Progress::Syncing => eprintln!("reading back and syncing"),
+    let interrupt = Interrupt::watch()?;
+    Ok(plan.build(&|progress| {
+        match progress {
+            Progress::Built(more) => bar.add(more),
+            Progress::Syncing => eprintln!("reading back and syncing"),
+        }
+        if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?)
 }
 

@@ -1,6 +1,7 @@
 use super::findings;
 use crate::{
     cli::{Context, Tool},
+    interrupt::Interrupt,
     output::{self, Format},
     progress::Bytes,
     report::Failure,
@@ -87,19 +88,25 @@ impl SaveArgs {
         }
         let connector = Connector::new(context.connection.options()?)?;
         let endpoints = context.connection.endpoints()?;
+        let interrupt = Interrupt::watch()?;
         let saved = context.block_on(async {
             let choice = etcd_live::choose(&connector, &endpoints).await?;
             tell_choice(&choice);
             let bar = Mutex::new(None);
             let on_event = |event: SaveEvent<'_>| show(&bar, &event);
             let candidates = &choice.candidates;
-            let saved = if self.to_stdout() {
-                let spool = std::env::temp_dir();
-                snapshot::save_to_writer(candidates, std::io::stdout(), &spool, &on_event).await
-            } else {
-                snapshot::save(candidates, &self.file, self.existing(), &on_event).await
+            let save = async {
+                if self.to_stdout() {
+                    let spool = std::env::temp_dir();
+                    snapshot::save_to_writer(candidates, std::io::stdout(), &spool, &on_event).await
+                } else {
+                    snapshot::save(candidates, &self.file, self.existing(), &on_event).await
+                }
             };
-            saved.map_err(Failure::from)
+            tokio::select! {
+                saved = save => Ok(saved?),
+                () = interrupt.wait() => Err(Failure::interrupted()),
+            }
         })?;
         let Saved { endpoint, snapshot, .. } = &saved;
         self.tell(context, &SavedJson::new(&self.file, Some(endpoint.to_string()), snapshot))
@@ -111,12 +118,16 @@ impl SaveArgs {
             wal_dir: self.wal_dir.clone(),
             db_only: self.db_only,
         };
+        let interrupt = Interrupt::watch()?;
+        let interrupted = &|| interrupt.requested();
         let on_finding = &mut |finding| findings::print(&finding);
         let saved = if self.to_stdout() {
             let spool = std::env::temp_dir();
-            snapshot::save_offline_to_writer(&member, std::io::stdout(), &spool, on_finding)?
+            let out = std::io::stdout();
+            snapshot::save_offline_to_writer(&member, out, &spool, on_finding, interrupted)?
         } else {
-            snapshot::save_offline(&member, &self.file, self.existing(), on_finding)?
+            let existing = self.existing();
+            snapshot::save_offline(&member, &self.file, existing, on_finding, interrupted)?
         };
         match self.db_only {
             true => eprintln!("the write-ahead log was left out, as --db-only says"),
