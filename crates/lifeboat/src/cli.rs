@@ -87,13 +87,13 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Runs `future` to its end. Two threads: one for the connection, one for what is done with it.
+    /// Runs `future` to its end. One thread moves all messages, as handing them between threads would
+    /// cost more than it saves; what blocks has threads of its own.
     pub(crate) fn block_on<T>(
         &self,
         future: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        let mut runtime = tokio::runtime::Builder::new_multi_thread();
-        runtime.worker_threads(2).enable_all().build()?.block_on(future)
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
     }
 }
 
