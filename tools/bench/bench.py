@@ -44,7 +44,8 @@ class Data:
 
     def make(self, values):
         say(f"making the database of {self.size}, once")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for outdated in CACHE.glob(f"{self.size}-*"):
+            shutil.rmtree(outdated)
         self.folder.mkdir(parents=True)
         with Server(self.folder / "data") as server:
             subprocess.run(
@@ -265,7 +266,8 @@ page; the loader in `crates/testbed` makes the data.
 
 - **Machine**: {machine()}.
 - **Tools**: etcd, etcdctl and etcdutl {etcd_version()}; lifeboat {lifeboat_version()}, release build.
-- **Data**: {files}. Keys with values of 1 to 3 KiB, 3 of 10 puts overwrite a key, and there are deletes.
+- **Data**: {files}. Values of 1 to 3 KiB; 3 of 10 puts overwrite a key, and
+  there are deletes.
 - **Save**: from one running member on loopback, without TLS. etcdctl checks nothing after the stream has ended; lifeboat
   compares the digest, walks the tree, and computes hash and counts before the file gets its name.
 - **Not in the page cache**: {how} before each run.
