@@ -104,7 +104,10 @@ impl From<SnapshotError> for Failure {
 impl From<PartFileError> for Failure {
     fn from(error: PartFileError) -> Self {
         let exit = match error {
-            PartFileError::Exists { .. } | PartFileError::Busy { .. } => Exit::Refused,
+            PartFileError::Exists { .. }
+            | PartFileError::Folder { .. }
+            | PartFileError::NotALeftover { .. }
+            | PartFileError::Busy { .. } => Exit::Refused,
             _ => Exit::Failed,
         };
         let help = Some(error.remedy().to_owned());
@@ -117,13 +120,10 @@ impl From<SaveError> for Failure {
         match error {
             SaveError::Live(error) => error.into(),
             SaveError::PartFile(error) => error.into(),
-            SaveError::Digest { .. } | SaveError::Unsound { .. } => {
-                let help = Some(error.remedy().to_owned());
-                Self { exit: Exit::Damaged, error: error.into(), help }
-            }
             error => {
+                let exit = if error.is_damage() { Exit::Damaged } else { Exit::Failed };
                 let help = Some(error.remedy().to_owned());
-                Self { exit: Exit::Failed, error: error.into(), help }
+                Self { exit, error: error.into(), help }
             }
         }
     }
@@ -146,10 +146,15 @@ impl From<OfflineError> for Failure {
 impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Self {
         let exit = match error {
-            RestoreError::TargetExists { .. }
+            RestoreError::NotEmpty { .. }
+            | RestoreError::Exists { .. }
             | RestoreError::Busy { .. }
-            | RestoreError::LeftoverInUse { .. } => Exit::Refused,
-            RestoreError::Cluster(_) | RestoreError::BumpTooFar { .. } => Exit::Usage,
+            | RestoreError::NotOurs { .. }
+            | RestoreError::Leftover { .. } => Exit::Refused,
+            RestoreError::Cluster(_)
+            | RestoreError::BumpTooFar { .. }
+            | RestoreError::WalDirInDataDir { .. }
+            | RestoreError::UnknownVersion { .. } => Exit::Usage,
             RestoreError::SelfCheck { .. } => Exit::Damaged,
             RestoreError::Interrupted => Exit::Interrupted,
             _ => Exit::Failed,

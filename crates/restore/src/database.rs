@@ -159,7 +159,7 @@ impl Rewrite<'_> {
         let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         for pair in source.iter().flat_map(Bucket::iter) {
             let (key, value) = pair?;
-            if !self.drops_from_meta(key) {
+            if !self.drops_from_meta(key, value) {
                 rows.insert(key.to_vec(), value.to_vec());
             }
         }
@@ -176,10 +176,12 @@ impl Rewrite<'_> {
     }
 
     /// Keys that speak of the old raft log, or that the target would misread.
-    fn drops_from_meta(&self, key: &[u8]) -> bool {
+    fn drops_from_meta(&self, key: &[u8], value: &[u8]) -> bool {
         match key {
             Meta::CONSISTENT_INDEX | Meta::TERM | Meta::CONF_STATE => true,
-            Meta::STORAGE_VERSION => self.target < TargetVersion::V3_6,
+            Meta::STORAGE_VERSION => {
+                self.target < TargetVersion::V3_6 || version_in(value) != Some(self.target)
+            }
             _ => false,
         }
     }
@@ -203,14 +205,15 @@ impl Rewrite<'_> {
     ) -> Result<(), DatabaseError> {
         let Some(source) = source else { return Ok(()) };
         let version = source.get(CLUSTER_VERSION)?;
-        let known = |version: &&[u8]| {
-            let text = std::str::from_utf8(version).ok();
-            let found = text.and_then(TargetVersion::of_release);
-            found.is_some_and(|found| found <= self.target)
-        };
+        let known = |version: &&[u8]| version_in(version).is_some_and(|it| it <= self.target);
         if let Some(version) = version.filter(known) {
             sink.put(CLUSTER_VERSION, version)?;
         }
         Ok(())
     }
+}
+
+/// The version that a value such as `3.5.0` names, if it is one of those that are known.
+fn version_in(value: &[u8]) -> Option<TargetVersion> {
+    std::str::from_utf8(value).ok().and_then(TargetVersion::of_release)
 }

@@ -8,11 +8,25 @@ pub enum RestoreError {
     /// The new cluster is not described well.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// Something is in the target already.
-    #[error("{} exists and is not empty", path.display())]
-    TargetExists {
+    /// The target directory has something in it.
+    #[error("{} is not empty", path.display())]
+    NotEmpty {
         /// The target.
         path: PathBuf,
+    },
+    /// Something stands where a new directory shall be.
+    #[error("{} exists", path.display())]
+    Exists {
+        /// The target.
+        path: PathBuf,
+    },
+    /// The WAL directory and the data directory lie in each other.
+    #[error("--wal-dir {} and --data-dir {} lie one in the other", wal_dir.display(), data_dir.display())]
+    WalDirInDataDir {
+        /// `--wal-dir`
+        wal_dir: PathBuf,
+        /// `--data-dir`
+        data_dir: PathBuf,
     },
     /// Another run is making the same target.
     #[error("another run is working in {}", path.display())]
@@ -20,11 +34,24 @@ pub enum RestoreError {
         /// Its staging folder.
         path: PathBuf,
     },
-    /// A run was cut between placing two members, and an etcd was started on one of them since.
-    #[error("{} was placed by an interrupted restore and has been used since", path.display())]
-    LeftoverInUse {
-        /// The member's directory.
+    /// Something that is not ours has the name of the staging folder.
+    #[error("{} is in the way, and is not of a restore", path.display())]
+    NotOurs {
+        /// What is in the way.
         path: PathBuf,
+    },
+    /// A run was cut between placing two members, and what it placed is of another plan, or an etcd was
+    /// started on it since.
+    #[error("{} was placed by an interrupted restore, and is not this run's to remove", path.display())]
+    Leftover {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The snapshot is of an etcd that is not known here.
+    #[error("the snapshot is of etcd {found}, which is not known here")]
+    UnknownVersion {
+        /// The version it names.
+        found: String,
     },
     /// The file system is too full for what would be written.
     #[error(
@@ -88,13 +115,17 @@ impl RestoreError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Cluster(error) => error.remedy(),
-            Self::TargetExists { .. } => {
-                "restore into a directory that is absent or empty, or move this one aside first"
+            Self::NotEmpty { .. } | Self::Exists { .. } | Self::NotOurs { .. } => {
+                "restore to another place, or move what is there aside first"
+            }
+            Self::WalDirInDataDir { .. } => {
+                "leave --wal-dir out, or give a directory outside of --data-dir"
             }
             Self::Busy { .. } => "wait for the other run to end",
-            Self::LeftoverInUse { .. } => {
-                "stop that etcd, move the directory aside, and restore all members again"
+            Self::Leftover { .. } => {
+                "if an etcd runs on it, stop it; move the directory aside, and restore again"
             }
+            Self::UnknownVersion { .. } => "say for which etcd to restore: --target-version",
             Self::NoSpace { .. } => "free space there, or restore to another file system",
             Self::NotUtf8(_) => "restore to a path that is UTF-8",
             Self::BumpTooFar { .. } => "give a smaller --bump-revision",

@@ -6,7 +6,7 @@ use crate::{
     error::RestoreError,
     output::Output,
     plan::{Destination, RestorePlan},
-    staging::{Staging, io_error, make_dir},
+    staging::{Staging, Target, absolute, io_error, make_dir},
 };
 use bolt::{Db, Mapped};
 use etcd_raftfiles::restore::RestoredCluster;
@@ -81,55 +81,62 @@ impl RestorePlan<'_> {
 
     /// Makes the empty folders, after a look at the free space.
     fn stage(&self) -> Result<Layout<'_>, RestoreError> {
-        match &self.destination {
+        let layout = match &self.destination {
             Destination::Member { name, data_dir, wal_dir } => {
-                let mut staging = Staging::begin(data_dir)?;
-                let wal_dir =
-                    wal_dir.as_deref().map(|dir| staging.stage_beside(dir)).transpose()?;
-                let staged = if data_dir.is_dir() {
-                    let member_dir = staging.stage(&data_dir.join("member"))?;
-                    MemberDirs::new(name, data_dir, member_dir, wal_dir)?
-                } else {
-                    let staged = staging.stage(data_dir)?.join("member");
-                    make_dir(&staged)?;
-                    MemberDirs::new(name, data_dir, staged, wal_dir)?
-                };
-                self.check_space(&staged.member_dir, 1)?;
-                Ok(Layout { staging, members: vec![staged] })
+                self.stage_member(name, data_dir, wal_dir.as_deref())?
             }
-            Destination::AllMembers { dir } => {
-                let mut staging = Staging::begin(dir)?;
-                let names = self.members();
-                let whole = if dir.is_dir() { None } else { Some(staging.stage(dir)?) };
-                let mut members = Vec::with_capacity(names.len());
-                for name in names {
-                    let data_dir = dir.join(name);
-                    let staged = match &whole {
-                        Some(whole) => whole.join(name),
-                        None => staging.stage(&data_dir)?,
-                    };
-                    if whole.is_some() {
-                        make_dir(&staged)?;
-                    }
-                    let member_dir = staged.join("member");
-                    make_dir(&member_dir)?;
-                    members.push(MemberDirs::new(name, &data_dir, member_dir, None)?);
-                }
-                self.check_space(&members[0].member_dir, members.len() as u64)?;
-                Ok(Layout { staging, members })
-            }
-        }
+            Destination::AllMembers { dir } => self.stage_all(dir)?,
+        };
+        let members = layout.members.len() as u64;
+        let needed = members * (self.source.db().size() + RAFT_FILES_BYTES);
+        check_space(&layout.members[0].member_dir, self.destination.path(), needed)?;
+        layout.members.iter().try_for_each(MemberDirs::make)?;
+        Ok(layout)
     }
 
-    fn check_space(&self, path: &Path, members: u64) -> Result<(), RestoreError> {
-        let needed = members * (self.source.db().size() + RAFT_FILES_BYTES);
-        let stat = rustix::fs::statvfs(path).map_err(|e| io_error("inspect", path)(e.into()))?;
-        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if available < needed {
-            let path = path.ancestors().nth(3).unwrap_or(path).to_owned();
-            return Err(RestoreError::NoSpace { path, needed, available });
+    fn stage_member<'a>(
+        &self,
+        name: &'a str,
+        data_dir: &Path,
+        wal_dir: Option<&Path>,
+    ) -> Result<Layout<'a>, RestoreError> {
+        let wal_dir = wal_dir.map(|wal_dir| elsewhere(wal_dir, data_dir)).transpose()?.flatten();
+        let in_existing = data_dir.is_dir();
+        let tree = if in_existing { data_dir.join("member") } else { data_dir.to_owned() };
+        let mut targets: Vec<Target> = wal_dir.into_iter().map(Target::Far).collect();
+        targets.push(Target::Near(tree));
+        let staging = Staging::begin(data_dir, &targets)?;
+        let mut trees = staging.trees();
+        let tree = trees.pop().expect("there is a tree for each target");
+        let member_dir = if in_existing { tree } else { tree.join("member") };
+        let wal_dir = trees.pop().unwrap_or_else(|| member_dir.join("wal"));
+        let member = MemberDirs { name, data_dir: data_dir.to_owned(), member_dir, wal_dir };
+        Ok(Layout { staging, members: vec![member] })
+    }
+
+    fn stage_all(&self, dir: &Path) -> Result<Layout<'_>, RestoreError> {
+        let names = self.members();
+        let in_existing = dir.is_dir();
+        let targets: Vec<Target> = match in_existing {
+            true => names.iter().map(|name| Target::Near(dir.join(name))).collect(),
+            false => vec![Target::Near(dir.to_owned())],
+        };
+        let staging = Staging::begin(dir, &targets)?;
+        let trees = staging.trees();
+        let mut members = Vec::with_capacity(names.len());
+        for (number, name) in names.into_iter().enumerate() {
+            let tree = match in_existing {
+                true => trees[number].clone(),
+                false => trees[0].join(name),
+            };
+            if !in_existing {
+                make_dir(&tree)?;
+            }
+            let member_dir = tree.join("member");
+            let wal_dir = member_dir.join("wal");
+            members.push(MemberDirs { name, data_dir: dir.join(name), member_dir, wal_dir });
         }
-        Ok(())
+        Ok(Layout { staging, members })
     }
 
     /// Builds the same `db` at all `paths`, and reads the first back whole. Returns its size.
@@ -160,6 +167,31 @@ impl RestorePlan<'_> {
         read_back(path, &database)?;
         Ok(database.built.size)
     }
+}
+
+/// The WAL directory, unless it is where it would be anyway. One that lies elsewhere in the data
+/// directory, or around it, could not be put in place by itself.
+fn elsewhere(wal_dir: &Path, data_dir: &Path) -> Result<Option<PathBuf>, RestoreError> {
+    let (wal, data) = (absolute(wal_dir)?, absolute(data_dir)?);
+    if wal == data.join("member/wal") {
+        return Ok(None);
+    }
+    if wal.starts_with(&data) || data.starts_with(&wal) {
+        let (wal_dir, data_dir) = (wal_dir.to_owned(), data_dir.to_owned());
+        return Err(RestoreError::WalDirInDataDir { wal_dir, data_dir });
+    }
+    Ok(Some(wal))
+}
+
+/// Whether `needed` bytes are free where `staged` is. `shown` is what the user calls that place.
+fn check_space(staged: &Path, shown: &Path, needed: u64) -> Result<(), RestoreError> {
+    let on = staged.ancestors().find(|path| path.is_dir()).unwrap_or(staged);
+    let stat = rustix::fs::statvfs(on).map_err(|e| io_error("inspect", on)(e.into()))?;
+    let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if available < needed {
+        return Err(RestoreError::NoSpace { path: shown.to_owned(), needed, available });
+    }
+    Ok(())
 }
 
 /// Walks what was written: every page sound, and the hash that of what was put in.
@@ -198,23 +230,15 @@ struct MemberDirs<'a> {
     wal_dir: PathBuf,
 }
 
-impl<'a> MemberDirs<'a> {
-    fn new(
-        name: &'a str,
-        data_dir: &Path,
-        member_dir: PathBuf,
-        wal_dir: Option<PathBuf>,
-    ) -> Result<Self, RestoreError> {
-        make_dir(&member_dir.join("snap"))?;
-        let wal_dir = match wal_dir {
-            Some(wal_dir) => wal_dir,
-            None => {
-                let wal_dir = member_dir.join("wal");
-                make_dir(&wal_dir)?;
-                wal_dir
+impl MemberDirs<'_> {
+    /// Makes the folders that are not there yet.
+    fn make(&self) -> Result<(), RestoreError> {
+        for dir in [&self.member_dir, &self.snap_dir(), &self.wal_dir] {
+            if !dir.is_dir() {
+                make_dir(dir)?;
             }
-        };
-        Ok(Self { name, data_dir: data_dir.to_owned(), member_dir, wal_dir })
+        }
+        Ok(())
     }
 
     fn snap_dir(&self) -> PathBuf {

@@ -43,12 +43,28 @@ struct Lane {
 
 /// Several files that get the same bytes, as one that can be written and sought.
 pub(crate) struct Output {
-    lanes: Vec<Lane>,
-    /// Blocks that are filled, on their way, or free again, in turn.
-    blocks: Vec<Arc<Block>>,
-    /// Bytes in the block being filled, which is the first of `blocks`.
-    filled: usize,
+    files: Vec<Arc<File>>,
+    state: State,
     offset: u64,
+}
+
+enum State {
+    /// Pages come in their order.
+    Streaming(Stream),
+    /// All pages are there; what is written now is small.
+    Finishing,
+    /// A write failed, so that the files are worthless. (A buffered writer writes again when it is
+    /// dropped.)
+    Failed,
+}
+
+/// Blocks on their way to every file.
+struct Stream {
+    lanes: Vec<Lane>,
+    /// The block being filled, then those that are on their way or free again, newest first.
+    blocks: Vec<Arc<Block>>,
+    /// Bytes in the block being filled.
+    filled: usize,
 }
 
 impl Output {
@@ -56,36 +72,54 @@ impl Output {
     pub(crate) fn create<'p>(paths: impl Iterator<Item = &'p Path>) -> io::Result<Self> {
         let lanes = paths.enumerate().map(|(number, path)| Lane::create(path, number == 0));
         let lanes = lanes.collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { lanes, blocks: vec![Arc::new(Block::new())], filled: 0, offset: 0 })
+        let files = lanes.iter().map(|lane| Arc::clone(&lane.file)).collect();
+        let stream = Stream { lanes, blocks: vec![Arc::new(Block::new())], filled: 0 };
+        Ok(Self { files, state: State::Streaming(stream), offset: 0 })
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = match &mut self.state {
+            State::Streaming(stream) => stream.write(bytes, self.offset)?,
+            State::Finishing => {
+                self.files.iter().try_for_each(|file| file.write_all_at(bytes, self.offset))?;
+                bytes.len()
+            }
+            State::Failed => return Err(io::Error::other("a write before this one failed")),
+        };
+        self.offset += taken as u64;
+        Ok(taken)
     }
 
     /// Waits until every block is written, and writes what is left of the last one.
     fn drain(&mut self) -> io::Result<()> {
-        for lane in &mut self.lanes {
-            lane.finish()?;
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Streaming(stream) => {
+                let (rest, filled) = stream.finish()?;
+                let (rest, at) = (&rest.bytes()[..filled], self.offset - filled as u64);
+                self.files.iter().try_for_each(|file| file.write_all_at(rest, at))?;
+                self.state = State::Finishing;
+            }
+            drained => self.state = drained,
         }
-        let rest = &self.blocks[0].bytes()[..self.filled];
-        let at = self.offset - self.filled as u64;
-        self.lanes.iter().try_for_each(|lane| lane.file.write_all_at(rest, at))?;
-        self.filled = 0;
         Ok(())
     }
+}
 
-    fn is_draining(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.queue.is_none())
-    }
-
-    /// Hands the full block to every lane and begins another.
-    fn send(&mut self) -> io::Result<()> {
-        let block = Arc::clone(&self.blocks[0]);
-        let at = self.offset - self.filled as u64;
-        for lane in &mut self.lanes {
-            lane.send(at, &block)?;
+impl Stream {
+    /// Takes what fits into the block being filled. `offset` is where `bytes` go.
+    fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let taken = bytes.len().min(BLOCK_BYTES - self.filled);
+        let block =
+            Arc::get_mut(&mut self.blocks[0]).expect("the block being filled is ours alone");
+        block.bytes_mut()[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
+        self.filled += taken;
+        if self.filled == BLOCK_BYTES {
+            let at = offset + taken as u64 - BLOCK_BYTES as u64;
+            self.lanes.iter_mut().try_for_each(|lane| lane.send(at, &self.blocks[0]))?;
+            self.filled = 0;
+            self.next_block();
         }
-        drop(block);
-        self.filled = 0;
-        self.next_block();
-        Ok(())
+        Ok(taken)
     }
 
     /// Puts a block that nobody writes any more in front. The oldest is the first to be free.
@@ -96,30 +130,22 @@ impl Output {
         }
         self.blocks.rotate_right(1);
         if Arc::get_mut(&mut self.blocks[0]).is_none() {
-            // The queues hold fewer blocks than there are, so this is the block that a lane writes
-            // right now, and its turn comes once in BLOCKS_MAX: a fresh one takes its place.
+            // The queues hold fewer blocks than there are, so this is one that a lane writes right
+            // now: a fresh one takes its place.
             self.blocks[0] = Arc::new(Block::new());
         }
+    }
+
+    /// Waits for every lane. Returns the block that was being filled, and how far it was.
+    fn finish(mut self) -> io::Result<(Arc<Block>, usize)> {
+        self.lanes.iter_mut().try_for_each(Lane::finish)?;
+        Ok((self.blocks.swap_remove(0), self.filled))
     }
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.is_draining() {
-            self.lanes.iter().try_for_each(|lane| lane.file.write_all_at(bytes, self.offset))?;
-            self.offset += bytes.len() as u64;
-            return Ok(bytes.len());
-        }
-        let taken = bytes.len().min(BLOCK_BYTES - self.filled);
-        let block =
-            Arc::get_mut(&mut self.blocks[0]).expect("the block being filled is ours alone");
-        block.bytes_mut()[self.filled..self.filled + taken].copy_from_slice(&bytes[..taken]);
-        self.filled += taken;
-        self.offset += taken as u64;
-        if self.filled == BLOCK_BYTES {
-            self.send()?;
-        }
-        Ok(taken)
+        self.try_write(bytes).inspect_err(|_| self.state = State::Failed)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -136,11 +162,18 @@ impl Seek for Output {
             SeekFrom::End(_) => None,
         };
         let offset = offset.ok_or(io::ErrorKind::InvalidInput)?;
-        if offset != self.offset && !self.is_draining() && self.offset > 0 {
+        if offset != self.offset && self.offset > 0 {
             self.drain()?;
         }
         self.offset = offset;
         Ok(offset)
+    }
+}
+
+/// A thread that outlived its output would go on writing to files that are being removed.
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let _ = self.finish();
     }
 }
 
@@ -153,14 +186,17 @@ impl Lane {
             .custom_flags(OFlags::DIRECT.bits().cast_signed())
             .open(path)
             .ok();
-        let file = Arc::new(file);
+        Ok(Self::start(Arc::new(file), direct, read_back))
+    }
+
+    fn start(file: Arc<File>, direct: Option<File>, read_back: bool) -> Self {
         // With the block that is being filled and the one being written, fewer than BLOCKS_MAX.
         let (queue, blocks) = sync_channel::<(u64, Arc<Block>)>(BLOCKS_MAX - 3);
         let mut writer = LaneWriter { file: Arc::clone(&file), direct, read_back };
         let thread = std::thread::spawn(move || {
             blocks.iter().try_for_each(|(at, block)| writer.write(at, block.bytes()))
         });
-        Ok(Self { file, queue: Some(queue), thread: Some(thread) })
+        Self { file, queue: Some(queue), thread: Some(thread) }
     }
 
     fn send(&mut self, at: u64, block: &Arc<Block>) -> io::Result<()> {
@@ -273,6 +309,23 @@ mod tests {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let (paths, expected) = write(dir.path(), 3 * BLOCK_BYTES + 1);
         assert!(std::fs::read(&paths[1]).unwrap() == expected);
+    }
+
+    /// A disk that is full for the second file only: /dev/full takes no byte.
+    #[test]
+    fn a_write_that_fails_is_told_and_every_later_one_fails_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut output = Output::create(std::iter::once(dir.path().join("a").as_path())).unwrap();
+        let full = Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        if let State::Streaming(stream) = &mut output.state {
+            stream.lanes.push(Lane::start(full, None, false));
+        }
+        let block = vec![0; BLOCK_BYTES];
+        let failed = (0..100).find_map(|_| output.write_all(&block).err()).unwrap();
+        assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
+        assert!(output.write_all(b"more").is_err());
+        assert!(output.seek(SeekFrom::Start(0)).is_ok(), "nothing is left to drain");
+        assert!(output.write_all(b"head").is_err());
     }
 
     #[test]

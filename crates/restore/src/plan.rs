@@ -3,7 +3,7 @@
 use crate::{cluster::ClusterError, error::RestoreError, find_member};
 use etcd_raftfiles::restore::{RestoredCluster, Target};
 use snapshot::{Snapshot, Surveyed, Walked};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The etcd minor version that the data directories are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,10 +30,16 @@ impl TargetVersion {
 
     /// The version that the snapshot was taken from, as far as it tells: its cluster version, else
     /// its storage version; else 3.5, whose layout all three open.
-    pub fn of_snapshot<S: Surveyed>(snapshot: &Snapshot<S>) -> Self {
+    ///
+    /// # Errors
+    /// When the snapshot names a version that is none of the three.
+    pub fn of_snapshot<S: Surveyed>(snapshot: &Snapshot<S>) -> Result<Self, RestoreError> {
         let survey = snapshot.survey();
-        let release = survey.cluster_version.as_deref().or(survey.meta.storage_version.as_deref());
-        release.and_then(Self::of_release).unwrap_or(Self::V3_5)
+        match survey.cluster_version.as_ref().or(survey.meta.storage_version.as_ref()) {
+            None => Ok(Self::V3_5),
+            Some(release) => Self::of_release(release)
+                .ok_or_else(|| RestoreError::UnknownVersion { found: release.clone() }),
+        }
     }
 
     pub(crate) fn wal_target(self) -> Target {
@@ -68,6 +74,16 @@ pub enum Destination {
         /// The folder of the data directories: absent or empty.
         dir: PathBuf,
     },
+}
+
+impl Destination {
+    /// The directory that the user named.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Member { data_dir, .. } => data_dir,
+            Self::AllMembers { dir } => dir,
+        }
+    }
 }
 
 /// A restore that has been decided.

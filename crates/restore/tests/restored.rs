@@ -213,7 +213,7 @@ fn a_wal_directory_elsewhere_is_filled_and_an_existing_one_refused() {
     assert_eq!(fs::read_dir(dir.path().join("wal")).unwrap().count(), 1);
     assert!(!dir.path().join("first/member/wal").exists());
     let refused = execute(&plan("second"), &source);
-    assert!(matches!(refused, Err(RestoreError::TargetExists { .. })));
+    assert!(matches!(refused, Err(RestoreError::Exists { .. })));
     let mut left: Vec<_> =
         fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
@@ -259,4 +259,25 @@ fn a_restore_that_is_interrupted_leaves_nothing() {
     let stopped = plan.build(&|_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(RestoreError::Interrupted)));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_wal_directory_in_the_data_directory_is_the_default_or_refused() {
+    let (source, dir) = (walked("3.4.23"), tempfile::tempdir().unwrap());
+    let plan = |wal: &str| {
+        let cluster = parse_cluster("m=http://127.0.0.1:1", "t", &[]).unwrap();
+        let destination = Destination::Member {
+            name: "m".into(),
+            data_dir: dir.path().join("data"),
+            wal_dir: Some(dir.path().join(wal)),
+        };
+        RestorePlan::new(&source, cluster, destination, TargetVersion::V3_4, 0).unwrap()
+    };
+    for wal in ["data", "data/wal", ""] {
+        let refused = execute(&plan(wal), &source);
+        assert!(matches!(refused, Err(RestoreError::WalDirInDataDir { .. })), "{wal:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{wal:?}");
+    }
+    execute(&plan("data/member/wal"), &source).unwrap();
+    assert_eq!(fs::read_dir(dir.path().join("data/member/wal")).unwrap().count(), 1);
 }

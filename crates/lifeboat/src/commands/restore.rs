@@ -20,8 +20,8 @@ const BUMP_AUTO: u64 = 1_000_000_000;
 /// Make data directories for a new cluster from a snapshot file
 ///
 /// The flags and their defaults are those of `etcdutl snapshot restore`; beyond them, --all-members
-/// makes the directory of every member in one run. The snapshot is proved first. Directories appear
-/// complete or not at all, and nothing that exists is touched.
+/// makes the directory of every member in one run. Nothing is put in place before the snapshot is
+/// proved. Directories appear complete or not at all, and nothing that exists is touched.
 ///
 /// Members, alarms and raft state of the old cluster are replaced; keys, leases, users and roles
 /// stay. Revisions go back to those of the snapshot: clients that have seen later ones (Kubernetes
@@ -155,18 +155,33 @@ impl RestoreArgs {
                 check_advertised(member, urls)?;
             }
         }
-        let snapshot = Snapshot::open(&self.file)?;
-        let snapshot = snapshot.walk(&mut |finding| findings::print(&finding))?;
-        let target = self.target_version.unwrap_or_else(|| TargetVersion::of_snapshot(&snapshot));
-        let bump = self.bump_revision.map_or(0, |bump| bump.0);
-        let plan = RestorePlan::new(&snapshot, cluster, self.destination(), target, bump)?;
-        let staged = build(&plan, snapshot.db().size())?;
-        let restored = Restored::of(&plan, token);
         let rule = if self.skip_hash_check { DigestRule::Skip } else { DigestRule::Required };
+        let snapshot = Snapshot::open(&self.file)?;
+        if rule == DigestRule::Required && snapshot.stored_digest().is_none() {
+            // It will be refused; what else is wrong with it is told too.
+            let refused = snapshot.verify(rule, &mut |finding| findings::print(&finding));
+            return Err(refused.expect_err("a file without a digest is not proved").into());
+        }
+        let snapshot = snapshot.walk(&mut |finding| findings::print(&finding))?;
+        let target = match self.target_version {
+            Some(target) => target,
+            None => TargetVersion::of_snapshot(&snapshot)?,
+        };
+        let plan = RestorePlan::new(&snapshot, cluster, self.destination(), target, self.bump())?;
+        let interrupt = Interrupt::watch()?;
+        let staged = build(&plan, snapshot.db().size(), &interrupt)?;
+        let restored = Restored::of(&plan, token);
         let snapshot = snapshot.prove(rule, &mut |finding| findings::print(&finding))?;
+        if interrupt.requested() {
+            return Err(Failure::interrupted());
+        }
         let report = staged.commit(&snapshot)?;
         self.warn(&snapshot);
         restored.tell(context, &report)
+    }
+
+    fn bump(&self) -> u64 {
+        self.bump_revision.map_or(0, |bump| bump.0)
     }
 
     fn token(&self) -> Result<String, Failure> {
@@ -201,7 +216,7 @@ impl RestoreArgs {
         if survey.auth_enabled {
             eprintln!("note: authentication is on, with the users and passwords of the snapshot");
         }
-        if self.bump_revision.is_none() {
+        if self.bump() == 0 {
             eprintln!(
                 "note: revisions go back to {}; restart clients that have seen later ones, or \
                  restore with --bump-revision auto",
@@ -220,9 +235,8 @@ fn fresh_token() -> Result<String, Failure> {
     Ok(format!("lifeboat-{:016x}", u64::from_ne_bytes(random)))
 }
 
-fn build(plan: &RestorePlan<'_>, bytes: u64) -> Result<Staged, Failure> {
+fn build(plan: &RestorePlan<'_>, bytes: u64, interrupt: &Interrupt) -> Result<Staged, Failure> {
     let bar = Bytes::new("building", bytes);
-    let interrupt = Interrupt::watch()?;
     Ok(plan.build(&|progress| {
         match progress {
             Progress::Built(more) => bar.add(more),
