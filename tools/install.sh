@@ -105,6 +105,7 @@ want_test() {
   want go golang-go
   want_package golang-github-coreos-bbolt-dev
   want zstd zstd
+  want git git
   want python3 python3
 }
 
