@@ -3,11 +3,14 @@
 //! The walk is `bolt`'s check; what it finds sound is hashed, counted and, at [`Depth::Records`],
 //! held against what etcd writes. Findings are streamed; memory does not grow with the database.
 
-use crate::finding::{Finding, RecordDefect};
+use crate::{
+    finding::{Finding, RecordDefect},
+    hashing::HashThread,
+};
 use bolt::{BucketStart, Check, Db, Violation, Visitor};
 use etcd_schema::{
     AUTH_ENABLED, AlarmMember, KeyValue, Lease, Member, Meta, Revision, RevisionKey, SchemaError,
-    StatusHash, bucket, lease_key,
+    bucket, lease_key,
 };
 use std::ops::ControlFlow;
 
@@ -77,18 +80,20 @@ impl Survey {
 
 /// Walks `db`. Every finding goes to `on_finding` as it is made.
 pub fn survey(db: &Db<'_>, depth: Depth, on_finding: &mut dyn FnMut(Finding)) -> Survey {
-    let mut surveyor = Surveyor {
-        depth,
-        compacted: compact_revision(db),
-        on_finding,
-        survey: Survey::default(),
-        hash: StatusHash::default(),
-        within: Within::Other,
-        last_key: None,
-        previous: None,
-    };
-    let _ = Check::new(db).walk(&mut surveyor);
-    surveyor.finish()
+    std::thread::scope(|scope| {
+        let mut surveyor = Surveyor {
+            depth,
+            compacted: compact_revision(db),
+            on_finding,
+            survey: Survey::default(),
+            hash: HashThread::begin(scope),
+            within: Within::Other,
+            last_key: None,
+            previous: None,
+        };
+        let _ = Check::new(db).walk(&mut surveyor);
+        surveyor.finish()
+    })
 }
 
 /// The compact revision, which the walk would only learn after bucket `key`. What cannot be read
@@ -116,12 +121,12 @@ enum Within {
     Other,
 }
 
-struct Surveyor<'a, 'f> {
+struct Surveyor<'scope, 'a, 'f> {
     depth: Depth,
     compacted: i64,
     on_finding: &'f mut dyn FnMut(Finding),
     survey: Survey,
-    hash: StatusHash,
+    hash: HashThread<'scope, 'a>,
     within: Within,
     /// Key of the last record, parsed when its bucket ends.
     last_key: Option<&'a [u8]>,
@@ -129,7 +134,7 @@ struct Surveyor<'a, 'f> {
     previous: Option<Revision>,
 }
 
-impl<'a> Visitor<'a> for Surveyor<'a, '_> {
+impl<'scope, 'a: 'scope> Visitor<'a> for Surveyor<'scope, 'a, '_> {
     fn bucket(&mut self, start: BucketStart<'a>) -> ControlFlow<()> {
         self.hash.bucket(start.name);
         let name = String::from_utf8_lossy(start.name).into_owned();
@@ -175,7 +180,7 @@ impl<'a> Visitor<'a> for Surveyor<'a, '_> {
     }
 }
 
-impl Surveyor<'_, '_> {
+impl<'scope, 'a: 'scope> Surveyor<'scope, 'a, '_> {
     fn found(&mut self, finding: Finding) {
         self.survey.findings += u64::from(!finding.is_harmless());
         (self.on_finding)(finding);
@@ -230,7 +235,6 @@ impl Surveyor<'_, '_> {
     }
 
     fn finish(mut self) -> Survey {
-        self.survey.status_hash = self.hash.value();
         match self.last_key.map(RevisionKey::parse) {
             Some(Ok(key)) => self.survey.newest = Some(key.revision),
             Some(Err(error)) if self.depth == Depth::Tree => {
@@ -245,7 +249,9 @@ impl Surveyor<'_, '_> {
                 self.found(Finding::NotEtcd { bucket: text });
             }
         }
-        self.survey
+        let mut survey = self.survey;
+        survey.status_hash = self.hash.finish();
+        survey
     }
 }
 
