@@ -88,12 +88,16 @@ pub(crate) struct Context {
 
 impl Context {
     /// Runs `future` to its end. One thread moves all messages, as handing them between threads would
-    /// cost more than it saves; what blocks has threads of its own.
+    /// cost more than it saves; what blocks has threads of its own, and is not waited for: a name
+    /// server or a reader may be silent for ever.
     pub(crate) fn block_on<T>(
         &self,
         future: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let result = runtime.block_on(future);
+        runtime.shutdown_background();
+        result
     }
 }
 

@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 pub const DIGEST_BYTES: usize = 32;
 
 /// Page sizes are multiples of this, so `size % 512` tells whether a digest follows the database.
-const SECTOR_BYTES: usize = 512;
+pub(crate) const SECTOR_BYTES: usize = 512;
 
 /// A SHA-256 digest; shown in hex.
 #[derive(Clone, Copy, PartialEq, Eq)]

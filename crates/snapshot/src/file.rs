@@ -172,12 +172,17 @@ impl Snapshot<Fetched> {
         Ok(Self { path: path.to_owned(), file, mapped, state: Fetched })
     }
 
-    /// Proves a file whose digest was computed, and found right, as it was written.
+    /// Proves a file whose digest was computed, and found right, as it was written. Whoever reads the
+    /// file must find that digest at its end.
     pub(crate) fn verify_known(
         self,
         digest: Sha256Digest,
         on_finding: &mut dyn FnMut(Finding),
     ) -> Result<Snapshot<Verified>, SnapshotError> {
+        if let Some(finding) = DigestRule::Required.finding(self.stored_digest(), digest) {
+            on_finding(finding);
+            return Err(SnapshotError::Damaged { path: self.path, findings: 1 });
+        }
         let survey = self.survey(Depth::Records, on_finding)?;
         Ok(self.into_state(Verified { survey, digest }))
     }

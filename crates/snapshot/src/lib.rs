@@ -10,6 +10,7 @@
 mod digest;
 mod file;
 mod finding;
+mod hashing;
 mod offline;
 mod part_file;
 mod save;
@@ -20,9 +21,10 @@ pub use digest::{DIGEST_BYTES, DigestHasher, Sha256Digest, split_digest};
 pub use file::{DigestRule, Fetched, Snapshot, SnapshotError, Surveyed, Verified, Walked};
 pub use finding::{Finding, RecordDefect};
 pub use offline::{
-    OfflineError, SavedOffline, StoppedMember, save_offline, save_offline_to_writer,
+    OfflineError, Replayed, SavedOffline, StoppedMember, TornTail, UseLog, save_offline,
+    save_offline_to_writer,
 };
-pub use part_file::{Existing, PartFile, PartFileError, sync_parent};
+pub use part_file::{Existing, PartFile, PartFileError};
 pub use save::{SaveError, SaveEvent, Saved, save, save_to_writer};
 pub use status::Status;
 pub use survey::{BucketCount, Depth, Survey, survey};

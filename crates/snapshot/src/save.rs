@@ -4,16 +4,18 @@
 //!   etcd ──gRPC──▶ task ──bounded queue──▶ writer thread: PATH.part, SHA-256
 //!                                              │ all there, digest equal
 //!                                              ▼
-//!                          walk of tree and records ‖ fsync  ──▶  rename to PATH
+//!                          walk of tree and records ‖ fsync  ──▶  rename to PATH, or copy to stdout
 //! ```
 //!
 //! * What arrives is written at once and never held whole; the stream is not kept waiting for more
 //!   than a slow disk, as an open snapshot makes the member's own file grow.
-//! * If a stream breaks, the next member is asked, from the beginning.
-//! * Only what was proved gets its final name. Anything else is removed.
+//! * If a stream breaks, or what it brought is not sound, the next member is asked, from the
+//!   beginning.
+//! * Only what was proved gets its final name, or goes to a reader. Anything else is removed.
+//! * The future may be dropped at any instant; what is left of the work ends by itself.
 
 use crate::{
-    digest::{DIGEST_BYTES, DigestHasher, Sha256Digest},
+    digest::{DIGEST_BYTES, DigestHasher, SECTOR_BYTES, Sha256Digest},
     file::{Snapshot, SnapshotError, Verified},
     finding::Finding,
     part_file::{Existing, PartFile, PartFileError},
@@ -23,11 +25,18 @@ use std::{
     fs::File,
     io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Blobs between the stream and the disk: 8 MiB of 32 KiB each.
+/// Blobs between the stream and the disk.
 const QUEUE_BLOBS: usize = 256;
+
+/// Bytes of those blobs: etcd's have 32 KiB each, but a server may send larger ones.
+const QUEUE_BYTES: u32 = 8 << 20;
+
+/// Findings between the walk and those who watch.
+const QUEUE_FINDINGS: usize = 64;
 
 /// What happens while a snapshot is saved, for those who watch.
 #[derive(Debug)]
@@ -42,10 +51,10 @@ pub enum SaveEvent<'a> {
     },
     /// That many bytes have arrived.
     Received(u64),
-    /// A stream broke; the next member is asked.
+    /// A member did not deliver, or nothing sound; the next one is asked.
     FailedOver {
         /// Why.
-        error: &'a LiveError,
+        error: &'a SaveError,
         /// The member asked next.
         next: &'a Endpoint,
     },
@@ -73,6 +82,9 @@ pub enum SaveError {
         /// Why not.
         source: io::Error,
     },
+    /// What was saved and proved did not reach its reader.
+    #[error("cannot pass the snapshot on to stdout")]
+    Output(#[source] io::Error),
     /// The file system has no room for it.
     #[error("{} has {available} bytes free, but the snapshot needs {needed}", path.display())]
     NoSpace {
@@ -82,6 +94,14 @@ pub enum SaveError {
         needed: u64,
         /// Bytes free.
         available: u64,
+    },
+    /// No database has that many bytes.
+    #[error("{endpoint} offers {total} bytes, which is no whole number of pages")]
+    Size {
+        /// The member.
+        endpoint: Endpoint,
+        /// Bytes of the database, as the member says.
+        total: u64,
     },
     /// The bytes are not those that the member read.
     #[error("the digest of what {endpoint} sent is {computed}, but it says {announced}")]
@@ -112,12 +132,27 @@ impl SaveError {
             Self::Write { .. } | Self::NoSpace { .. } => {
                 "free space there, or write to another file system"
             }
+            Self::Output(_) => "check that what reads the snapshot takes all of it",
+            Self::Size { .. } => "check that the endpoint is an etcd",
             Self::Digest { .. } => {
                 "try again; if it comes again, check the network and that member"
             }
             Self::Unsound { .. } => {
                 "take the snapshot from another member, and compare members by `endpoint hashkv`"
             }
+        }
+    }
+
+    /// Whether the bytes that a member sent are at fault.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Size { .. } | Self::Digest { .. } | Self::Unsound { .. })
+    }
+
+    /// Whether another member may do better.
+    fn may_fail_over(&self) -> bool {
+        match self {
+            Self::Live(error) => !error.is_denied(),
+            error => error.is_damage(),
         }
     }
 }
@@ -131,7 +166,7 @@ pub struct Saved {
     pub snapshot: Snapshot<Verified>,
 }
 
-/// Saves a snapshot of the first of `candidates` that can deliver one, as `path`.
+/// Saves a sound snapshot of the first of `candidates` that can deliver one, as `path`.
 pub async fn save(
     candidates: &[Candidate],
     path: &Path,
@@ -139,79 +174,88 @@ pub async fn save(
     on_event: &(dyn Fn(SaveEvent<'_>) + Sync),
 ) -> Result<Saved, SaveError> {
     let part = PartFile::create(path, existing)?;
-    let fetched = fetch_from_any(candidates, part.path(), part.file(), on_event).await?;
-    let snapshot = prove(&fetched, part.path(), part.file(), on_event)?;
+    let Saved { endpoint, snapshot } =
+        save_into(candidates, part.path(), part.file(), on_event).await?;
     part.commit()?;
-    Ok(Saved { endpoint: fetched.endpoint, snapshot: snapshot.renamed(path) })
+    Ok(Saved { endpoint, snapshot: snapshot.renamed(path) })
 }
 
-/// Passes a snapshot of the first candidate on to `out` as it arrives, and proves it afterwards, by a
-/// nameless copy in `spool_dir`. On an error, what `out` got is worthless.
+/// Saves one in a nameless file in `spool_dir`, and copies it to `out` once it is proved: a slow
+/// reader keeps no member waiting.
 pub async fn save_to_writer(
     candidates: &[Candidate],
-    out: impl Write + Send + 'static,
+    mut out: impl Write + Send + 'static,
     spool_dir: &Path,
     on_event: &(dyn Fn(SaveEvent<'_>) + Sync),
 ) -> Result<Saved, SaveError> {
     let write = |source| SaveError::Write { path: spool_dir.to_owned(), source };
-    let candidate = candidates.first().ok_or(LiveError::NoEndpoints)?;
-    let spool = tempfile::tempfile_in(spool_dir).map_err(write)?;
-    let tee = Tee { spool: spool.try_clone().map_err(write)?, out };
-    let stream = candidate.connection.snapshot().await?;
-    check_space(spool_dir, &spool, stream.total())?;
-    let fetched = fetch(stream, tee, spool_dir, on_event).await?;
-    let snapshot = prove(&fetched, spool_dir, &spool, on_event)?;
-    Ok(Saved { endpoint: fetched.endpoint, snapshot })
+    let mut spool = tempfile::tempfile_in(spool_dir).map_err(write)?;
+    let saved = save_into(candidates, spool_dir, &spool, on_event).await?;
+    let copy = move || {
+        spool.rewind()?;
+        io::copy(&mut spool, &mut out)?;
+        out.flush()
+    };
+    let copied = tokio::task::spawn_blocking(copy).await.expect("the copy does not panic");
+    copied.map_err(SaveError::Output)?;
+    Ok(saved)
 }
 
-struct Tee<W> {
-    spool: File,
-    out: W,
+async fn save_into(
+    candidates: &[Candidate],
+    path: &Path,
+    file: &File,
+    on_event: &(dyn Fn(SaveEvent<'_>) + Sync),
+) -> Result<Saved, SaveError> {
+    let attempt = async |candidate: &Candidate| {
+        let write = |source| SaveError::Write { path: path.to_owned(), source };
+        empty(file).map_err(write)?;
+        let stream = candidate.connection.snapshot().await?;
+        check_size(stream.endpoint(), stream.total())?;
+        check_space(path, file, stream.total())?;
+        let fetched = fetch(stream, file.try_clone().map_err(write)?, path, on_event).await?;
+        prove(fetched, path, file.try_clone().map_err(write)?, on_event).await
+    };
+    let on_failure = |error: &SaveError, next: &Candidate| {
+        on_event(SaveEvent::FailedOver { error, next: next.connection.endpoint() });
+    };
+    first_success(candidates, attempt, on_failure).await
 }
 
-impl<W: Write> Write for Tee<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.write_all(bytes)?;
-        self.spool.write_all(bytes)?;
-        Ok(bytes.len())
+/// Tries one candidate after the other, as long as the next may do better.
+async fn first_success<C, T>(
+    candidates: &[C],
+    attempt: impl AsyncFn(&C) -> Result<T, SaveError>,
+    on_failure: impl Fn(&SaveError, &C),
+) -> Result<T, SaveError> {
+    let mut remaining = candidates.iter().peekable();
+    while let Some(candidate) = remaining.next() {
+        match (attempt(candidate).await, remaining.peek()) {
+            (Err(error), Some(next)) if error.may_fail_over() => on_failure(&error, next),
+            (result, _) => return result,
+        }
     }
+    Err(LiveError::NoEndpoints.into())
+}
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+/// Throws away what an attempt before has left.
+fn empty(mut file: &File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0)).map(|_| ())
+}
+
+/// A database has whole pages. With another size, nobody could find the digest after it again.
+fn check_size(endpoint: &Endpoint, total: u64) -> Result<(), SaveError> {
+    if total.is_multiple_of(SECTOR_BYTES as u64) {
+        return Ok(());
     }
+    Err(SaveError::Size { endpoint: endpoint.clone(), total })
 }
 
 /// A database that arrived whole, with the digest that was sent.
 struct FetchedFrom {
     endpoint: Endpoint,
     digest: Sha256Digest,
-}
-
-async fn fetch_from_any(
-    candidates: &[Candidate],
-    path: &Path,
-    mut file: &File,
-    on_event: &(dyn Fn(SaveEvent<'_>) + Sync),
-) -> Result<FetchedFrom, SaveError> {
-    let write = |source| SaveError::Write { path: path.to_owned(), source };
-    let mut remaining = candidates.iter().peekable();
-    while let Some(candidate) = remaining.next() {
-        let attempt = async {
-            let stream = candidate.connection.snapshot().await?;
-            check_space(path, file, stream.total())?;
-            fetch(stream, file.try_clone().map_err(write)?, path, on_event).await
-        };
-        match (attempt.await, remaining.peek()) {
-            (Err(SaveError::Live(error)), Some(next)) if !error.is_denied() => {
-                let next = next.connection.endpoint();
-                on_event(SaveEvent::FailedOver { error: &error, next });
-                file.set_len(0).map_err(write)?;
-                file.seek(SeekFrom::Start(0)).map_err(write)?;
-            }
-            (result, _) => return result,
-        }
-    }
-    Err(LiveError::NoEndpoints.into())
 }
 
 fn check_space(path: &Path, file: &File, total: u64) -> Result<(), SaveError> {
@@ -247,18 +291,24 @@ async fn fetch(
     Ok(FetchedFrom { endpoint, digest: computed })
 }
 
+/// A piece of the snapshot and its share of the queue's bytes.
+type Queued = (SnapshotPart, OwnedSemaphorePermit);
+
 /// Moves blobs from the stream to the queue. Returns the digest that was sent.
 async fn receive(
     stream: &mut SnapshotStream,
-    queue: mpsc::Sender<SnapshotPart>,
+    queue: mpsc::Sender<Queued>,
     on_event: &(dyn Fn(SaveEvent<'_>) + Sync),
 ) -> Result<Sha256Digest, LiveError> {
+    let room = Arc::new(Semaphore::new(QUEUE_BYTES as usize));
     let mut announced = Sha256Digest([0; DIGEST_BYTES]);
     while let Some(part) = stream.next().await? {
         if let SnapshotPart::Digest(digest) = part {
             announced = Sha256Digest(digest);
         }
-        if queue.send(part).await.is_err() {
+        let share = Arc::clone(&room).acquire_many_owned(share_of(&part)).await;
+        let share = share.expect("nobody closes the semaphore");
+        if queue.send((part, share)).await.is_err() {
             break;
         }
         on_event(SaveEvent::Received(stream.received()));
@@ -266,13 +316,20 @@ async fn receive(
     Ok(announced)
 }
 
+/// How many of the queue's bytes a piece takes. One that is larger than the queue waits until the
+/// queue is empty.
+fn share_of(part: &SnapshotPart) -> u32 {
+    let bytes = match part {
+        SnapshotPart::Data(blob) => blob.len(),
+        SnapshotPart::Digest(digest) => digest.len(),
+    };
+    u32::try_from(bytes).unwrap_or(QUEUE_BYTES).min(QUEUE_BYTES)
+}
+
 /// Writes what comes through the queue. Returns the digest of the database.
-fn write_all(
-    mut blobs: mpsc::Receiver<SnapshotPart>,
-    mut out: impl Write,
-) -> io::Result<Sha256Digest> {
+fn write_all(mut queue: mpsc::Receiver<Queued>, mut out: impl Write) -> io::Result<Sha256Digest> {
     let mut hasher = DigestHasher::default();
-    while let Some(part) = blobs.blocking_recv() {
+    while let Some((part, _share)) = queue.blocking_recv() {
         match part {
             SnapshotPart::Data(blob) => {
                 hasher.update(&blob);
@@ -285,23 +342,105 @@ fn write_all(
     Ok(hasher.finish())
 }
 
+/// Proves what was written, on a thread of its own.
+async fn prove(
+    fetched: FetchedFrom,
+    path: &Path,
+    file: File,
+    on_event: &(dyn Fn(SaveEvent<'_>) + Sync),
+) -> Result<Saved, SaveError> {
+    on_event(SaveEvent::Verifying);
+    let (queue, mut findings) = mpsc::channel(QUEUE_FINDINGS);
+    let path = path.to_owned();
+    let proving = tokio::task::spawn_blocking(move || {
+        // Nobody listens any more when the save was given up.
+        walk_and_sync(fetched, &path, &file, &mut |finding| drop(queue.blocking_send(finding)))
+    });
+    while let Some(finding) = findings.recv().await {
+        on_event(SaveEvent::Found(&finding));
+    }
+    proving.await.expect("the walk does not panic")
+}
+
 /// Walks what was written, while the disk makes it durable.
-fn prove(
-    fetched: &FetchedFrom,
+fn walk_and_sync(
+    fetched: FetchedFrom,
     path: &Path,
     file: &File,
-    on_event: &(dyn Fn(SaveEvent<'_>) + Sync),
-) -> Result<Snapshot<Verified>, SaveError> {
-    on_event(SaveEvent::Verifying);
+    on_finding: &mut dyn FnMut(Finding),
+) -> Result<Saved, SaveError> {
+    let FetchedFrom { endpoint, digest } = fetched;
     std::thread::scope(|scope| {
         let sync = scope.spawn(|| file.sync_all());
-        let mut on_finding = |finding: Finding| on_event(SaveEvent::Found(&finding));
         let proved = Snapshot::of_file(path, file)
-            .and_then(|snapshot| snapshot.verify_known(fetched.digest, &mut on_finding))
-            .map_err(|source| SaveError::Unsound { endpoint: fetched.endpoint.clone(), source });
+            .and_then(|snapshot| snapshot.verify_known(digest, on_finding));
         sync.join()
             .expect("the fsync thread does not panic")
             .map_err(|source| SaveError::Write { path: path.to_owned(), source })?;
-        proved
+        match proved {
+            Ok(snapshot) => Ok(Saved { endpoint, snapshot }),
+            Err(source) => Err(SaveError::Unsound { endpoint, source }),
+        }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> Endpoint {
+        "m1:2379".parse().unwrap()
+    }
+
+    fn wrong_digest() -> SaveError {
+        let (computed, announced) = (Sha256Digest([1; 32]), Sha256Digest([2; 32]));
+        SaveError::Digest { endpoint: endpoint(), computed, announced }
+    }
+
+    fn unsound() -> SaveError {
+        let source = SnapshotError::Damaged { path: "x".into(), findings: 1 };
+        SaveError::Unsound { endpoint: endpoint(), source }
+    }
+
+    fn no_room() -> SaveError {
+        SaveError::NoSpace { path: "x".into(), needed: 2, available: 1 }
+    }
+
+    /// Tries candidates that fail as told, or succeed; counts how often the next one is asked.
+    fn outcome(candidates: &[Option<fn() -> SaveError>]) -> (Result<(), SaveError>, usize) {
+        let failures = std::cell::Cell::new(0);
+        let attempt = async |fail: &Option<fn() -> SaveError>| fail.map_or(Ok(()), |f| Err(f()));
+        let count = |_: &SaveError, _: &_| failures.set(failures.get() + 1);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let result = runtime.block_on(first_success(candidates, attempt, count));
+        (result, failures.get())
+    }
+
+    #[test]
+    fn after_a_member_that_sends_damage_the_next_one_is_asked() {
+        let (result, failures) = outcome(&[Some(wrong_digest), Some(unsound), None]);
+        assert!(result.is_ok(), "{result:?}");
+        assert_eq!(failures, 2);
+    }
+
+    #[test]
+    fn damage_is_the_verdict_only_when_the_last_member_sends_it_too() {
+        let (result, _) = outcome(&[Some(unsound), Some(wrong_digest)]);
+        assert!(matches!(result, Err(SaveError::Digest { .. })), "{result:?}");
+        let (result, failures) = outcome(&[Some(no_room), None]);
+        assert!(matches!(result, Err(SaveError::NoSpace { .. })), "a full disk is nobody's fault");
+        assert_eq!(failures, 0);
+    }
+
+    #[test]
+    fn a_size_that_would_hide_the_digest_is_refused() {
+        assert!(check_size(&endpoint(), 8192).is_ok());
+        assert!(matches!(check_size(&endpoint(), 8191), Err(SaveError::Size { .. })));
+    }
+
+    #[test]
+    fn a_blob_takes_its_bytes_of_the_queue_and_never_more_than_all() {
+        assert_eq!(share_of(&SnapshotPart::Data(vec![0; 32 << 10])), 32 << 10);
+        assert_eq!(share_of(&SnapshotPart::Data(vec![0; 9 << 20])), QUEUE_BYTES);
+    }
 }

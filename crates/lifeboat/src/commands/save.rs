@@ -6,9 +6,13 @@ use crate::{
     progress::Bytes,
     report::Failure,
 };
-use etcd_live::{Choice, Connector};
-use snapshot::{Existing, SaveEvent, Saved, Snapshot, StoppedMember, Verified};
+use etcd_live::{Choice, Connector, Endpoint};
+use snapshot::{
+    Existing, PartFile, Replayed, SaveEvent, Saved, Snapshot, StoppedMember, UseLog, Verified,
+};
 use std::{
+    fs::File,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -17,10 +21,16 @@ use std::{
 ///
 /// The snapshot is written to FILE.part, its digest compared, every page and record checked; only
 /// then it is renamed to FILE. With several --endpoints, the best member is chosen: reachable, not a
-/// learner, not behind, a follower before the leader; if it fails half way, the next one is asked.
+/// learner, not behind, a follower before the leader; if it fails half way, or what it sends is not
+/// sound, the next one is asked. To stdout goes only what was proved, from a copy in $TMPDIR.
 ///
-/// With --data-dir, nothing is asked: the database of a stopped member is read, and the entries of
-/// its write-ahead log that are not in it yet are applied, so that no acknowledged write is lost.
+/// With --data-dir, nothing is asked: the database of a stopped member is read and checked, and all
+/// entries of its write-ahead log that are not in it yet are applied, also those that the log does
+/// not say are committed: a client may have been told that they are done. What is not in this
+/// member's log it cannot give, and its last entries may be ones that the cluster dropped. If several
+/// members of a lost cluster can be had, save from each, compare the last entry that is told, and keep
+/// the one of the greatest term, and of the greatest index within it: a majority has every
+/// acknowledged write.
 ///
 /// Examples:
 ///   lifeboat snapshot save backup.db --endpoints https://10.0.0.1:2379 --cacert ca.pem …
@@ -50,6 +60,13 @@ pub(crate) struct SaveArgs {
     /// Writes that were acknowledged shortly before the member stopped may be missing.
     #[arg(long, requires = "data_dir")]
     db_only: bool,
+
+    /// Apply the write-ahead log only up to the commit that it tells
+    ///
+    /// etcd writes the commit down late: writes that were acknowledged shortly before the member
+    /// stopped may be missing.
+    #[arg(long, requires = "data_dir", conflicts_with = "db_only")]
+    committed_only: bool,
 }
 
 #[derive(serde::Serialize)]
@@ -63,6 +80,20 @@ struct SavedJson {
     revision: i64,
     total_key: u64,
     total_size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<LogJson>,
+}
+
+/// What the log of a stopped member has added.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LogJson {
+    entries: usize,
+    beyond_commit: usize,
+    last_index: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_term: Option<u64>,
+    torn: bool,
 }
 
 impl SaveArgs {
@@ -82,41 +113,50 @@ impl SaveArgs {
     }
 
     fn save_cluster(&self, context: &Context) -> Result<(), Failure> {
-        if !self.to_stdout() && !self.force && self.file.symlink_metadata().is_ok() {
+        if !self.to_stdout() {
             // Said before a password is asked for or a member is dialled.
-            return Err(snapshot::PartFileError::Exists { path: self.file.clone() }.into());
+            PartFile::check_target(&self.file, self.existing())?;
         }
         let connector = Connector::new(context.connection.options()?)?;
         let endpoints = context.connection.endpoints()?;
         let interrupt = Interrupt::watch()?;
         let saved = context.block_on(async {
-            let choice = etcd_live::choose(&connector, &endpoints).await?;
-            tell_choice(&choice);
-            let bar = Mutex::new(None);
-            let on_event = |event: SaveEvent<'_>| show(&bar, &event);
-            let candidates = &choice.candidates;
-            let save = async {
-                if self.to_stdout() {
-                    let spool = std::env::temp_dir();
-                    snapshot::save_to_writer(candidates, std::io::stdout(), &spool, &on_event).await
-                } else {
-                    snapshot::save(candidates, &self.file, self.existing(), &on_event).await
-                }
-            };
             tokio::select! {
-                saved = save => Ok(saved?),
+                // In this order, nothing is put in place once a signal has come.
+                biased;
                 () = interrupt.wait() => Err(Failure::interrupted()),
+                saved = self.choose_and_save(&connector, &endpoints) => saved,
             }
         })?;
         let Saved { endpoint, snapshot, .. } = &saved;
         self.tell(context, &SavedJson::new(&self.file, Some(endpoint.to_string()), snapshot))
     }
 
+    async fn choose_and_save(
+        &self,
+        connector: &Connector,
+        endpoints: &[Endpoint],
+    ) -> Result<Saved, Failure> {
+        let choice = etcd_live::choose(connector, endpoints).await?;
+        tell_choice(&choice);
+        let bar = Mutex::new(None);
+        let on_event = |event: SaveEvent<'_>| show(&bar, &event);
+        let candidates = &choice.candidates;
+        let saved = if self.to_stdout() {
+            let stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+            let spool = std::env::temp_dir();
+            snapshot::save_to_writer(candidates, stdout, &spool, &on_event).await
+        } else {
+            snapshot::save(candidates, &self.file, self.existing(), &on_event).await
+        };
+        Ok(saved?)
+    }
+
     fn save_data_dir(&self, context: &Context, data_dir: &Path) -> Result<(), Failure> {
         let member = StoppedMember {
             data_dir: data_dir.to_owned(),
             wal_dir: self.wal_dir.clone(),
-            db_only: self.db_only,
+            log: self.use_log(),
         };
         let interrupt = Interrupt::watch()?;
         let interrupted = &|| interrupt.requested();
@@ -129,11 +169,20 @@ impl SaveArgs {
             let existing = self.existing();
             snapshot::save_offline(&member, &self.file, existing, on_finding, interrupted)?
         };
-        match self.db_only {
-            true => eprintln!("the write-ahead log was left out, as --db-only says"),
-            false => eprintln!("{} entries of the write-ahead log were applied", saved.entries),
+        match &saved.replayed {
+            None => eprintln!("the write-ahead log was left out, as --db-only says"),
+            Some(replayed) => tell_log(replayed),
         }
-        self.tell(context, &SavedJson::new(&self.file, None, &saved.snapshot))
+        let report = SavedJson::new(&self.file, None, &saved.snapshot);
+        self.tell(context, &SavedJson { log: saved.replayed.map(LogJson::from), ..report })
+    }
+
+    fn use_log(&self) -> UseLog {
+        match (self.db_only, self.committed_only) {
+            (true, _) => UseLog::No,
+            (false, true) => UseLog::Committed,
+            (false, false) => UseLog::Whole,
+        }
     }
 
     /// The result, on stdout unless the snapshot went there.
@@ -157,6 +206,23 @@ fn tell_choice(choice: &Choice) {
     }
 }
 
+/// Says on stderr what the log of a stopped member has added.
+fn tell_log(replayed: &Replayed) {
+    let Replayed { entries, beyond_commit, index, term, torn } = replayed;
+    eprintln!(
+        "{entries} entries of the write-ahead log were applied, {beyond_commit} of them beyond the \
+         commit that it tells"
+    );
+    let of_term = term.map(|term| format!(" of term {term}")).unwrap_or_default();
+    eprintln!("the last entry is {index}{of_term}");
+    if let Some(torn) = torn {
+        eprintln!(
+            "the log breaks off in a write at offset {} of {}: what stood there was not acknowledged",
+            torn.offset, torn.segment
+        );
+    }
+}
+
 fn show(bar: &Mutex<Option<Bytes>>, event: &SaveEvent<'_>) {
     let mut bar = bar.lock().expect("no holder of the lock panics");
     match event {
@@ -165,13 +231,28 @@ fn show(bar: &Mutex<Option<Bytes>>, event: &SaveEvent<'_>) {
         SaveEvent::FailedOver { error, next } => {
             *bar = None;
             eprintln!("warning: {error}");
-            let cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
-            cause.iter().for_each(|cause| eprintln!("warning: caused by: {cause}"));
+            let mut cause = std::error::Error::source(error);
+            while let Some(error) = cause {
+                eprintln!("warning: caused by: {error}");
+                cause = error.source();
+            }
             eprintln!("beginning again from {next}");
         }
         SaveEvent::Verifying => *bar = None,
         SaveEvent::Found(finding) => findings::print(finding),
         _ => {}
+    }
+}
+
+impl From<Replayed> for LogJson {
+    fn from(replayed: Replayed) -> Self {
+        Self {
+            entries: replayed.entries,
+            beyond_commit: replayed.beyond_commit,
+            last_index: replayed.index,
+            last_term: replayed.term,
+            torn: replayed.torn.is_some(),
+        }
     }
 }
 
@@ -186,6 +267,7 @@ impl SavedJson {
             revision: survey.revision(),
             total_key: survey.pairs(),
             total_size: snapshot.db().size(),
+            log: None,
         }
     }
 
