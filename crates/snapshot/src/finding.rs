@@ -34,6 +34,12 @@ pub enum Finding {
         /// Name of the bucket.
         bucket: &'static str,
     },
+    /// etcd's buckets all stand at the top.
+    #[error("bucket {name:?} stands inside another one: this is not etcd's database")]
+    NestedBucket {
+        /// Name of the bucket; what is not UTF-8 is replaced.
+        name: String,
+    },
     /// A record of bucket `key` that etcd would not write.
     #[error("record {revision}: {defect}")]
     Record {
@@ -89,9 +95,9 @@ pub enum RecordDefect {
     #[error("it is a tombstone, but holds more than the key")]
     TombstoneWithValue,
     /// Above the compact revision each revision has its records, numbered from 0.
-    #[error("it follows record {previous}: what was between them is missing")]
+    #[error("it comes next after {previous}: what was between them is missing")]
     Gap {
-        /// The record before it.
+        /// The record before it, or the revision that the store began at.
         previous: Revision,
     },
 }

@@ -184,21 +184,26 @@ pub async fn save(
 /// reader keeps no member waiting.
 pub async fn save_to_writer(
     candidates: &[Candidate],
-    mut out: impl Write + Send + 'static,
+    out: impl Write + Send + 'static,
     spool_dir: &Path,
     on_event: &(dyn Fn(SaveEvent<'_>) + Sync),
 ) -> Result<Saved, SaveError> {
     let write = |source| SaveError::Write { path: spool_dir.to_owned(), source };
-    let mut spool = tempfile::tempfile_in(spool_dir).map_err(write)?;
+    let spool = tempfile::tempfile_in(spool_dir).map_err(write)?;
     let saved = save_into(candidates, spool_dir, &spool, on_event).await?;
+    pass_on(spool, out).await?;
+    Ok(saved)
+}
+
+/// Copies all of `spool`, on a thread of its own: the reader may be slow, or never read on.
+async fn pass_on(mut spool: File, mut out: impl Write + Send + 'static) -> Result<(), SaveError> {
     let copy = move || {
         spool.rewind()?;
         io::copy(&mut spool, &mut out)?;
         out.flush()
     };
     let copied = tokio::task::spawn_blocking(copy).await.expect("the copy does not panic");
-    copied.map_err(SaveError::Output)?;
-    Ok(saved)
+    copied.map_err(SaveError::Output)
 }
 
 async fn save_into(
@@ -430,6 +435,20 @@ mod tests {
         let (result, failures) = outcome(&[Some(no_room), None]);
         assert!(matches!(result, Err(SaveError::NoSpace { .. })), "a full disk is nobody's fault");
         assert_eq!(failures, 0);
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_told_as_such() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let mut spool = tempfile::tempfile().unwrap();
+        spool.write_all(b"a snapshot").unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let result = runtime.block_on(pass_on(spool, writer));
+        assert!(
+            matches!(&result, Err(SaveError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe),
+            "{result:?}"
+        );
     }
 
     #[test]

@@ -80,24 +80,25 @@ impl Survey {
 
 /// Walks `db`. Every finding goes to `on_finding` as it is made.
 pub fn survey(db: &Db<'_>, depth: Depth, on_finding: &mut dyn FnMut(Finding)) -> Survey {
+    let compacted = compact_revision(db);
     std::thread::scope(|scope| {
         let mut surveyor = Surveyor {
             depth,
-            compacted: compact_revision(db),
+            compacted,
             on_finding,
             survey: Survey::default(),
             hash: HashThread::begin(scope),
             within: Within::Other,
             last_key: None,
-            previous: None,
+            previous: Revision { main: compacted, sub: 0 },
         };
         let _ = Check::new(db).walk(&mut surveyor);
         surveyor.finish()
     })
 }
 
-/// The compact revision, which the walk would only learn after bucket `key`. What cannot be read
-/// here is reported by the walk.
+/// The compact revision, 1 at least, which the walk would only learn after bucket `key`. What cannot be
+/// read here is reported by the walk.
 fn compact_revision(db: &Db<'_>) -> i64 {
     let mut meta = Meta::default();
     if let Ok(Some(bucket)) = db.bucket(bucket::META) {
@@ -105,7 +106,7 @@ fn compact_revision(db: &Db<'_>) -> i64 {
             let _ = meta.read(key, value);
         }
     }
-    meta.compact_revision().unwrap_or(1)
+    meta.compact_revision().unwrap_or(1).max(1)
 }
 
 /// The bucket that the walk is in.
@@ -130,14 +131,18 @@ struct Surveyor<'scope, 'a, 'f> {
     within: Within,
     /// Key of the last record, parsed when its bucket ends.
     last_key: Option<&'a [u8]>,
-    /// The record before this one, at `Depth::Records`.
-    previous: Option<Revision>,
+    /// The record before this one, at `Depth::Records`. What comes first stands where compaction
+    /// ended, or on an empty store, which is at revision 1.
+    previous: Revision,
 }
 
 impl<'scope, 'a: 'scope> Visitor<'a> for Surveyor<'scope, 'a, '_> {
     fn bucket(&mut self, start: BucketStart<'a>) -> ControlFlow<()> {
         self.hash.bucket(start.name);
         let name = String::from_utf8_lossy(start.name).into_owned();
+        if start.depth > 0 {
+            self.found(Finding::NestedBucket { name: name.clone() });
+        }
         self.survey.buckets.push(BucketCount { name, pairs: 0 });
         self.within = match start.name {
             _ if start.depth > 0 => Within::Other,
@@ -215,10 +220,11 @@ impl<'scope, 'a: 'scope> Surveyor<'scope, 'a, '_> {
             Err(error) => return self.value_finding(error),
         };
         let revision = key.revision;
-        let gap = self.previous.filter(|previous| !self.follows(*previous, revision));
-        self.previous = Some(revision);
-        let gap = gap.map(|previous| RecordDefect::Gap { previous });
-        if let Some(defect) = defect_of(key, &kv, value.is_empty()).or(gap) {
+        let previous = std::mem::replace(&mut self.previous, revision);
+        let gap = (!self.follows(previous, revision)).then_some(RecordDefect::Gap { previous });
+        let marker = value.is_empty() && self.may_be_marker(key);
+        let defect = if marker { None } else { defect_of(key, &kv) };
+        if let Some(defect) = defect.or(gap) {
             self.found(Finding::Record { revision, defect });
         }
     }
@@ -229,9 +235,18 @@ impl<'scope, 'a: 'scope> Surveyor<'scope, 'a, '_> {
         if next.main <= self.compacted {
             return true;
         }
-        let next_of_same = next.main == previous.main && next.sub == previous.sub + 1;
-        let first_of_next = next.main == previous.main.max(self.compacted) + 1 && next.sub == 0;
+        let next_of_same =
+            next.main == previous.main && previous.sub.checked_add(1) == Some(next.sub);
+        let main = previous.main.max(self.compacted).checked_add(1);
+        let first_of_next = main == Some(next.main) && next.sub == 0;
         next_of_same || first_of_next
+    }
+
+    /// A restore that bumps the revision adds one record without a value, as the only one of its
+    /// revision, and marks all up to it as compacted.
+    fn may_be_marker(&self, key: RevisionKey) -> bool {
+        let Revision { main, sub } = key.revision;
+        !key.tombstone && sub == 0 && main <= self.compacted
     }
 
     fn finish(mut self) -> Survey {
@@ -264,11 +279,7 @@ fn check_lease(key: &[u8], value: &[u8]) -> Result<(), SchemaError> {
     Ok(())
 }
 
-fn defect_of(key: RevisionKey, kv: &KeyValue<'_>, value_is_empty: bool) -> Option<RecordDefect> {
-    let bumped_marker = value_is_empty && !key.tombstone;
-    if bumped_marker {
-        return None;
-    }
+fn defect_of(key: RevisionKey, kv: &KeyValue<'_>) -> Option<RecordDefect> {
     if kv.key.is_empty() {
         return Some(RecordDefect::NoKey);
     }
@@ -283,4 +294,87 @@ fn defect_of(key: RevisionKey, kv: &KeyValue<'_>, value_is_empty: bool) -> Optio
         return Some(RecordDefect::CreateRevision { found: kv.create_revision });
     }
     (kv.version < 1).then_some(RecordDefect::Version { found: kv.version })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bolt::{Builder, Options};
+
+    /// A put of key `k`, as etcd writes it.
+    fn put(main: i64, sub: i64) -> (Vec<u8>, Vec<u8>) {
+        let main_byte = u8::try_from(main.min(100)).unwrap();
+        let mut value = vec![0x0a, 1, b'k', 0x10, 1, 0x18];
+        match main {
+            i64::MAX => value.extend([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]),
+            _ => value.push(main_byte),
+        }
+        value.extend([0x20, 1]);
+        (Revision { main, sub }.encode().to_vec(), value)
+    }
+
+    fn marker(main: i64, sub: i64) -> (Vec<u8>, Vec<u8>) {
+        (Revision { main, sub }.encode().to_vec(), Vec::new())
+    }
+
+    /// What is found in a database of these records, compacted to that revision.
+    fn found(compacted: Option<i64>, records: &[(Vec<u8>, Vec<u8>)]) -> Vec<RecordDefect> {
+        let file = tempfile::tempfile().unwrap();
+        let mut builder = Builder::new(&file, Options::default()).unwrap();
+        builder.begin_bucket(bucket::KEY).unwrap();
+        records.iter().for_each(|(key, value)| builder.put(key, value).unwrap());
+        builder.end_bucket().unwrap();
+        builder.begin_bucket(bucket::META).unwrap();
+        if let Some(main) = compacted {
+            let revision = Revision { main, sub: 0 }.encode();
+            builder.put(b"finishedCompactRev", &revision).unwrap();
+        }
+        builder.end_bucket().unwrap();
+        builder.finish().unwrap();
+        let mapped = bolt::Mapped::open(&file).unwrap();
+        let mut defects = Vec::new();
+        survey(&Db::open(&mapped).unwrap(), Depth::Records, &mut |finding| match finding {
+            Finding::Record { defect, .. } => defects.push(defect),
+            other => panic!("{other}"),
+        });
+        defects
+    }
+
+    fn gap(main: i64, sub: i64) -> RecordDefect {
+        RecordDefect::Gap { previous: Revision { main, sub } }
+    }
+
+    #[test]
+    fn records_from_the_first_revision_on_have_no_gap() {
+        assert_eq!(found(None, &[]), []);
+        assert_eq!(found(None, &[put(2, 0), put(3, 0), put(3, 1), put(4, 0)]), []);
+        assert_eq!(found(Some(5), &[put(3, 1), put(6, 0)]), []);
+        assert_eq!(found(Some(5), &[put(6, 0)]), []);
+    }
+
+    #[test]
+    fn a_lost_beginning_is_found() {
+        assert_eq!(found(None, &[put(3, 0), put(4, 0)]), [gap(1, 0)]);
+        assert_eq!(found(None, &[put(2, 1)]), [gap(1, 0)]);
+        assert_eq!(found(Some(5), &[put(7, 0)]), [gap(5, 0)]);
+        assert_eq!(found(Some(5), &[put(3, 0), put(7, 0)]), [gap(3, 0)]);
+    }
+
+    #[test]
+    fn the_greatest_numbers_are_no_gap_by_overflow() {
+        let last = i64::MAX;
+        assert_eq!(found(Some(last - 1), &[put(last, 0)]), []);
+        let (main, sub) = (10, last);
+        assert_eq!(found(Some(9), &[put(main, sub), put(11, 0)]), [gap(9, 0)]);
+        assert_eq!(found(Some(last - 1), &[put(last, 1)]), [gap(last - 1, 0)]);
+    }
+
+    #[test]
+    fn a_record_without_a_value_is_the_marker_of_a_bump_or_a_defect() {
+        assert_eq!(found(Some(50), &[put(2, 0), marker(50, 0), put(51, 0)]), []);
+        assert_eq!(found(Some(50), &[marker(40, 0)]), [], "compacted again since");
+        assert_eq!(found(Some(50), &[marker(50, 0), marker(51, 0)]), [RecordDefect::NoKey]);
+        assert_eq!(found(Some(50), &[marker(50, 1)]), [RecordDefect::NoKey]);
+        assert_eq!(found(None, &[marker(2, 0)]), [RecordDefect::NoKey]);
+    }
 }
