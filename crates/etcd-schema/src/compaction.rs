@@ -2,7 +2,7 @@
 //!
 //! For each user key, its records are cut into generations; a tombstone ends one. The *keep set* for
 //! revision R holds, per key, the newest record with main <= R of the first generation that is the
-//! last one or whose tombstone has main >= R (`mvcc/key_index.go`, `doCompact`). Compaction to C
+//! last one or whose tombstone has main >= R, > R in older etcds (`mvcc/key_index.go`, `doCompact`). Compaction to C
 //! deletes every record with main <= C outside the keep set for C.
 //!
 //! One user key may change twice in one revision, so a record is known by its place among the
@@ -10,13 +10,36 @@
 
 use crate::{ReadError, Record, slices::for_each_slice};
 
-/// What becomes of a tombstone that is the newest record of its key at the compacted revision.
+/// What a compaction does with a tombstone at the very revision that it goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TombstoneAtRevision {
-    /// Kept: compaction in etcd 3.4.34, 3.5.16, 3.6 and later.
+    /// It is kept, and a put of its key that follows in the same revision is deleted: etcd 3.4.34,
+    /// 3.5.16, 3.6 and later.
     Kept,
-    /// Dropped: compaction in older etcds, and HashKV in all.
+    /// It is deleted, and a put of its key that follows in the same revision is kept: older etcds,
+    /// which look for a tombstone with main > R.
     Dropped,
+}
+
+/// Which keep set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeepSet {
+    /// That of a compaction.
+    Compaction(TombstoneAtRevision),
+    /// That of HashKV in the etcds of [`TombstoneAtRevision::Kept`]: as theirs, without tombstones.
+    HashKv,
+}
+
+impl KeepSet {
+    /// Whether a tombstone at the revision ends the generation that counts.
+    fn ends_at_revision(self) -> bool {
+        self != Self::Compaction(TombstoneAtRevision::Dropped)
+    }
+
+    /// Whether that tombstone is in the set.
+    fn keeps_tombstone(self) -> bool {
+        self == Self::Compaction(TombstoneAtRevision::Kept)
+    }
 }
 
 /// The records with main <= some revision that a keep set leaves out, by their place.
@@ -69,7 +92,7 @@ pub fn dropped_by_compaction<'a, I>(
 where
     I: Iterator<Item = Result<Record<'a>, ReadError>>,
 {
-    outside_keep_set(records, revision, revision, rule)
+    outside_keep_set(records, revision, revision, KeepSet::Compaction(rule))
 }
 
 /// The records with main <= `below` that are not in the keep set for `revision`.
@@ -77,7 +100,7 @@ pub(crate) fn outside_keep_set<'a, I>(
     records: impl Fn() -> I,
     revision: i64,
     below: i64,
-    rule: TombstoneAtRevision,
+    keep_set: KeepSet,
 ) -> Result<Dropped, ReadError>
 where
     I: Iterator<Item = Result<Record<'a>, ReadError>>,
@@ -100,8 +123,8 @@ where
                 };
                 if let Some(state) = state {
                     let place = (record.main() <= below).then_some(place);
-                    let ends = record.key.tombstone && record.main() == revision;
-                    state.take(place, record.key.tombstone, ends, rule, &mut dropped);
+                    let at_revision = record.main() == revision;
+                    state.take(place, record.key.tombstone, at_revision, keep_set, &mut dropped);
                 }
             }
             Ok(())
@@ -111,35 +134,73 @@ where
     Ok(dropped)
 }
 
-/// What is known of one user key after some of its records.
+/// What is known of one user key after some of its records, in eight bytes: the table of keys holds
+/// one for each.
+///
+/// ```text
+///   bit 0: a tombstone at the very revision has ended the generation that counts
+///   bits 1 to 63: 0, or 1 + place of the record that is in the keep set if no more come
+/// ```
 #[derive(Default)]
-struct KeyState {
-    /// Place of the record that is in the keep set if no more come.
-    kept: Option<usize>,
-    /// A tombstone at the very revision has ended the generation that counts.
-    ended: bool,
-}
+struct KeyState(u64);
 
 impl KeyState {
+    fn new(kept: Option<usize>, ended: bool) -> Self {
+        let kept = kept.map_or(0, |place| place as u64 + 1);
+        Self(kept << 1 | u64::from(ended))
+    }
+
+    fn kept(&self) -> Option<usize> {
+        let place = (self.0 >> 1).checked_sub(1)?;
+        Some(usize::try_from(place).expect("it was a usize"))
+    }
+
+    fn ended(&self) -> bool {
+        self.0 & 1 == 1
+    }
+
     /// Takes in the next record of the key; `place` is `None` above the range asked about.
     fn take(
         &mut self,
         place: Option<usize>,
         tombstone: bool,
-        ends: bool,
-        rule: TombstoneAtRevision,
+        at_revision: bool,
+        keep_set: KeepSet,
         dropped: &mut Dropped,
     ) {
-        if self.ended {
+        if self.ended() {
             place.into_iter().for_each(|place| dropped.insert(place));
             return;
         }
-        self.kept.take().into_iter().for_each(|place| dropped.insert(place));
-        self.ended = ends;
-        if !tombstone || ends && rule == TombstoneAtRevision::Kept {
-            self.kept = place;
-        } else {
+        self.kept().into_iter().for_each(|place| dropped.insert(place));
+        let ends = tombstone && at_revision && keep_set.ends_at_revision();
+        let keeps = !tombstone || ends && keep_set.keeps_tombstone();
+        *self = Self::new(place.filter(|_| keeps), ends);
+        if !keeps {
             place.into_iter().for_each(|place| dropped.insert(place));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slices::KEYS_MAX;
+    use hashbrown::HashTable;
+
+    #[test]
+    fn a_full_table_takes_less_than_half_of_the_memory_that_is_promised() {
+        let table = HashTable::<(&[u8], KeyState)>::with_capacity(KEYS_MAX);
+        assert!(table.allocation_size() < 32 << 20, "{}", table.allocation_size());
+    }
+
+    #[test]
+    fn a_state_gives_back_what_was_put_in() {
+        for kept in [None, Some(0), Some(1), Some(usize::MAX >> 2)] {
+            for ended in [false, true] {
+                let state = KeyState::new(kept, ended);
+                assert_eq!((state.kept(), state.ended()), (kept, ended));
+            }
         }
     }
 }

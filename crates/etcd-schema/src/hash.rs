@@ -9,7 +9,7 @@
 
 use crate::{
     Crc32c, ReadError, Record, bucket,
-    compaction::{Dropped, TombstoneAtRevision, outside_keep_set},
+    compaction::{Dropped, KeepSet, outside_keep_set},
 };
 
 /// The hash of `snapshot status`: bucket names, keys and values in the order of the file.
@@ -76,10 +76,12 @@ pub enum HashKvError {
 ///
 /// `compact_revision` is [`Meta::compact_revision`](crate::Meta::compact_revision). Equals what
 /// etcd 3.4.27, 3.5.10, 3.6 and later answer after a restart, and older ones above the compact
-/// revision; the compaction hashes that 3.5.5 and later keep in memory are not on disk.
+/// revision. (Before 3.4.34 and 3.5.16, a key that was deleted and put again in one and the same
+/// revision, which is hashed at, counts otherwise.) The compaction hashes that 3.5.5 and later keep in memory are not on disk.
 ///
-/// `records` is called once per pass, at least three times on a compacted store; memory stays below
-/// 64 MiB.
+/// `records` is called once per pass, at least three times on a compacted store. Memory stays below
+/// 64 MiB up to a hundred million records: 25 MiB for keys, whatever their number, and a bit for each
+/// record up to the compact revision.
 pub fn hash_kv<'a, I>(
     records: impl Fn() -> I,
     compact_revision: Option<i64>,
@@ -126,15 +128,15 @@ fn dropped_from_hash<'a, I>(
 where
     I: Iterator<Item = Result<Record<'a>, ReadError>>,
 {
-    let rule = TombstoneAtRevision::Dropped;
     if compacted < 0 {
         return Ok(Dropped::default());
     }
-    let dropped = outside_keep_set(records, revision, compacted, rule)?;
+    let dropped = outside_keep_set(records, revision, compacted, KeepSet::HashKv)?;
     if dropped.is_empty() || dropped.kept() > 0 {
         return Ok(dropped);
     }
-    let keep_set_is_empty = outside_keep_set(records, revision, revision, rule)?.kept() == 0;
+    let keep_set_is_empty =
+        outside_keep_set(records, revision, revision, KeepSet::HashKv)?.kept() == 0;
     Ok(if keep_set_is_empty { Dropped::default() } else { dropped })
 }
 

@@ -3,14 +3,16 @@
 //! What must be known of every user key ("is this its newest record?") cannot be kept for all keys at
 //! once: a database of 8 GB may hold fifty million. So the space of key hashes is cut into slices,
 //! and the records are read once per slice. A slice starts as all that is left, and is halved
-//! whenever the table is full; what falls out is the business of a later pass.
+//! whenever the table is full; what falls out is the business of a later pass. The table is made once
+//! and never grows, as two of them would be there while it does.
 
 use crate::ReadError;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
-/// Most keys in the table: seven eighths of 2^20 slots, about 30 MiB with a slot of 24 bytes.
-const KEYS_MAX: usize = 7 << 17;
+/// Most keys in the table: seven eighths of 2^20 slots. With a slot of 24 bytes, which is a key's
+/// place and eight bytes of state, and one byte for the table's own use, these are 25 MiB.
+pub(crate) const KEYS_MAX: usize = 7 << 17;
 
 pub(crate) struct Slice<'a, T> {
     table: HashTable<(&'a [u8], T)>,
@@ -34,7 +36,8 @@ fn for_each_slice_of<'a, T>(
     done: &mut impl FnMut(&T),
 ) -> Result<(), ReadError> {
     let hasher = DefaultHashBuilder::default();
-    let mut slice = Slice { table: HashTable::new(), hasher, first: 0, last: u32::MAX, keys_max };
+    let table = HashTable::with_capacity(keys_max);
+    let mut slice = Slice { table, hasher, first: 0, last: u32::MAX, keys_max };
     loop {
         pass(&mut slice)?;
         slice.table.iter().for_each(|(_, state)| done(state));
@@ -63,7 +66,7 @@ impl<'a, T> Slice<'a, T> {
         if !self.holds(hash) {
             return None;
         }
-        if self.table.len() >= self.keys_max {
+        while self.is_full() {
             self.halve();
             if !self.holds(hash) {
                 return None;
@@ -80,6 +83,15 @@ impl<'a, T> Slice<'a, T> {
         if let Ok(entry) = self.table.find_entry(hash, |(k, _)| *k == key) {
             entry.remove();
         }
+    }
+
+    /// Whether one more key may be too many. Slots of keys that were removed are not all free at once;
+    /// where none is left, the table puts itself in order if it is no more than half full, and would
+    /// grow if it were.
+    fn is_full(&self) -> bool {
+        let len = self.table.len();
+        let none_left = len == self.table.capacity();
+        len >= self.keys_max || none_left && len >= self.keys_max / 2
     }
 
     fn holds(&self, hash: u64) -> bool {
@@ -124,5 +136,27 @@ mod tests {
         seen.sort_unstable();
         assert_eq!(seen, (0..1000).collect::<Vec<_>>());
         assert!(passes >= 1000 / 16, "{passes} passes");
+    }
+
+    #[test]
+    fn the_table_never_grows_however_keys_come_and_go() {
+        const KEYS: usize = 448;
+        let keys: Vec<String> = (0..20 * KEYS).map(|i| format!("key-{i}")).collect();
+        let size = HashTable::<(&[u8], ())>::with_capacity(KEYS).allocation_size();
+        let result: Result<(), ReadError> = for_each_slice_of(
+            KEYS,
+            &mut |slice| {
+                for (i, key) in keys.iter().enumerate() {
+                    slice.get_or_insert(key.as_bytes(), || ());
+                    if i % 3 > 0 {
+                        slice.remove(keys[i / 2].as_bytes());
+                    }
+                    assert_eq!(slice.table.allocation_size(), size);
+                }
+                Ok(())
+            },
+            &mut |()| {},
+        );
+        result.unwrap();
     }
 }

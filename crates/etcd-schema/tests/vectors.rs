@@ -98,6 +98,20 @@ fn compaction_leaves_the_records_that_the_versions_of_etcd_leave() {
     assert_eq!(revisions(TombstoneAtRevision::Dropped), older);
 }
 
+/// put b, then in one transaction: delete b, put b. Old etcds keep the put, newer ones the tombstone.
+#[test]
+fn a_key_deleted_and_put_in_the_compacted_revision_is_left_as_each_etcd_leaves_it() {
+    let mut pairs = vec![pairs()[1].clone(), pairs()[3].clone()];
+    let put_again = Revision { main: 5, sub: 1 }.encode().to_vec();
+    pairs.push((put_again, vec![0x0a, 1, b'b', 0x10, 5, 0x18, 5, 0x20, 1]));
+    let left = |rule| {
+        let dropped = dropped_by_compaction(|| records(&pairs), 5, rule).unwrap();
+        (0..pairs.len()).filter(|place| !dropped.contains(*place)).collect::<Vec<_>>()
+    };
+    assert_eq!(left(TombstoneAtRevision::Kept), [1]);
+    assert_eq!(left(TombstoneAtRevision::Dropped), [2]);
+}
+
 #[test]
 fn revisions_out_of_range_are_refused_with_the_range() {
     let pairs = pairs();
