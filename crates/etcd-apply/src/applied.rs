@@ -38,7 +38,7 @@ pub struct Applied {
     pub leases: BTreeMap<i64, Option<Lease>>,
     /// Index of the last entry whose effects are in the result.
     pub consistent_index: u64,
-    /// Term of that entry; `None` if no entry was applied.
+    /// Term of that entry; `None` if neither log nor database tells.
     pub term: Option<u64>,
     /// The store's revision.
     pub revision: i64,
@@ -47,6 +47,9 @@ pub struct Applied {
     pub compact_revision: Option<i64>,
     /// How many entries were applied.
     pub entries: usize,
+    /// How many of them lay beyond the commit that the log has: a client may have been told that they
+    /// are done, or not.
+    pub beyond_commit: usize,
     /// How many of them etcd answered with an error, so that they changed nothing.
     pub refused: usize,
     pub(crate) rows: BTreeMap<&'static [u8], Rows>,

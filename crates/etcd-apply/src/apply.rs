@@ -12,6 +12,7 @@ use crate::error::ApplyError;
 use crate::interest::Interest;
 use crate::leases::Leases;
 use crate::membership::Membership;
+use crate::origin;
 use crate::range::KeyRange;
 use crate::request::{BadRequest, LeaseCheckpointRequest, Request, V2Request};
 use crate::store::{Fault, Store};
@@ -24,12 +25,26 @@ pub struct Options {
     /// Seconds to which etcd raises a shorter TTL of a new lease: one and a half election timeouts,
     /// rounded up. It only matters for the time a restored lease has left.
     pub lease_ttl_min: i64,
+    /// Where to stop.
+    pub up_to: UpTo,
+}
+
+/// The last entry that is applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpTo {
+    /// The last one of the log, so that no write is lost that this member has and a client was told
+    /// is done.
+    #[default]
+    LastEntry,
+    /// The last one that the log says is committed. Writes that were acknowledged after this was
+    /// written down are lost.
+    Commit,
 }
 
 impl Default for Options {
-    /// For etcd's own default, an election timeout of one second: 2 seconds.
+    /// All entries; and for etcd's own default, an election timeout of one second: 2 seconds.
     fn default() -> Self {
-        Self { lease_ttl_min: 2 }
+        Self { lease_ttl_min: 2, up_to: UpTo::default() }
     }
 }
 
@@ -42,9 +57,10 @@ pub fn consistent_index(db: &Db<'_>) -> Result<u64, ApplyError> {
     Ok(read_meta(db)?.consistent_index.unwrap_or(0))
 }
 
-/// Applies the committed entries of `wal` that are not in `db` yet.
+/// Applies the entries of `wal` that are not in `db` yet.
 ///
-/// `wal` has been read from [`consistent_index`] on, or from before it.
+/// `wal` has been read from [`consistent_index`] on, or from before it. With the entry at
+/// `consistent_index` itself in it, it can be seen whether log and database belong together.
 ///
 /// # Errors
 /// When the database is damaged, or the outcome would not be certain to the last byte: see
@@ -53,12 +69,17 @@ pub fn apply(db: &Db<'_>, wal: &Wal<'_>, options: &Options) -> Result<Applied, A
     let meta = read_meta(db)?;
     let consistent_index = meta.consistent_index.unwrap_or(0);
     check_auth(db)?;
+    let entries = match options.up_to {
+        UpTo::LastEntry => &wal.entries[..],
+        UpTo::Commit => wal.committed(),
+    };
+    let entries = &entries[entries.partition_point(|entry| entry.index <= consistent_index)..];
+    origin::check(db, &meta, wal, entries)?;
     check_reach(wal, consistent_index)?;
-    let entries: Vec<_> =
-        wal.committed().iter().filter(|entry| entry.index > consistent_index).copied().collect();
+    let term = wal.term_of(consistent_index).or(meta.term);
 
     let mut interest = Interest::default();
-    for entry in &entries {
+    for entry in entries {
         if let Action::Request(request) = Action::of(entry)? {
             interest.add(&request);
         }
@@ -66,10 +87,12 @@ pub fn apply(db: &Db<'_>, wal: &Wal<'_>, options: &Options) -> Result<Applied, A
     interest.finish();
 
     let mut state = State::new(db, meta, &interest, options)?;
-    for entry in &entries {
+    for entry in entries {
         state.apply(entry)?;
     }
-    Ok(state.finish(&entries, consistent_index))
+    let applied = state.finish(entries, consistent_index);
+    let beyond_commit = entries.iter().filter(|entry| entry.index > wal.commit()).count();
+    Ok(Applied { term: applied.term.or(term), beyond_commit, ..applied })
 }
 
 fn read_meta(db: &Db<'_>) -> Result<Meta, ReadError> {
@@ -117,7 +140,7 @@ fn check_reach(wal: &Wal<'_>, consistent_index: u64) -> Result<(), ApplyError> {
 }
 
 /// What an entry does.
-enum Action {
+pub(crate) enum Action {
     Request(Request),
     ConfChange(ConfChange),
     /// A new leader's first entry.
@@ -125,7 +148,7 @@ enum Action {
 }
 
 impl Action {
-    fn of(entry: &EntryRef<'_>) -> Result<Self, ApplyError> {
+    pub(crate) fn of(entry: &EntryRef<'_>) -> Result<Self, ApplyError> {
         let index = entry.index;
         let unknown = ApplyError::UnknownEntry { index };
         let data = entry.data.unwrap_or_default();
@@ -259,7 +282,7 @@ impl<'a> State<'a> {
     }
 
     fn set_cluster_version(&mut self, version: &str) {
-        self.keeps_checkpoints |= is_at_least_3_6(version);
+        self.keeps_checkpoints |= origin::parse_version(version) >= (3, 6);
         self.membership.set_cluster_version(version);
     }
 
@@ -331,10 +354,7 @@ impl Applied {
 /// Whether etcd stores the time that a lease has left: always from cluster version 3.6 on, before
 /// that by a flag, of which only a stored remainder tells.
 fn keeps_checkpoints(db: &Db<'_>) -> Result<bool, ReadError> {
-    if let Some(cluster) = db.bucket(bucket::CLUSTER)?
-        && let Some(version) = cluster.get(b"clusterVersion")?
-        && is_at_least_3_6(&String::from_utf8_lossy(version))
-    {
+    if origin::cluster_version(db)?.is_some_and(|version| version >= (3, 6)) {
         return Ok(true);
     }
     for pair in db.bucket(bucket::LEASE)?.iter().flat_map(bolt::Bucket::iter) {
@@ -343,10 +363,4 @@ fn keeps_checkpoints(db: &Db<'_>) -> Result<bool, ReadError> {
         }
     }
     Ok(false)
-}
-
-fn is_at_least_3_6(version: &str) -> bool {
-    let mut numbers = version.split('.').map(|part| part.parse::<u64>().unwrap_or(0));
-    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    (major, minor) >= (3, 6)
 }

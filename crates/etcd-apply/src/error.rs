@@ -1,6 +1,6 @@
 //! Why entries were not applied.
 
-use etcd_schema::{ReadError, SchemaError};
+use etcd_schema::{MemberId, ReadError, SchemaError};
 
 /// Why entries were not applied. Nothing of the result is lost silently: there is none.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,25 @@ pub enum ApplyError {
         consistent_index: u64,
         /// The first entry at hand.
         first: u64,
+    },
+    /// The log is of a member that the database does not know.
+    #[error("the WAL is that of member {member}, which the database does not know")]
+    ForeignLog {
+        /// The member.
+        member: MemberId,
+    },
+    /// The log has another entry where the database ends: it is another cluster's.
+    #[error(
+        "the database holds raft entries up to {index}, the last of term {database}, but in the WAL \
+         that entry is of term {log}"
+    )]
+    OtherTerm {
+        /// The last entry in the database.
+        index: u64,
+        /// Its term, as the database says.
+        database: u64,
+        /// Its term, as the log says.
+        log: u64,
     },
     /// The log ends before the database does: it is not this database's log.
     #[error(
@@ -122,7 +141,10 @@ impl ApplyError {
                 "use the .snap.db file of that index as the database, or another member's data \
                  directory, or take the old database with --db-only"
             }
-            Self::LogBehindDatabase { .. } | Self::Impossible { .. } => {
+            Self::ForeignLog { .. }
+            | Self::OtherTerm { .. }
+            | Self::LogBehindDatabase { .. }
+            | Self::Impossible { .. } => {
                 "check that database and WAL are of one member, or take the database alone with \
                  --db-only"
             }

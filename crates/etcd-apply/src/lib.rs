@@ -5,12 +5,19 @@
 //! starts it applies them again, and so does [`apply`], without running etcd:
 //!
 //! ```text
-//!            consistent_index            commit
-//!   WAL   ... e e e | e e e e e e e e e e e | e e          the last two may vanish: not applied
+//!            consistent_index        commit   last entry
+//!   WAL   ... e e e | e e e e e e e e e | e e |
 //!   db    ----------|
-//!   [`apply`]       |--------------------->|  = Applied: records to append to `key`, and
-//!                                                        rows of the other buckets
+//!   [`apply`]       |------------------------>|  = Applied: records to append to `key`, and
+//!                                                rows of the other buckets
 //! ```
+//!
+//! The commit in the log is no bound of what was acknowledged: raft writes it down with later
+//! records, and a member that is killed has answered clients beyond it. So all entries are applied,
+//! unless [`UpTo::Commit`] is asked for. One that was still in flight is as good as one whose answer
+//! was lost: its client may find it done. Only among the logs of a majority can be seen that an entry
+//! was dropped: raft elects the log whose last entry has the greatest term, then the greatest index.
+//! [`Applied`] tells both of this one.
 //!
 //! It is exact or it refuses. Every entry must be understood to the last byte; the rules of puts,
 //! deletions, transactions, leases, alarms and compaction are those of etcd's own state machine,
@@ -31,6 +38,7 @@ mod error;
 mod interest;
 mod leases;
 mod membership;
+mod origin;
 mod range;
 mod request;
 mod store;
@@ -39,5 +47,5 @@ mod tests;
 mod txn;
 
 pub use applied::{Applied, NewRecord};
-pub use apply::{Options, apply, consistent_index};
+pub use apply::{Options, UpTo, apply, consistent_index};
 pub use error::{ApplyError, Impossible};

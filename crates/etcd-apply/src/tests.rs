@@ -446,10 +446,45 @@ fn a_log_with_nothing_new_changes_nothing() {
 }
 
 #[test]
-fn what_is_not_committed_is_not_applied() {
-    let world = letters().log(Request::Put(put("x", "1"))).log(Request::Put(put("x", "2")));
-    let records = world.commit_back(1).records();
-    assert_eq!(records, ["7.0 put x=1 create 7 version 1"]);
+fn all_entries_are_applied_unless_only_the_committed_ones_are_asked_for() {
+    let world = letters()
+        .log(Request::Put(put("x", "1")))
+        .log(Request::Put(put("x", "2")))
+        .log(Request::Put(put("x", "3")))
+        .commit_back(2);
+    let expected = [
+        "7.0 put x=1 create 7 version 1",
+        "8.0 put x=2 create 7 version 2",
+        "9.0 put x=3 create 7 version 3",
+    ];
+    assert_eq!(world.records(), expected);
+    let applied = world.applied();
+    assert_eq!((applied.entries, applied.beyond_commit), (3, 2));
+    assert_eq!((applied.consistent_index, applied.term), (8, Some(3)));
+
+    let committed = world.committed_only();
+    assert_eq!(committed.records(), expected[..1]);
+    let applied = committed.applied();
+    assert_eq!((applied.entries, applied.beyond_commit), (1, 0));
+    assert_eq!(applied.consistent_index, 6);
+}
+
+#[test]
+fn a_log_with_nothing_new_still_tells_the_term_of_its_last_entry() {
+    let world = letters().log_nothing();
+    let applied = world.settle().without_term().applied();
+    assert_eq!((applied.entries, applied.term), (0, Some(3)));
+}
+
+#[test]
+fn a_member_that_has_just_joined_may_be_missing_in_its_database() {
+    let world = letters().base_member(2, "http://b:1");
+    let added = world.log_conf_change(0, 1, r#"{"id":1,"peerURLs":["http://a:1"]}"#);
+    let added = added.log_of(1);
+    assert_eq!(added.applied().entries, 1);
+    let world = letters().base_member(2, "http://b:1");
+    let removed = world.base_row(b"members_removed", b"1", b"removed").log_of(1).log_nothing();
+    assert_eq!(removed.applied().entries, 1, "its own removal is in the database");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bolt::Db;
-use etcd_apply::{Applied, Options, apply, consistent_index};
+use etcd_apply::{Applied, ApplyError, Options, UpTo, apply, consistent_index};
 use etcd_raftfiles::wal::{Segment, SegmentName, Wal};
 use etcd_schema::{Lease, bucket};
 use serde_json::Value;
@@ -57,17 +57,22 @@ impl Killed {
         self.segments.iter().map(|(name, bytes)| Segment { name: *name, bytes }).collect()
     }
 
-    /// The database and what the log adds to it. `commit_all` commits the whole log, as a member
-    /// that is alone does when it starts.
-    fn applied(&self, commit_all: bool) -> (Db<'_>, Applied) {
+    /// The database and what the log adds to it. A member that is alone commits the whole log when
+    /// it starts.
+    fn applied(&self, up_to: UpTo) -> (Db<'_>, Applied) {
         let db = Db::open(&self.db).unwrap();
-        let segments = self.segments();
-        let mut wal = Wal::read(&segments, consistent_index(&db).unwrap()).unwrap();
-        if commit_all {
-            wal.hard_state.as_mut().unwrap().commit = wal.last_index;
-        }
-        let applied = apply(&db, &wal, &Options::default()).unwrap();
+        let applied = self.apply_log_of(self, up_to).unwrap();
         (db, applied)
+    }
+
+    fn apply_log_of(&self, other: &Self, up_to: UpTo) -> Result<Applied, ApplyError> {
+        let db = Db::open(&self.db).unwrap();
+        let segments = other.segments();
+        let before = consistent_index(&db).unwrap() - 1;
+        let wal = Wal::read(&segments, before).unwrap();
+        let mut options = Options::default();
+        options.up_to = up_to;
+        apply(&db, &wal, &options)
     }
 
     fn number(&self, pointer: &str) -> i64 {
@@ -97,7 +102,7 @@ fn hash_kv(db: &Db<'_>, applied: &Applied, revision: i64) -> i64 {
 fn the_revision_at_the_commit_of_the_log_is_reached() {
     for version in VERSIONS {
         let killed = Killed::unpack(version);
-        let (_, applied) = killed.applied(false);
+        let (_, applied) = killed.applied(UpTo::Commit);
         assert_eq!(applied.revision, killed.number("/revision_at_hard_state_commit"), "{version}");
         assert_eq!(applied.compact_revision, Some(killed.number("/compact_revision")));
         let commit = killed.number("/wal/hard_state/commit");
@@ -111,7 +116,7 @@ fn the_revision_at_the_commit_of_the_log_is_reached() {
 fn no_acknowledged_write_is_lost_and_hash_kv_is_that_of_the_restarted_server() {
     for version in VERSIONS {
         let killed = Killed::unpack(version);
-        let (db, applied) = killed.applied(false);
+        let (db, applied) = killed.applied(UpTo::LastEntry);
         let acknowledged = killed.number("/acknowledged_revision");
         assert!(applied.revision >= acknowledged);
         assert!(killed.number("/max_revision_in_db_before_restart") < acknowledged, "a real test");
@@ -124,9 +129,11 @@ fn no_acknowledged_write_is_lost_and_hash_kv_is_that_of_the_restarted_server() {
 fn the_whole_log_gives_the_key_bucket_of_the_restarted_server_byte_for_byte() {
     for version in VERSIONS {
         let killed = Killed::unpack(version);
-        let (db, applied) = killed.applied(true);
+        let (db, applied) = killed.applied(UpTo::LastEntry);
         let revision = killed.number("/revision_after_restart");
         assert_eq!(applied.revision, revision);
+        let beyond = killed.number("/wal/entries_above_commit");
+        assert_eq!(i64::try_from(applied.beyond_commit).unwrap(), beyond);
         let hash = hash_kv(&db, &applied, revision);
         assert_eq!(hash, killed.number("/hashkv_at_revision_after_restart/hash"), "{version}");
         let digest = key_bucket_digest(&db, &applied);
@@ -176,7 +183,7 @@ fn decode_base64(text: &str) -> Vec<u8> {
 fn leases_and_the_keys_they_hold_are_those_of_the_restarted_server() {
     for version in VERSIONS {
         let killed = Killed::unpack(version);
-        let (db, applied) = killed.applied(true);
+        let (db, applied) = killed.applied(UpTo::LastEntry);
         let expected: BTreeMap<i64, (i64, Vec<Vec<u8>>)> = killed.recorded["leases_after_restart"]
             .as_array()
             .unwrap()
@@ -198,9 +205,26 @@ fn leases_and_the_keys_they_hold_are_those_of_the_restarted_server() {
 fn a_log_read_from_its_beginning_gives_the_same() {
     for version in VERSIONS {
         let killed = Killed::unpack(version);
-        let (db, applied) = killed.applied(false);
+        let (db, applied) = killed.applied(UpTo::LastEntry);
         let segments = killed.segments();
         let wal = Wal::read(&segments, 0).unwrap();
         assert_eq!(apply(&db, &wal, &Options::default()).unwrap(), applied, "{version}");
+    }
+}
+
+/// Goal: a log is applied to no database but its own. Method: each of the four with each other's.
+#[test]
+fn the_log_of_another_cluster_is_refused_in_all_directions() {
+    let all = VERSIONS.map(Killed::unpack);
+    for (database, own) in VERSIONS.iter().zip(&all) {
+        for (log, other) in VERSIONS.iter().zip(&all) {
+            let result = own.apply_log_of(other, UpTo::LastEntry);
+            if database == log {
+                result.unwrap();
+                continue;
+            }
+            let error = result.unwrap_err();
+            assert!(matches!(error, ApplyError::ForeignLog { .. }), "{database}, {log}: {error}");
+        }
     }
 }

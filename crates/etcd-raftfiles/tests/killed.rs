@@ -48,6 +48,23 @@ fn only_the_entries_asked_for_are_given() {
 }
 
 #[test]
+fn the_term_of_an_entry_is_known_from_the_log_or_from_a_snapshot_at_it() {
+    for version in VERSIONS {
+        let killed = Killed::unpack(version);
+        let segments = killed.segments();
+        let all = Wal::read(&segments, 0).unwrap();
+        for entry in &all.entries {
+            assert_eq!(all.term_of(entry.index), Some(entry.term), "{version}");
+        }
+        assert_eq!(all.term_of(all.last_index + 1), None);
+        let none = Wal::read(&segments, u64::MAX).unwrap();
+        let snapshot = none.snapshots.last().unwrap();
+        assert_eq!(none.term_of(snapshot.index), Some(snapshot.term));
+        assert_eq!(none.term_of(snapshot.index + 1), None);
+    }
+}
+
+#[test]
 fn the_raft_snapshots_of_killed_servers_are_those_that_the_log_names() {
     for version in VERSIONS {
         let killed = Killed::unpack(version);

@@ -11,7 +11,7 @@ use prost::Message;
 
 use crate::request::Request;
 use crate::request::build::entry;
-use crate::{Applied, ApplyError, Options, apply};
+use crate::{Applied, ApplyError, Options, UpTo, apply};
 
 /// A member's files, as the test describes them.
 #[derive(Clone, Default)]
@@ -20,11 +20,16 @@ pub(super) struct World {
     rows: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>>,
     /// Index of the last entry in the database.
     index: u64,
+    /// Its term; 0 stands for 1.
+    term: u64,
+    /// Whose log it is, if not that of the first member in the database, or of member 1.
+    log_of: Option<u64>,
     log: Vec<Entry>,
     /// Entries at the end of the log that are not committed.
     uncommitted: u64,
     /// Indexes of raft snapshots that the log names.
     snapshots: Vec<u64>,
+    up_to: UpTo,
 }
 
 impl World {
@@ -54,7 +59,8 @@ impl World {
             let pairs = pairs.map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
             rows.insert(name, pairs);
         }
-        Self { rows, index: applied.consistent_index, ..Self::default() }
+        let term = applied.term.unwrap_or_default();
+        Self { rows, index: applied.consistent_index, term, ..Self::default() }
     }
 
     pub(super) fn base_member(mut self, id: u64, peer_url: &str) -> Self {
@@ -106,6 +112,10 @@ impl World {
         self
     }
 
+    pub(super) fn log_of(self, member: u64) -> Self {
+        Self { log_of: Some(member), ..self }
+    }
+
     /// Leaves out the first entries of the log.
     pub(super) fn purge(mut self, entries: usize) -> Self {
         self.log.drain(..entries);
@@ -117,6 +127,10 @@ impl World {
         self
     }
 
+    pub(super) fn committed_only(self) -> Self {
+        Self { up_to: UpTo::Commit, ..self }
+    }
+
     pub(super) fn snapshot_at(mut self, index: u64) -> Self {
         self.snapshots.push(index);
         self
@@ -126,7 +140,8 @@ impl World {
         let (db, segment) = (self.db(), self.segment());
         let segments = [Segment { name: SegmentName { seq: 0, first_index: 0 }, bytes: &segment }];
         let wal = Wal::read(&segments, 0).unwrap();
-        apply(&Db::open(&db).unwrap(), &wal, &Options::default())
+        let options = Options { up_to: self.up_to, ..Options::default() };
+        apply(&Db::open(&db).unwrap(), &wal, &options)
     }
 
     pub(super) fn applied(&self) -> Applied {
@@ -181,14 +196,22 @@ impl World {
         file.into_inner()
     }
 
+    fn owner_of_log(&self) -> u64 {
+        let members = self.rows.get(bucket::MEMBERS).into_iter().flatten();
+        let mut ids = members.map(|(key, _)| MemberId::parse_key(key).unwrap().0);
+        self.log_of.or(ids.next()).unwrap_or(1)
+    }
+
     /// The log, and before it the last entry that is in the database.
     fn segment(&self) -> Vec<u8> {
         let mut wal = Encoder::new(0);
-        wal.metadata(Metadata { node_id: 1, cluster_id: 2 }).snapshot(&WalSnapshot::default());
+        wal.metadata(Metadata { node_id: self.owner_of_log(), cluster_id: 2 })
+            .snapshot(&WalSnapshot::default());
         let next = self.index + 1;
         let follows = self.log.first().is_none_or(|entry| entry.index == next);
         if self.index > 0 && follows {
-            wal.entry(&Entry { entry_type: 0, term: 1, index: self.index, data: None });
+            let term = self.term.max(1);
+            wal.entry(&Entry { entry_type: 0, term, index: self.index, data: None });
         }
         for index in &self.snapshots {
             wal.snapshot(&WalSnapshot { index: *index, term: 1, conf_state: None });

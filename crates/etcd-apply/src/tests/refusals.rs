@@ -3,6 +3,7 @@
 use super::harness::World;
 use super::*;
 use crate::{ApplyError, Impossible};
+use etcd_schema::MemberId;
 
 /// The error, after a look at its remedy.
 fn refusal(world: &World) -> ApplyError {
@@ -61,6 +62,34 @@ fn a_log_that_ends_before_the_database_is_refused() {
             if (consistent_index, last) == expected),
         "{error}"
     );
+}
+
+#[test]
+fn a_log_of_a_member_that_the_database_does_not_know_is_refused() {
+    let world = letters().base_member(2, "http://b:1").log(Request::Put(put("x", "1"))).log_of(1);
+    let error = refusal(&world);
+    assert!(matches!(error, ApplyError::ForeignLog { member } if member == MemberId(1)), "{error}");
+    let own = world.base_member(1, "http://a:1");
+    assert_eq!(own.records().len(), 1);
+}
+
+#[test]
+fn a_log_with_another_term_where_the_database_ends_is_refused() {
+    let in_term = |term: u64, version: &str| {
+        letters()
+            .base_row(b"meta", b"term", &term.to_be_bytes())
+            .base_row(b"cluster", b"clusterVersion", version.as_bytes())
+            .log(Request::Put(put("x", "1")))
+    };
+    let error = refusal(&in_term(2, "3.5.0"));
+    let expected = (5, 2, 3);
+    assert!(
+        matches!(error, ApplyError::OtherTerm { index, database, log }
+            if (index, database, log) == expected),
+        "{error}"
+    );
+    assert_eq!(in_term(3, "3.5.0").records().len(), 1);
+    assert_eq!(in_term(2, "3.4.0").records().len(), 1, "3.4 does not keep it up to date");
 }
 
 #[test]

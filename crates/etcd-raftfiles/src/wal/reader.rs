@@ -57,6 +57,13 @@ pub struct End {
     pub kind: EndKind,
 }
 
+impl End {
+    /// Whether the server stopped in the middle of a write.
+    pub fn is_torn(&self) -> bool {
+        matches!(self.kind, EndKind::Torn | EndKind::TornBehindZeros { .. })
+    }
+}
+
 /// How a log ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndKind {
@@ -384,7 +391,7 @@ pub struct Wal<'a> {
     /// All snapshot records, in order: the `.snap` files that are whole.
     pub snapshots: Vec<WalSnapshot>,
     /// The entries asked for, by index, without gaps, the newest of each index. Those above
-    /// [`commit`](Self::commit) are not committed: they may vanish and must not be applied.
+    /// [`commit`](Self::commit) may be committed or not: this log alone does not tell.
     pub entries: Vec<EntryRef<'a>>,
     /// The index of the last entry that the log holds, or that a raft snapshot covers: 0 in an empty
     /// log. Unlike [`entries`](Self::entries) it counts those that were not asked for.
@@ -433,15 +440,26 @@ impl<'a> Wal<'a> {
         Ok(wal)
     }
 
-    /// The newest index known to be committed; 0 before the first hard state.
+    /// The newest index that the log says is committed; 0 before the first hard state. A lower bound:
+    /// raft writes it down with later records only, when clients have long had their answers.
     pub fn commit(&self) -> u64 {
         self.hard_state.map_or(0, |state| state.commit)
     }
 
-    /// The entries that are committed.
+    /// The entries that the log says are committed.
     pub fn committed(&self) -> &[EntryRef<'a>] {
         let commit = self.commit();
         &self.entries[..self.entries.partition_point(|entry| entry.index <= commit)]
+    }
+
+    /// The term of the entry of that index, if it is among [`entries`](Self::entries) or a raft
+    /// snapshot stands at it.
+    pub fn term_of(&self, index: u64) -> Option<u64> {
+        let first = self.entries.first().map_or(0, |first| first.index);
+        let at = index.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+        let entry = at.and_then(|at| self.entries.get(at)).map(|entry| entry.term);
+        let snapshot = || self.snapshots.iter().rev().find(|snapshot| snapshot.index == index);
+        entry.or_else(|| snapshot().map(|snapshot| snapshot.term))
     }
 }
 
