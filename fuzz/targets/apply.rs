@@ -8,6 +8,7 @@ use std::io::Cursor;
 use std::sync::LazyLock;
 
 use bolt::{Builder, Db, Options};
+use etcd_apply::{Applied, UpTo};
 use etcd_raftfiles::raftpb::{Entry, EntryType, HardState, Metadata};
 use etcd_raftfiles::wal::{Encoder, Segment, SegmentName, Wal};
 use etcd_schema::{KeyValue, Lease, Meta, Revision, RevisionKey, lease_key};
@@ -24,6 +25,7 @@ fuzz_target!(|input: &[u8]| {
     let wal = Wal::read(&[Segment { name, bytes: &log }], APPLIED).expect("we wrote it");
     let db = Db::open(&DATABASE).expect("we wrote it");
     let Ok(applied) = etcd_apply::apply(&db, &wal, &etcd_apply::Options::default()) else { return };
+    check_committed(&db, &wal, &applied);
     let mut last = Revision { main: 4, sub: 0 };
     for record in &applied.records {
         let revision = record.key.revision;
@@ -42,6 +44,16 @@ fuzz_target!(|input: &[u8]| {
     assert!(records.len() >= 3);
 });
 
+/// What is applied up to the commit is the beginning of the whole.
+fn check_committed(db: &Db<'_>, wal: &Wal<'_>, whole: &Applied) {
+    let mut options = etcd_apply::Options::default();
+    options.up_to = UpTo::Commit;
+    let committed = etcd_apply::apply(db, wal, &options).expect("a part of what was applied");
+    assert!(whole.records.starts_with(&committed.records));
+    assert_eq!(committed.entries + whole.beyond_commit, whole.entries);
+    assert_eq!(committed.beyond_commit, 0);
+}
+
 fn log(mut input: &[u8]) -> Vec<u8> {
     let mut log = Encoder::new(0);
     log.metadata(Metadata { node_id: 1, cluster_id: 2 });
@@ -57,7 +69,7 @@ fn log(mut input: &[u8]) -> Vec<u8> {
         add(Some(data.to_vec()));
         input = rest;
     }
-    log.state(HardState { term: 1, vote: 1, commit: index });
+    log.state(HardState { term: 1, vote: 1, commit: APPLIED + (index - APPLIED) / 2 });
     log.finish()
 }
 

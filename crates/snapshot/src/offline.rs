@@ -1,23 +1,29 @@
 //! A snapshot of a stopped member: its database, and what its write-ahead log has beyond it.
 //!
 //! ```text
-//!   DIR/member/snap/db       ──┐ entries after consistent_index, up to the commit
-//!   DIR/member/wal/*.wal     ──┴──▶ applied offline ──▶ PATH.part, digest ──▶ proved ──▶ PATH
+//!   DIR/member/snap/db       ──▶ proved ──┐ entries after consistent_index
+//!   DIR/member/wal/*.wal     ─────────────┴──▶ applied offline ──▶ PATH.part, digest ──▶ proved ──▶ PATH
 //! ```
 //!
+//! * All entries that the log has are applied, also those beyond the commit that it tells: etcd writes
+//!   the commit down late, so clients may have been told that these are done. What never reached this
+//!   member's log, it cannot give.
 //! * Nothing in the directory is written to. A running etcd holds a lock on `db`; it is refused, as
 //!   its files change under the reader.
-//! * Where the log cannot be replayed exactly, this is an error, and `db_only` is the way to take the
-//!   database without it.
+//! * The database is walked first, as a snapshot is: what is wrong with it is told as damage, and is
+//!   not carried over into a file that looks sound.
+//! * Where the log cannot be replayed exactly, this is an error, and [`UseLog::No`] is the way to take
+//!   the database without it.
 
 use crate::{
     file::{Snapshot, SnapshotError, Verified},
     finding::Finding,
     part_file::{Existing, PartFile, PartFileError},
+    survey::{Depth, survey},
 };
 use bolt::{BoltError, BuildError, Builder, Db, Mapped, Options};
-use etcd_apply::{Applied, ApplyError, apply, consistent_index};
-use etcd_raftfiles::wal::{Segment, SegmentName, Wal, WalError, first_needed};
+use etcd_apply::{Applied, ApplyError, UpTo, apply, consistent_index};
+use etcd_raftfiles::wal::{End, Segment, SegmentName, Wal, WalError, first_needed};
 use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::{self, File},
@@ -32,8 +38,21 @@ pub struct StoppedMember {
     pub data_dir: PathBuf,
     /// The WAL directory, if it is not `member/wal` of the data directory.
     pub wal_dir: Option<PathBuf>,
-    /// Whether to leave the log out.
-    pub db_only: bool,
+    /// How much of the log is taken.
+    pub log: UseLog,
+}
+
+/// How much of a stopped member's log is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UseLog {
+    /// All of it.
+    #[default]
+    Whole,
+    /// Up to the commit that it tells. Writes that were acknowledged after that was written down are
+    /// lost.
+    Committed,
+    /// Nothing: the database as it is.
+    No,
 }
 
 /// Why a stopped member's data could not be saved. Nothing was left behind.
@@ -59,6 +78,14 @@ pub enum OfflineError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// The database is not sound. The findings have been handed out one by one.
+    #[error("{} is damaged: {findings} finding{}", path.display(), if *findings == 1 { "" } else { "s" })]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// Number of findings.
+        findings: u64,
     },
     /// The database is damaged.
     #[error("{} is damaged", path.display())]
@@ -106,8 +133,8 @@ pub enum OfflineError {
     /// It was to stop.
     #[error("interrupted; nothing was left behind")]
     Interrupted,
-    /// What was built is not sound: the member's own data is damaged.
-    #[error("the member's data is not sound")]
+    /// What was built is not sound, or could not be read again.
+    #[error("what was made of the member's data cannot be proved")]
     Unsound(#[source] SnapshotError),
 }
 
@@ -133,13 +160,19 @@ impl OfflineError {
             }
             Self::PartFile(error) => error.remedy(),
             Self::Interrupted => "run again when you are ready",
-            Self::Unsound(_) => "use another member's data, or a backup",
+            Self::Unsound(source @ SnapshotError::Io { .. }) => source.remedy(),
+            Self::Damaged { .. } | Self::Unsound(_) => "use another member's data, or a backup",
         }
     }
 
     /// Whether the member's data is damaged, rather than out of reach.
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Database { .. } | Self::Wal { .. } | Self::Unsound(_))
+        match self {
+            Self::Damaged { .. } | Self::Database { .. } | Self::Wal { .. } => true,
+            Self::Apply { source, .. } => matches!(source, ApplyError::Read(_)),
+            Self::Unsound(source) => !matches!(source, SnapshotError::Io { .. }),
+            _ => false,
+        }
     }
 }
 
@@ -148,8 +181,49 @@ impl OfflineError {
 pub struct SavedOffline {
     /// The file, proved.
     pub snapshot: Snapshot<Verified>,
-    /// Entries of the log that were applied.
+    /// What the log has added; `None` if it was left out.
+    pub replayed: Option<Replayed>,
+}
+
+/// What a member's log has added to its database.
+///
+/// Of several members of a cluster, the one whose last entry has the greatest term, and among these
+/// the greatest index, has every acknowledged write, if a majority of them is compared: that is how
+/// raft elects a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// Entries that were applied.
     pub entries: usize,
+    /// How many of them lay beyond the commit that the log tells.
+    pub beyond_commit: usize,
+    /// Index of the last entry that is in the snapshot.
+    pub index: u64,
+    /// Its term, if log or database tell.
+    pub term: Option<u64>,
+    /// Where the log broke off in the middle of a write, if it did. No client was told that what stood
+    /// there was done.
+    pub torn: Option<TornTail>,
+}
+
+/// The place at which a log breaks off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The last segment.
+    pub segment: SegmentName,
+    /// The first byte after the last whole record.
+    pub offset: u64,
+}
+
+impl Replayed {
+    fn new(applied: &Applied, end: End) -> Self {
+        Self {
+            entries: applied.entries,
+            beyond_commit: applied.beyond_commit,
+            index: applied.consistent_index,
+            term: applied.term,
+            torn: end.is_torn().then_some(TornTail { segment: end.segment, offset: end.offset }),
+        }
+    }
 }
 
 /// Saves what `member` holds as `path`, unless it is `interrupted` before.
@@ -192,9 +266,12 @@ fn save_into(
     let source = Source::open(member)?;
     let damaged = |source_error| source.damaged(source_error);
     let db = Db::open(&source.database).map_err(damaged)?;
-    let applied = match member.db_only {
-        true => Applied::default(),
-        false => replay(&db, &source.wal_dir)?,
+    check_source(&db, &source.path, on_finding)?;
+    let replay = |up_to| replay(&db, &source.wal_dir, up_to);
+    let (applied, replayed) = match member.log {
+        UseLog::Whole => replay(UpTo::LastEntry)?,
+        UseLog::Committed => replay(UpTo::Commit)?,
+        UseLog::No => (Applied::default(), None),
     };
     build(&db, &applied, &source, path, file, interrupted)?;
     let write = |source| OfflineError::Write { path: path.to_owned(), source };
@@ -204,7 +281,7 @@ fn save_into(
     let snapshot = Snapshot::of_file(path, file)
         .and_then(|snapshot| snapshot.verify_known(digest, on_finding))
         .map_err(OfflineError::Unsound)?;
-    Ok(SavedOffline { snapshot, entries: applied.entries })
+    Ok(SavedOffline { snapshot, replayed })
 }
 
 /// A member's database, locked against etcd for as long as this lives.
@@ -242,16 +319,37 @@ impl Source {
     }
 }
 
+/// Walks every page and record. A member's own file has no digest to compare.
+fn check_source(
+    db: &Db<'_>,
+    path: &Path,
+    on_finding: &mut dyn FnMut(Finding),
+) -> Result<(), OfflineError> {
+    match survey(db, Depth::Records, on_finding).findings {
+        0 => Ok(()),
+        findings => Err(OfflineError::Damaged { path: path.to_owned(), findings }),
+    }
+}
+
 /// Applies what the log has beyond the database.
-fn replay(db: &Db<'_>, wal_dir: &Path) -> Result<Applied, OfflineError> {
+fn replay(
+    db: &Db<'_>,
+    wal_dir: &Path,
+    up_to: UpTo,
+) -> Result<(Applied, Option<Replayed>), OfflineError> {
     let apply_error = |source| OfflineError::Apply { path: wal_dir.to_owned(), source };
-    let after = consistent_index(db).map_err(apply_error)?;
+    // With the last entry that is in the database: it tells whether they belong together.
+    let after = consistent_index(db).map_err(apply_error)?.saturating_sub(1);
     let files = map_segments(wal_dir, after)?;
     let segments: Vec<Segment<'_>> =
         files.iter().map(|(name, bytes)| Segment { name: *name, bytes }).collect();
     let wal = Wal::read(&segments, after)
         .map_err(|source| OfflineError::Wal { path: wal_dir.to_owned(), source })?;
-    apply(db, &wal, &etcd_apply::Options::default()).map_err(apply_error)
+    let mut options = etcd_apply::Options::default();
+    options.up_to = up_to;
+    let applied = apply(db, &wal, &options).map_err(apply_error)?;
+    let replayed = Replayed::new(&applied, wal.end);
+    Ok((applied, Some(replayed)))
 }
 
 /// Maps the segments that may hold entries after `after`. Other files in the folder, such as the next
