@@ -1,7 +1,11 @@
 //! The command line.
 
 use crate::{
-    commands::SnapshotCommand, connection::ConnectionArgs, live, output::Format, report::Failure,
+    commands::SnapshotCommand,
+    connection::{ConnectionArgs, write_out},
+    live,
+    output::Format,
+    report::Failure,
 };
 use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 use std::path::Path;
@@ -19,17 +23,9 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
 
-    /// How results are printed
-    #[arg(
-        short = 'w',
-        long = "write-out",
-        global = true,
-        value_enum,
-        value_name = "FORMAT",
-        default_value = "simple",
-        env = "ETCDCTL_WRITE_OUT"
-    )]
-    pub(crate) write_out: Format,
+    /// How results are printed [default: simple] [env: LIFEBOAT_WRITE_OUT, ETCDCTL_WRITE_OUT]
+    #[arg(short = 'w', long = "write-out", global = true, value_enum, value_name = "FORMAT")]
+    pub(crate) write_out: Option<Format>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -118,7 +114,8 @@ impl Cli {
     }
 
     pub(crate) fn run(self, tool: Tool) -> Result<(), Failure> {
-        let context = Context { tool, format: self.write_out, connection: self.connection };
+        let format = write_out(self.write_out)?;
+        let context = Context { tool, format, connection: self.connection };
         match self.command {
             Command::Snapshot(command) => command.run(&context),
             Command::Member(command) => command.run(&context),

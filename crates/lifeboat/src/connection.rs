@@ -6,9 +6,10 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use etcd_live::{ConnectOptions, Credentials, Endpoint, Identity};
 
-use crate::output::duration;
+use crate::output::{Format, duration};
 use crate::report::{Exit, Failure};
 
 /// Set on each argument: a heading of the whole struct would go on to the arguments after it.
@@ -19,14 +20,14 @@ const DEFAULT_ENDPOINT: &str = "127.0.0.1:2379";
 /// How to reach the cluster and who we are
 #[derive(Clone, clap::Args)]
 pub(crate) struct ConnectionArgs {
-    /// Members to talk to, separated by commas [default: 127.0.0.1:2379] [env: ETCDCTL_ENDPOINTS]
+    /// Members to talk to, separated by commas [default: 127.0.0.1:2379] [env: LIFEBOAT_ENDPOINTS, ETCDCTL_ENDPOINTS]
     ///
     /// HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///PATH. Without a scheme, TLS is
     /// spoken if a certificate or an authority is given. Where several are given and one answer is
     /// enough, the best member is taken.
     ///
-    /// Every variable ETCDCTL_NAME named here may also be LIFEBOAT_NAME, which comes first; a flag
-    /// comes before both.
+    /// A flag comes before the variables that stand beside it, and of these the first that is there
+    /// and not empty counts.
     #[arg(
         long,
         help_heading = HEADING,
@@ -37,48 +38,48 @@ pub(crate) struct ConnectionArgs {
     )]
     endpoints: Vec<String>,
 
-    /// Trust servers whose certificate this authority signed (PEM) [env: ETCDCTL_CACERT]
+    /// Trust servers whose certificate this authority signed (PEM) [env: LIFEBOAT_CACERT, ETCDCTL_CACERT]
     ///
     /// Without it, the authorities that the system trusts.
     #[arg(long, help_heading = HEADING, alias = "ca-file", global = true, value_name = "FILE")]
     cacert: Option<String>,
 
-    /// Client certificate (PEM), together with --key [env: ETCDCTL_CERT]
+    /// Client certificate (PEM), together with --key [env: LIFEBOAT_CERT, ETCDCTL_CERT]
     #[arg(long, help_heading = HEADING, alias = "cert-file", global = true, value_name = "FILE")]
     cert: Option<String>,
 
-    /// Private key of the client certificate (PEM) [env: ETCDCTL_KEY]
+    /// Private key of the client certificate (PEM) [env: LIFEBOAT_KEY, ETCDCTL_KEY]
     #[arg(long, help_heading = HEADING, alias = "key-file", global = true, value_name = "FILE")]
     key: Option<String>,
 
-    /// User, as NAME or NAME:PASSWORD [env: ETCDCTL_USER]
+    /// User, as NAME or NAME:PASSWORD [env: LIFEBOAT_USER, ETCDCTL_USER]
     ///
     /// A password is asked for on the terminal if there is none. Do not write it on a command line
     /// that others can see: put it into the variable of --password.
     #[arg(long, help_heading = HEADING, global = true, value_name = "NAME")]
     user: Option<String>,
 
-    /// Password of --user [env: ETCDCTL_PASSWORD]
+    /// Password of --user [env: LIFEBOAT_PASSWORD, ETCDCTL_PASSWORD]
     #[arg(long, help_heading = HEADING, global = true, value_name = "PASSWORD")]
     password: Option<String>,
 
-    /// Longest time to connect to a member, such as 5s or 500ms [default: 2s] [env: ETCDCTL_DIAL_TIMEOUT]
+    /// Longest time to connect to a member, such as 5s or 500ms [default: 2s] [env: LIFEBOAT_DIAL_TIMEOUT, ETCDCTL_DIAL_TIMEOUT]
     #[arg(long, help_heading = HEADING, global = true, value_name = "DURATION")]
     dial_timeout: Option<String>,
 
-    /// Longest time for a short request [default: 5s] [env: ETCDCTL_COMMAND_TIMEOUT]
+    /// Longest time for a short request [default: 5s] [env: LIFEBOAT_COMMAND_TIMEOUT, ETCDCTL_COMMAND_TIMEOUT]
     #[arg(long, help_heading = HEADING, global = true, value_name = "DURATION")]
     command_timeout: Option<String>,
 
-    /// Silence after which a busy connection is tested [default: 10s, the least] [env: ETCDCTL_KEEPALIVE_TIME]
+    /// Silence after which a busy connection is tested [default: 10s, the least] [env: LIFEBOAT_KEEPALIVE_TIME, ETCDCTL_KEEPALIVE_TIME]
     #[arg(long, help_heading = HEADING, global = true, value_name = "DURATION")]
     keepalive_time: Option<String>,
 
-    /// Longest time for the answer to that test [default: 6s] [env: ETCDCTL_KEEPALIVE_TIMEOUT]
+    /// Longest time for the answer to that test [default: 6s] [env: LIFEBOAT_KEEPALIVE_TIMEOUT, ETCDCTL_KEEPALIVE_TIMEOUT]
     #[arg(long, help_heading = HEADING, global = true, value_name = "DURATION")]
     keepalive_timeout: Option<String>,
 
-    /// Speak without TLS to endpoints that name no scheme [default: true] [env: ETCDCTL_INSECURE_TRANSPORT]
+    /// Speak without TLS to endpoints that name no scheme [default: true] [env: LIFEBOAT_INSECURE_TRANSPORT, ETCDCTL_INSECURE_TRANSPORT]
     ///
     /// With a certificate or an authority given, TLS is spoken all the same.
     #[arg(
@@ -92,7 +93,7 @@ pub(crate) struct ConnectionArgs {
     )]
     insecure_transport: Option<String>,
 
-    /// Accept any server certificate; for tests only [env: ETCDCTL_INSECURE_SKIP_TLS_VERIFY]
+    /// Accept any server certificate; for tests only [env: LIFEBOAT_INSECURE_SKIP_TLS_VERIFY, ETCDCTL_INSECURE_SKIP_TLS_VERIFY]
     #[arg(
         long,
         help_heading = HEADING,
@@ -146,6 +147,35 @@ impl Setting {
     }
 }
 
+/// The first of the variables `LIFEBOAT_FLAG` and `ETCDCTL_FLAG` that is not empty.
+fn variable(flag: &str, environment: &dyn Fn(&str) -> Option<String>) -> Option<Setting> {
+    let name = flag.to_uppercase().replace('-', "_");
+    ["LIFEBOAT", "ETCDCTL"].iter().find_map(|prefix| {
+        let from = format!("{prefix}_{name}");
+        let value = environment(&from).filter(|value| !value.is_empty())?;
+        Some(Setting { value, from })
+    })
+}
+
+/// The form of results: as the flag says, else a variable, else the default.
+pub(crate) fn write_out(given: Option<Format>) -> Result<Format, Failure> {
+    write_out_in(given, &|name| std::env::var(name).ok())
+}
+
+fn write_out_in(
+    given: Option<Format>,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Format, Failure> {
+    if let Some(format) = given {
+        return Ok(format);
+    }
+    match variable("write-out", environment) {
+        None => Ok(Format::default()),
+        Some(setting) => Format::from_str(&setting.value, false)
+            .map_err(|_| setting.refused(format_args!("there is no format {:?}", setting.value))),
+    }
+}
+
 impl<'a> Settings<'a> {
     fn of_process(args: &'a ConnectionArgs) -> Self {
         Self { args, environment: &|name| std::env::var(name).ok() }
@@ -157,12 +187,7 @@ impl<'a> Settings<'a> {
         if let Some(value) = given {
             return Some(Setting { value: value.clone(), from: format!("--{flag}") });
         }
-        let name = flag.to_uppercase().replace('-', "_");
-        ["LIFEBOAT", "ETCDCTL"].iter().find_map(|prefix| {
-            let from = format!("{prefix}_{name}");
-            let value = (self.environment)(&from).filter(|value| !value.is_empty())?;
-            Some(Setting { value, from })
-        })
+        variable(flag, self.environment)
     }
 
     fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
@@ -304,7 +329,7 @@ fn ask_password(user: &str) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     #[derive(Parser)]
     struct Cli {
@@ -345,6 +370,41 @@ mod tests {
         assert_eq!(endpoints(&[], &both), Ok(vec!["b:2".to_owned(), "https://b:3".to_owned()]));
         assert_eq!(endpoints(&[], &both[..1]), Ok(vec!["c:3".to_owned()]));
         assert_eq!(endpoints(&[], &["ETCDCTL_ENDPOINTS="]), Ok(vec![DEFAULT_ENDPOINT.to_owned()]));
+    }
+
+    #[test]
+    fn the_form_of_results_comes_from_a_variable_too_and_an_empty_one_is_none() {
+        let write_out = |given, environment: &[&str]| {
+            let lookup = |name: &str| {
+                let value =
+                    |pair: &&str| pair.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
+                environment.iter().find_map(value)
+            };
+            write_out_in(given, &lookup).map_err(|failure| failure.error.to_string())
+        };
+        let both = ["ETCDCTL_WRITE_OUT=table", "LIFEBOAT_WRITE_OUT=json"];
+        assert_eq!(write_out(Some(Format::Fields), &both), Ok(Format::Fields));
+        assert_eq!(write_out(None, &both), Ok(Format::Json));
+        assert_eq!(write_out(None, &["LIFEBOAT_WRITE_OUT=", both[0]]), Ok(Format::Table));
+        assert_eq!(write_out(None, &["ETCDCTL_WRITE_OUT="]), Ok(Format::Simple));
+        let error = write_out(None, &["LIFEBOAT_WRITE_OUT=xml"]).unwrap_err();
+        assert_eq!(error, "LIFEBOAT_WRITE_OUT: there is no format \"xml\"");
+    }
+
+    #[test]
+    fn the_help_of_every_flag_names_both_of_its_variables() {
+        let command = crate::cli::Cli::command();
+        let connection = Cli::command();
+        let of_connection = connection.get_arguments().filter(|flag| !flag.is_hide_set());
+        let write_out = command.get_arguments().filter(|flag| flag.get_id() == "write_out");
+        let mut flags = 0;
+        for flag in of_connection.chain(write_out) {
+            let name = flag.get_id().as_str().to_uppercase();
+            let help = flag.get_help().unwrap().to_string();
+            assert!(help.contains(&format!("[env: LIFEBOAT_{name}, ETCDCTL_{name}]")), "{help}");
+            flags += 1;
+        }
+        assert_eq!(flags, 13);
     }
 
     #[test]

@@ -377,4 +377,23 @@ mod tests {
         assert_eq!(found(Some(50), &[marker(50, 1)]), [RecordDefect::NoKey]);
         assert_eq!(found(None, &[marker(2, 0)]), [RecordDefect::NoKey]);
     }
+
+    #[test]
+    fn a_bucket_inside_another_is_not_etcds() {
+        let file = tempfile::tempfile().unwrap();
+        let mut builder = Builder::new(&file, Options::default()).unwrap();
+        builder.begin_bucket(bucket::KEY).unwrap();
+        builder.begin_bucket(b"inner").unwrap();
+        builder.end_bucket().unwrap();
+        builder.end_bucket().unwrap();
+        builder.begin_bucket(bucket::META).unwrap();
+        builder.end_bucket().unwrap();
+        builder.finish().unwrap();
+        let mapped = bolt::Mapped::open(&file).unwrap();
+        for depth in [Depth::Tree, Depth::Records] {
+            let mut findings = Vec::new();
+            survey(&Db::open(&mapped).unwrap(), depth, &mut |finding| findings.push(finding));
+            assert_eq!(findings, [Finding::NestedBucket { name: "inner".into() }], "{depth:?}");
+        }
+    }
 }

@@ -1,10 +1,12 @@
 //! `endpoint …`: questions that each member answers for itself.
 
 use etcd_live::{Connection, Connector, Endpoint, LiveError, members_of, one_line};
+use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::{hashkv, health, status};
 use crate::cli::Context;
+use crate::output::{Format, json, simple, table};
 use crate::report::{Exit, Failure};
 
 /// Ask each member about itself
@@ -115,4 +117,21 @@ pub(super) fn report_failed<T>(
         }
     };
     (good, outcome)
+}
+
+/// The answers of all endpoints, each told by `row`, `json_of` or `fields`.
+pub(super) fn render<'a, T, J: Serialize>(
+    format: Format,
+    headers: &[&str],
+    answers: &'a [(Endpoint, T)],
+    row: impl Fn(&'a (Endpoint, T)) -> Vec<String>,
+    json_of: impl Fn(&'a (Endpoint, T)) -> J,
+    fields: impl Fn(&'a (Endpoint, T)) -> String,
+) -> String {
+    match format {
+        Format::Simple => answers.iter().map(|answer| simple(&row(answer)) + "\n").collect(),
+        Format::Table => table(headers, &answers.iter().map(row).collect::<Vec<_>>()),
+        Format::Json => json(&answers.iter().map(json_of).collect::<Vec<_>>()),
+        Format::Fields => answers.iter().map(fields).collect(),
+    }
 }

@@ -4,12 +4,12 @@
 //! compacted to the same revision. etcdctl hashes each member at whatever revision it has just then;
 //! here several endpoints are first asked for their revision, and all are hashed at the smallest.
 
-use etcd_live::{Connector, Endpoint, HashKv};
+use etcd_live::{Connector, Endpoint, HashKv, LiveError, Status};
 use serde::Serialize;
 
-use super::endpoint::{ask_each, report_failed};
+use super::endpoint::{ask_each, render, report_failed};
 use super::wire::{HashKvJson, header_fields};
-use crate::output::{self, Format, json, quote, simple, table};
+use crate::output::{self, Format, quote};
 use crate::report::{Exit, Failure};
 
 const HEADERS: [&str; 2] = ["endpoint", "hash"];
@@ -48,14 +48,14 @@ impl HashKvArgs {
         endpoints: &[Endpoint],
     ) -> Result<(), Failure> {
         let revision = match (self.rev, endpoints) {
-            (0, [_, _, ..]) => common_revision(connector, endpoints).await,
+            (0, [_, _, ..]) => common_revision(connector, endpoints).await?,
             (given, _) => given,
         };
         let ask = move |connection: etcd_live::Connection| async move {
             connection.hash_kv(revision).await
         };
         let (answers, outcome) = report_failed("hash", ask_each(connector, endpoints, ask).await);
-        output::print(&render(format, &answers))?;
+        output::print(&render(format, &HEADERS, &answers, row, json, fields))?;
         match compare(&answers) {
             Comparison::Equal => outcome,
             Comparison::NotComparable => {
@@ -71,11 +71,18 @@ impl HashKvArgs {
 }
 
 /// The smallest current revision; endpoints that do not answer now fail again when they are hashed.
-async fn common_revision(connector: &Connector, endpoints: &[Endpoint]) -> i64 {
+async fn common_revision(connector: &Connector, endpoints: &[Endpoint]) -> Result<i64, Failure> {
     let ask = |connection: etcd_live::Connection| async move { connection.status().await };
-    let answers = ask_each(connector, endpoints, ask).await;
-    let revisions = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
-    revisions.map(|status| status.header.revision).min().unwrap_or(0)
+    smallest_revision(ask_each(connector, endpoints, ask).await)
+}
+
+/// Without any revision, the members would be hashed wherever each just is, and seem to differ.
+fn smallest_revision(answers: Vec<(Endpoint, Result<Status, LiveError>)>) -> Result<i64, Failure> {
+    let statuses = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+    match statuses.map(|status| status.header.revision).min() {
+        Some(revision) => Ok(revision),
+        None => report_failed("status", answers).1.map(|()| 0),
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -119,25 +126,12 @@ fn differ(revision: i64, groups: &[(i64, Vec<(String, u32)>)]) -> Failure {
     )
 }
 
-fn render(format: Format, answers: &[(Endpoint, HashKv)]) -> String {
-    match format {
-        Format::Simple => answers.iter().map(|answer| simple(&row(answer)) + "\n").collect(),
-        Format::Table => table(&HEADERS, &answers.iter().map(row).collect::<Vec<_>>()),
-        Format::Json => json(
-            &answers
-                .iter()
-                .map(|(endpoint, hash)| EndpointHashKvJson {
-                    endpoint: endpoint.to_string(),
-                    hash_kv: hash.into(),
-                })
-                .collect::<Vec<_>>(),
-        ),
-        Format::Fields => answers.iter().map(fields).collect(),
-    }
-}
-
 fn row((endpoint, hash): &(Endpoint, HashKv)) -> Vec<String> {
     vec![endpoint.to_string(), hash.hash.to_string()]
+}
+
+fn json((endpoint, hash): &(Endpoint, HashKv)) -> EndpointHashKvJson {
+    EndpointHashKvJson { endpoint: endpoint.to_string(), hash_kv: hash.into() }
 }
 
 fn fields((endpoint, hash): &(Endpoint, HashKv)) -> String {
@@ -149,10 +143,36 @@ fn fields((endpoint, hash): &(Endpoint, HashKv)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use etcd_live::{Header, Request};
+    use std::time::Duration;
 
     fn member(place: u16, hash: u32, compact_revision: i64) -> (Endpoint, HashKv) {
         let endpoint = format!("m{place}:2379").parse().unwrap();
         (endpoint, HashKv { hash, compact_revision, ..HashKv::default() })
+    }
+
+    fn status(revision: i64) -> Result<Status, LiveError> {
+        let header = Header { revision, ..Header::default() };
+        Ok(Status { header, ..Status::default() })
+    }
+
+    fn silent() -> Result<Status, LiveError> {
+        let endpoint = "m9:2379".parse().unwrap();
+        Err(LiveError::TimedOut {
+            endpoint,
+            request: Request::Status,
+            after: Duration::from_secs(5),
+        })
+    }
+
+    #[test]
+    fn members_are_hashed_at_the_smallest_revision_or_not_at_all() {
+        let endpoint: Endpoint = "m1:2379".parse().unwrap();
+        let answers = |all: Vec<_>| all.into_iter().map(|a| (endpoint.clone(), a)).collect();
+        let some = smallest_revision(answers(vec![status(8), silent(), status(7)]));
+        assert_eq!(some.unwrap(), 7);
+        let none = smallest_revision(answers(vec![silent(), silent()]));
+        assert_eq!(none.unwrap_err().exit, Exit::Unreachable);
     }
 
     #[test]

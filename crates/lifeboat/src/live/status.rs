@@ -3,9 +3,9 @@
 use etcd_live::{Connector, Endpoint, Status};
 use serde::Serialize;
 
-use super::endpoint::{ask_each, report_failed};
+use super::endpoint::{ask_each, render, report_failed};
 use super::wire::{StatusJson, header_fields};
-use crate::output::{self, Format, humanize_bytes, json, quote, simple, table};
+use crate::output::{self, Format, humanize_bytes, quote};
 use crate::report::Failure;
 
 const HEADERS: [&str; 10] = [
@@ -42,25 +42,8 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let ask = |connection: etcd_live::Connection| async move { connection.status().await };
     let (answers, outcome) = report_failed("status", ask_each(connector, endpoints, ask).await);
-    output::print(&render(format, &answers))?;
+    output::print(&render(format, &HEADERS, &answers, row, json, fields))?;
     outcome
-}
-
-fn render(format: Format, answers: &[(Endpoint, Status)]) -> String {
-    match format {
-        Format::Simple => answers.iter().map(|answer| simple(&row(answer)) + "\n").collect(),
-        Format::Table => table(&HEADERS, &answers.iter().map(row).collect::<Vec<_>>()),
-        Format::Json => json(
-            &answers
-                .iter()
-                .map(|(endpoint, status)| EndpointStatusJson {
-                    endpoint: endpoint.to_string(),
-                    status: status.into(),
-                })
-                .collect::<Vec<_>>(),
-        ),
-        Format::Fields => answers.iter().map(fields).collect(),
-    }
 }
 
 fn row((endpoint, status): &(Endpoint, Status)) -> Vec<String> {
@@ -76,6 +59,10 @@ fn row((endpoint, status): &(Endpoint, Status)) -> Vec<String> {
         status.raft_applied_index.to_string(),
         status.errors.join(", "),
     ]
+}
+
+fn json((endpoint, status): &(Endpoint, Status)) -> EndpointStatusJson<'_> {
+    EndpointStatusJson { endpoint: endpoint.to_string(), status: status.into() }
 }
 
 fn fields((endpoint, status): &(Endpoint, Status)) -> String {
