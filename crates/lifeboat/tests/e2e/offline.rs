@@ -1,6 +1,5 @@
 //! A backup of a member that does not run: nothing acknowledged is lost.
 
-use serde_json::Value;
 use testbed::{Cluster, Etcd, Run, Security, bolt_check};
 
 use crate::{hash_of_file, judged_by, lifeboat, text};
@@ -40,19 +39,17 @@ fn a_killed_member_is_backed_up_with_all_that_it_acknowledged() {
 }
 
 /// A save from the directory of each member of a cluster that is down, in JSON.
-fn save_each(cluster: &Cluster, more: &[&str]) -> Vec<(Run, Value)> {
+fn save_each(cluster: &Cluster, more: &[&str]) -> Vec<Run> {
     let save = |member: &testbed::Member| {
         let file = cluster.folder().join(format!("{}.db", member.name()));
         let base = ["snapshot", "save", text(&file), "--force", "-w", "json", "--data-dir"];
-        let run = lifeboat().run(base.iter().chain(&[text(member.data_dir())]).chain(more)).ok();
-        let json = run.json();
-        (run, json)
+        lifeboat().run(base.iter().chain(&[text(member.data_dir())]).chain(more)).ok()
     };
     cluster.members().iter().map(save).collect()
 }
 
-fn revision_of(json: &Value) -> i64 {
-    json["revision"].as_i64().unwrap()
+fn revision_of(run: &Run) -> i64 {
+    run.json()["revision"].as_i64().unwrap()
 }
 
 /// Goal: a cluster of which all members died at once gives back its last acknowledged write. Method:
@@ -71,20 +68,22 @@ fn the_best_of_three_killed_members_has_every_acknowledged_write() {
         cluster.kill_all();
 
         let committed = save_each(&cluster, &["--committed-only"]);
-        let committed = committed.iter().map(|(_, json)| revision_of(json)).max().unwrap();
+        let committed = committed.iter().map(revision_of).max().unwrap();
         assert!(committed < acknowledged, "{version:?}: a real test, else the commit would do");
 
         let saved = save_each(&cluster, &[]);
-        let last_entry = |json: &Value| {
-            let log = &json["log"];
+        let last_entry = |run: &Run| {
+            let log = &run.json()["log"];
             (log["lastTerm"].as_u64().unwrap(), log["lastIndex"].as_u64().unwrap())
         };
-        let best = (0..3).max_by_key(|n| last_entry(&saved[*n].1)).unwrap();
-        let (run, json) = &saved[best];
-        assert_eq!(revision_of(json), acknowledged, "{version:?}");
-        assert!(json["log"]["beyondCommit"].as_u64().unwrap() > 0, "{version:?}: {run}");
-        run.stderr_has(&["beyond the commit", "the last entry is"]);
-        let newest = saved.iter().map(|(_, json)| revision_of(json)).max().unwrap();
+        let best = (0..3).max_by_key(|n| last_entry(&saved[*n])).unwrap();
+        let run = &saved[best];
+        assert_eq!(revision_of(run), acknowledged, "{version:?}");
+        assert!(run.json()["log"]["beyondCommit"].as_u64().unwrap() > 0, "{version:?}: {run}");
+        for words in ["beyond the commit", "the last entry is"] {
+            assert!(run.stderr.contains(words), "{run}");
+        }
+        let newest = saved.iter().map(revision_of).max().unwrap();
         assert_eq!(newest, acknowledged, "{version:?}: nothing else was in flight");
 
         let file = cluster.folder().join(format!("{}.db", cluster.members()[best].name()));
