@@ -94,7 +94,7 @@ fn a_log_that_breaks_off_in_a_write_is_taken_up_to_there_and_this_is_told() {
     let replayed = saved.replayed.unwrap();
     let torn = replayed.torn.unwrap();
     assert_eq!(torn.segment.to_string(), segment.file_name().unwrap().to_str().unwrap());
-    assert!(torn.offset < end as u64 && torn.offset % 8 == 0);
+    assert!(torn.offset < end as u64 && torn.offset.is_multiple_of(8));
     assert!(replayed.index <= expected["wal"]["last_entry_index"].as_u64().unwrap());
 }
 
