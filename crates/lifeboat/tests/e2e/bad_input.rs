@@ -122,12 +122,15 @@ fn a_learner_is_not_saved_from_when_a_voter_is_there() {
 fn a_stream_that_is_cut_half_way_leaves_nothing() {
     let cluster = Cluster::builder(Etcd::V3_5).members(1).security(Security::Plain).start();
     cluster.write_sample();
-    for bytes in [40_000, 200_000, 350_000] {
-        let cut = CutStream::before(&cluster.client_url(0), bytes);
+    let whole = cluster.folder().join("whole.db");
+    crate::save(&cluster, &whole);
+    let size = whole.metadata().unwrap().len();
+    for percent in [10, 50, 90] {
+        let cut = CutStream::before(&cluster.client_url(0), size * percent / 100);
         fails(&[1, 4], &[], |file| {
             lifeboat().run(["--endpoints", &cut.url(), "snapshot", "save", file])
         });
-        assert!(cut.was_cut(), "{bytes}");
+        assert!(cut.was_cut(), "after {percent} %");
     }
 }
 
