@@ -27,6 +27,10 @@ pub(crate) struct Cli {
     #[arg(short = 'w', long = "write-out", global = true, value_enum, value_name = "FORMAT")]
     pub(crate) write_out: Option<Format>,
 
+    /// Accepted for scripts written for etcdctl; failures are told in full anyway
+    #[arg(long, global = true, hide = true)]
+    debug: bool,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }

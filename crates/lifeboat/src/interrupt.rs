@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: a command that writes stops at the next safe point and removes what it began.
+//! Ctrl-C, SIGTERM and SIGHUP (a session that was dropped): a command that writes stops at the next safe point and removes what it began.
 
 use std::{
     io,
@@ -29,6 +29,7 @@ impl Interrupt {
         let entered = runtime.enter();
         let mut ctrl_c = signal(SignalKind::interrupt())?;
         let mut term = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
         drop(entered);
         let told = this.clone();
         std::thread::spawn(move || {
@@ -37,6 +38,7 @@ impl Interrupt {
                     tokio::select! {
                         _ = ctrl_c.recv() => {}
                         _ = term.recv() => {}
+                        _ = hangup.recv() => {}
                     }
                     if number > 0 {
                         std::process::exit(crate::report::Exit::Interrupted as i32);

@@ -19,6 +19,8 @@ mod table;
 
 use std::io::{self, Write};
 
+use crate::report::{Exit, Failure};
+
 pub(crate) use humanize::humanize_bytes;
 pub(crate) use json::{is_default, json};
 pub(crate) use quote::quote;
@@ -44,10 +46,17 @@ pub(crate) fn simple(cells: &[String]) -> String {
 }
 
 /// Writes `text` to stdout. A reader that went away (`| head`) is not an error worth a message.
-pub(crate) fn print(text: &str) -> io::Result<()> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        Err(error) => Err(Failure::new(
+            Exit::Failed,
+            format!(
+                "what was to be done is done, but the result cannot be written to stdout: {error}"
+            ),
+            "see to where stdout leads",
+        )),
     }
 }

@@ -91,7 +91,9 @@ impl From<LiveError> for Failure {
 impl From<SnapshotError> for Failure {
     fn from(error: SnapshotError) -> Self {
         let exit = match error {
+            SnapshotError::InUse { .. } => Exit::Refused,
             SnapshotError::Damaged { .. }
+            | SnapshotError::NotBolt { .. }
             | SnapshotError::NoDigest { .. }
             | SnapshotError::Read { .. } => Exit::Damaged,
             _ => Exit::Failed,
@@ -105,6 +107,7 @@ impl From<PartFileError> for Failure {
     fn from(error: PartFileError) -> Self {
         let exit = match error {
             PartFileError::Exists { .. }
+            | PartFileError::NotAFile { .. }
             | PartFileError::Folder { .. }
             | PartFileError::NotALeftover { .. }
             | PartFileError::Busy { .. } => Exit::Refused,
@@ -133,7 +136,7 @@ impl From<OfflineError> for Failure {
     fn from(error: OfflineError) -> Self {
         let exit = match error {
             OfflineError::PartFile(error) => return error.into(),
-            OfflineError::InUse { .. } => Exit::Refused,
+            OfflineError::InUse { .. } | OfflineError::InsideDataDir { .. } => Exit::Refused,
             OfflineError::Interrupted => Exit::Interrupted,
             _ if error.is_damage() => Exit::Damaged,
             _ => Exit::Failed,

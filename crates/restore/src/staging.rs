@@ -120,7 +120,12 @@ impl Staging {
         self.folders.iter().try_for_each(Folder::sync_made_parents)?;
         for number in 0..self.moves.len() {
             let Move { staged, target } = &self.moves[number];
-            let renamed = fs::rename(staged, target).map_err(io_error("rename to", target));
+            let renamed = fs::rename(staged, target).map_err(|error| match error.kind() {
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
+                    RestoreError::Exists { path: target.clone() }
+                }
+                _ => io_error("rename to", target)(error),
+            });
             let placed = number + usize::from(renamed.is_ok());
             if let Err(error) = renamed.and_then(|()| sync_parent(target)) {
                 self.keep = !self.take_back(placed);
@@ -534,7 +539,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let staging = stage(dir.path(), &two(dir.path())).unwrap();
         fs::create_dir_all(dir.path().join("m2/in-the-way")).unwrap();
-        assert!(matches!(staging.commit(), Err(RestoreError::Io { .. })));
+        assert!(matches!(staging.commit(), Err(RestoreError::Exists { .. })));
         assert_eq!(names(dir.path()), ["m2"]);
         fs::remove_dir_all(dir.path().join("m2")).unwrap();
         stage(dir.path(), &two(dir.path())).unwrap().commit().unwrap();

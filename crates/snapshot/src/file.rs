@@ -23,10 +23,11 @@ use crate::{
 };
 use bolt::{Db, Mapped};
 use etcd_schema::{HashKv, HashKvError, ReadError, bucket, count_live_keys, hash_kv, records};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     thread::JoinHandle,
 };
@@ -98,6 +99,20 @@ pub enum SnapshotError {
         /// Number of findings.
         findings: u64,
     },
+    /// An etcd, or another tool, writes to it.
+    #[error("{} is in use: another process holds its lock", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is not a bbolt file, not a whole one, or of a format that is not known here.
+    #[error("{} cannot be read as a database", path.display())]
+    NotBolt {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: bolt::BoltError,
+    },
     /// Its only fault is that it has no digest.
     #[error("{} has no digest at its end", path.display())]
     NoDigest {
@@ -131,6 +146,10 @@ impl SnapshotError {
                 io::ErrorKind::PermissionDenied => "run as a user that may read it, or with sudo",
                 _ => "check that this is a file, and the disk that it is on",
             },
+            Self::InUse { .. } => {
+                "stop the etcd that runs on it, or save from it while it runs: snapshot save"
+            }
+            Self::NotBolt { source, .. } => source.remedy(),
             Self::NoDigest { .. } => {
                 "if it was copied from the data directory of a stopped member, give \
                  --skip-hash-check; if not, it is cut: use another snapshot"
@@ -156,7 +175,18 @@ impl Snapshot<Fetched> {
     /// Opens a file without reading it.
     pub fn open(path: &Path) -> Result<Self, SnapshotError> {
         let error = |action, source| SnapshotError::Io { action, path: path.to_owned(), source };
-        Self::of_file(path, &File::open(path).map_err(|e| error("open", e))?)
+        // Without waiting: a pipe would block until somebody writes to it.
+        let mut options = File::options();
+        options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let file = options.open(path).map_err(|e| error("open", e))?;
+        // An etcd holds a lock on its database, which changes under the reader.
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(SnapshotError::InUse { path: path.to_owned() })
+            }
+            // Some network file systems have no locks.
+            _ => Self::of_file(path, &file),
+        }
     }
 
     /// The same for a file that is open.
@@ -269,8 +299,8 @@ impl Snapshot<Fetched> {
 
     fn db(&self, on_finding: &mut dyn FnMut(Finding)) -> Result<Db<'_>, SnapshotError> {
         Db::open(self.database()).map_err(|error| {
-            on_finding(Finding::NotBolt(error));
-            SnapshotError::Damaged { path: self.path.clone(), findings: 1 }
+            on_finding(Finding::NotBolt(error.clone()));
+            SnapshotError::NotBolt { path: self.path.clone(), source: error }
         })
     }
 

@@ -65,6 +65,12 @@ pub enum OfflineError {
         /// The directory.
         path: PathBuf,
     },
+    /// The snapshot was to be written among the member's own files, which are never touched.
+    #[error("{} lies among the member's own files", path.display())]
+    InsideDataDir {
+        /// Where it was to be written.
+        path: PathBuf,
+    },
     /// An etcd, or another tool, has the database open.
     #[error("{} is in use: another process holds its lock", path.display())]
     InUse {
@@ -143,6 +149,7 @@ impl OfflineError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::NotADataDir { .. } => "give the directory that etcd has as --data-dir",
+            Self::InsideDataDir { .. } => "write the snapshot to another place",
             Self::InUse { .. } => {
                 "stop that etcd, or save from it while it runs: give --endpoints instead of --data-dir"
             }
@@ -234,10 +241,22 @@ pub fn save_offline(
     on_finding: &mut dyn FnMut(Finding),
     interrupted: &dyn Fn() -> bool,
 ) -> Result<SavedOffline, OfflineError> {
+    if is_inside(path, &member.data_dir.join("member")) {
+        return Err(OfflineError::InsideDataDir { path: path.to_owned() });
+    }
     let part = PartFile::create(path, existing)?;
     let saved = save_into(member, part.path(), part.file(), on_finding, interrupted)?;
     part.commit()?;
     Ok(SavedOffline { snapshot: saved.snapshot.renamed(path), ..saved })
+}
+
+/// Whether `path` would be made in `dir` or below it. Folders that are not there hold nothing.
+fn is_inside(path: &Path, dir: &Path) -> bool {
+    let folder = std::path::absolute(path).ok().and_then(|path| path.parent()?.canonicalize().ok());
+    match (folder, dir.canonicalize()) {
+        (Some(folder), Ok(dir)) => folder.starts_with(dir),
+        _ => false,
+    }
 }
 
 /// Saves what `member` holds in a nameless file in `spool_dir`, and copies it to `out` once it is

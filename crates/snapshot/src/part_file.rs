@@ -46,6 +46,12 @@ pub enum PartFileError {
         /// The part file.
         part: PathBuf,
     },
+    /// A link, a pipe or a device stands there; replacing it would not be what was meant.
+    #[error("{} is not a regular file", path.display())]
+    NotAFile {
+        /// The final name.
+        path: PathBuf,
+    },
     /// Another run holds the lock of the part file.
     #[error("another run is writing {}", part.display())]
     Busy {
@@ -68,6 +74,7 @@ impl PartFileError {
     /// One imperative sentence: what to do next.
     pub fn remedy(&self) -> &'static str {
         match self {
+            Self::NotAFile { .. } => "choose another name",
             Self::Exists { .. } => "choose another name, or replace it with --force",
             Self::Folder { .. } => "give the name of a file in it",
             Self::NotALeftover { .. } => "move it away, or choose another name",
@@ -120,6 +127,7 @@ impl PartFile {
         match target.symlink_metadata() {
             Ok(found) if found.is_dir() => Err(PartFileError::Folder { path: path() }),
             Ok(_) if existing == Existing::Keep => Err(PartFileError::Exists { path: path() }),
+            Ok(found) if !found.is_file() => Err(PartFileError::NotAFile { path: path() }),
             _ => Ok(()),
         }
     }
@@ -313,6 +321,17 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         PartFile::create(&path, Existing::Replace).unwrap().commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn links_pipes_and_devices_are_never_replaced_even_when_told_to() {
+        let (dir, path) = target();
+        std::os::unix::fs::symlink(dir.path().join("kept"), &path).unwrap();
+        for path in [path.as_path(), Path::new("/dev/null")] {
+            let refused = PartFile::create(path, Existing::Replace);
+            assert!(matches!(refused, Err(PartFileError::NotAFile { .. })), "{}", path.display());
+        }
+        assert!(path.is_symlink());
     }
 
     #[test]

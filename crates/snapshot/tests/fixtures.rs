@@ -137,3 +137,30 @@ fn every_damaged_file_is_refused_for_the_right_reason_or_read_where_it_can_be() 
         assert_eq!(status(&path).0.is_ok(), skipped.is_none(), "status of {name}");
     }
 }
+
+#[test]
+fn a_pipe_or_a_folder_is_refused_without_waiting_for_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [pipe.as_path(), dir.path(), Path::new("/dev/zero")] {
+        assert!(
+            matches!(Snapshot::open(path), Err(SnapshotError::Io { .. })),
+            "{}",
+            path.display()
+        );
+    }
+}
+
+/// An etcd holds this lock as long as it runs.
+#[test]
+fn a_database_that_is_written_to_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    fs::copy(fixtures().join("3.5.30/final.db"), &path).unwrap();
+    let etcd = fs::File::open(&path).unwrap();
+    etcd.lock().unwrap();
+    assert!(matches!(Snapshot::open(&path), Err(SnapshotError::InUse { .. })));
+    drop(etcd);
+    assert!(status(&path).0.is_ok());
+}

@@ -197,6 +197,9 @@ fn a_database_that_is_in_use_or_missing_is_refused_and_nothing_is_left() {
     let out = tempfile::tempdir().unwrap();
     let file = out.path().join("saved.db");
     assert!(matches!(save(dir.path(), &file, UseLog::Whole), Err(OfflineError::InUse { .. })));
+    drop(db);
+    let inside = save(dir.path(), &dir.path().join("member/saved.db"), UseLog::Whole);
+    assert!(matches!(inside, Err(OfflineError::InsideDataDir { .. })));
     let nowhere = save(out.path(), &file, UseLog::Whole);
     assert!(matches!(nowhere, Err(OfflineError::NotADataDir { .. })));
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);

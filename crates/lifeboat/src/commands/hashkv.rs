@@ -45,7 +45,7 @@ impl HashKvArgs {
             hash_revision: answer.hash_revision,
             compact_revision: answer.compact_revision.unwrap_or(-1),
         };
-        Ok(output::print(&json.render(context.format))?)
+        output::print(&json.render(context.format))
     }
 }
 

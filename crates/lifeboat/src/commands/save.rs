@@ -104,8 +104,13 @@ impl SaveArgs {
         }
     }
 
-    fn existing(&self) -> Existing {
-        if self.force { Existing::Replace } else { Existing::Keep }
+    /// A script written for etcdctl may save under the same name again and again, as etcdctl lets it;
+    /// what it has is replaced by something that was proved.
+    fn existing(&self, context: &Context) -> Existing {
+        match self.force || context.tool == Tool::EtcdTool {
+            true => Existing::Replace,
+            false => Existing::Keep,
+        }
     }
 
     fn to_stdout(&self) -> bool {
@@ -115,7 +120,7 @@ impl SaveArgs {
     fn save_cluster(&self, context: &Context) -> Result<(), Failure> {
         if !self.to_stdout() {
             // Said before a password is asked for or a member is dialled.
-            PartFile::check_target(&self.file, self.existing())?;
+            PartFile::check_target(&self.file, self.existing(context))?;
         }
         let connector = Connector::new(context.connection.options()?)?;
         let endpoints = context.connection.endpoints()?;
@@ -125,7 +130,7 @@ impl SaveArgs {
                 // In this order, nothing is put in place once a signal has come.
                 biased;
                 () = interrupt.wait() => Err(Failure::interrupted()),
-                saved = self.choose_and_save(&connector, &endpoints) => saved,
+                saved = self.choose_and_save(context, &connector, &endpoints) => saved,
             }
         })?;
         let Saved { endpoint, snapshot, .. } = &saved;
@@ -134,6 +139,7 @@ impl SaveArgs {
 
     async fn choose_and_save(
         &self,
+        context: &Context,
         connector: &Connector,
         endpoints: &[Endpoint],
     ) -> Result<Saved, Failure> {
@@ -147,7 +153,7 @@ impl SaveArgs {
             let spool = std::env::temp_dir();
             snapshot::save_to_writer(candidates, stdout, &spool, &on_event).await
         } else {
-            snapshot::save(candidates, &self.file, self.existing(), &on_event).await
+            snapshot::save(candidates, &self.file, self.existing(context), &on_event).await
         };
         Ok(saved?)
     }
@@ -166,7 +172,7 @@ impl SaveArgs {
             let out = std::io::stdout();
             snapshot::save_offline_to_writer(&member, out, &spool, on_finding, interrupted)?
         } else {
-            let existing = self.existing();
+            let existing = self.existing(context);
             snapshot::save_offline(&member, &self.file, existing, on_finding, interrupted)?
         };
         match &saved.replayed {
@@ -192,7 +198,7 @@ impl SaveArgs {
             eprint!("{text}");
             return Ok(());
         }
-        Ok(output::print(&text)?)
+        output::print(&text)
     }
 }
 

@@ -52,7 +52,7 @@ impl StatusArgs {
             total_size: status.total_size,
             version: as_3_6.then_some(status.version.as_str()),
         };
-        Ok(output::print(&json.render(context.format))?)
+        output::print(&json.render(context.format))
     }
 }
 

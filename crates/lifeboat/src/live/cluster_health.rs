@@ -8,9 +8,9 @@
 //! The old tool asked each member's `/health` over HTTP; here the same two questions, agreement and
 //! alarms, are asked over gRPC.
 
-use etcd_live::{Connector, Endpoint, LiveError, Member, members_of, one_line};
+use etcd_live::{Connector, Endpoint, LiveError, Member, Refusal, members_of, one_line};
 
-use super::health::{Checked, check_each};
+use super::health::check_each;
 use crate::cli::{Context, Tool};
 use crate::output;
 use crate::report::{Exit, Failure};
@@ -69,8 +69,7 @@ impl Verdict {
                     continue;
                 }
             };
-            let checked = check_each(connector, &[endpoint]).await;
-            tried.extend(checked.into_iter().map(Tried::from));
+            tried.push(Tried::of(connector, endpoint).await);
             if !matches!(tried.last(), Some(Tried::Failed { .. })) {
                 break;
             }
@@ -83,15 +82,36 @@ impl Verdict {
     }
 }
 
-impl From<Checked> for Tried {
-    fn from(checked: Checked) -> Self {
-        let url = checked.endpoint.to_string();
+impl Tried {
+    async fn of(connector: &Connector, endpoint: Endpoint) -> Self {
+        let checked = check_each(connector, std::slice::from_ref(&endpoint)).await;
+        let checked = checked.into_iter().next().expect("one was asked");
         match &checked.result {
-            Err(error) if cannot_be_asked(error) => Self::Failed { url, why: one_line(error) },
-            _ if checked.fault().is_none() => Self::Healthy(checked.endpoint),
-            _ => Self::Unhealthy(checked.endpoint),
+            Err(error) if answers_no_reads(error) => Self::by_status(connector, endpoint).await,
+            Err(error) if cannot_be_asked(error) => Self::failed(&endpoint, error),
+            _ if checked.fault().is_none() => Self::Healthy(endpoint),
+            _ => Self::Unhealthy(endpoint),
         }
     }
+
+    /// What can be told of a member that serves no reads, or none without a user: whether it has a
+    /// leader, and what it says of itself. The old tool asked `/health`, which wants no user either.
+    async fn by_status(connector: &Connector, endpoint: Endpoint) -> Self {
+        match async { connector.connect(&endpoint).await?.status().await }.await {
+            Ok(status) if status.leader != 0 && status.errors.is_empty() => Self::Healthy(endpoint),
+            Ok(_) => Self::Unhealthy(endpoint),
+            Err(error) => Self::failed(&endpoint, &error),
+        }
+    }
+
+    fn failed(endpoint: &Endpoint, error: &LiveError) -> Self {
+        Self::Failed { url: endpoint.to_string(), why: one_line(error) }
+    }
+}
+
+/// A learner, or a member that wants to know who asks: no word about its health.
+fn answers_no_reads(error: &LiveError) -> bool {
+    matches!(error.refusal(), Some(Refusal::Learner | Refusal::UserWanted))
 }
 
 /// No answer, as opposed to a bad one.
