@@ -9,7 +9,7 @@
 //!
 //! Scripts parse these outputs, so they equal those of the tools that Lifeboat replaces, down to Go's
 //! way of escaping a string or writing a duration. Everything here turns values into text; nothing
-//! here writes to a terminal but [`print`].
+//! here writes to a terminal but [`print()`].
 
 pub(crate) mod duration;
 mod humanize;

@@ -82,7 +82,7 @@ pub(crate) struct RestoreArgs {
     #[arg(long, requires = "bump_revision")]
     mark_compacted: bool,
 
-    /// Make the directories of all members, DIR/<name> each
+    /// Make the directories of all members, DIR/NAME each
     #[arg(long, value_name = "DIR", conflicts_with_all = ["name", "initial_advertise_peer_urls"])]
     all_members: Option<PathBuf>,
 

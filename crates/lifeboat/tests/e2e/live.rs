@@ -1,6 +1,6 @@
 //! Questions to a live cluster: the answers read as those of the real etcdctl.
 
-use testbed::{Cluster, Etcd, Security};
+use testbed::{Cluster, Etcd, Run, Security};
 
 use crate::{client, lifeboat};
 
@@ -52,10 +52,12 @@ fn endpoint_health_says_which_member_is_dead() {
     let run = client(&cluster, &["endpoint", "health"]).ok();
     assert_eq!(format!("{}{}", run.stdout, run.stderr).matches("is healthy").count(), 3);
     cluster.kill(2);
-    let run = client(&cluster, &["endpoint", "health", "--dial-timeout=2s"]);
+    let healthy = |run: &Run| format!("{}{}", run.stdout, run.stderr).matches("is healthy").count();
+    // If it was the leader, the others elect one first.
+    let mut runs = (0..50).map(|_| client(&cluster, &["endpoint", "health", "--dial-timeout=2s"]));
+    let run = runs.find(|run| healthy(run) == 2).expect("two of three go on");
     assert_ne!(run.code, Some(0), "{run}");
     let all = format!("{}{}", run.stdout, run.stderr);
-    assert_eq!(all.matches("is healthy").count(), 2, "{run}");
     assert!(all.contains(&format!("{} is unhealthy", cluster.client_url(2))), "{run}");
 }
 
