@@ -116,6 +116,12 @@ fn a_learner_is_not_saved_from_when_a_voter_is_there() {
     let run = lifeboat().run(&arguments).ok();
     assert!(run.stderr.contains(&cluster.client_url(0)), "it says whom it chose\n{run}");
     lifeboat().run(["snapshot", "verify", text(&file)]).ok();
+
+    // It serves no reads, which says nothing of its health.
+    let mut arguments = cluster.connection_flags_to(&cluster.client_url(0));
+    arguments.push("cluster-health".to_owned());
+    let run = lifeboat().run(&arguments).ok();
+    assert!(run.stdout.ends_with("cluster is healthy\n"), "{run}");
 }
 
 #[test]

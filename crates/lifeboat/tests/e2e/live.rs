@@ -113,4 +113,8 @@ fn a_user_with_a_password_saves_and_a_wrong_password_does_not() {
     save(&["--user=root:secret"]).ok();
     std::fs::remove_file(&file).unwrap();
     save(&["--user=root", "--password=secret"]).ok();
+
+    // As the old tool, which asked what anybody may ask; this etcd tells its status without a user.
+    let run = lifeboat().run(["--endpoints", &cluster.client_url(0), "cluster-health"]).ok();
+    assert!(run.stdout.ends_with("cluster is healthy\n"), "{run}");
 }
