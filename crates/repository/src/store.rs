@@ -1,0 +1,115 @@
+//! Where objects lie: a folder, or a bucket of some provider.
+//!
+//! A path here is relative to the root of the repository, with `/` between its parts, and begins with none.
+//!
+//! * [`Backend::create`] and [`ObjectWriter::finish`] are create-only: two writers of one path cannot both
+//!   succeed, and what is there is never overwritten. An object appears whole or not at all.
+//! * Transient failures were retried, with back-off, before an error comes back.
+//! * Errors and the name of a store tell no secret.
+
+use bytes::Bytes;
+use futures::{future::BoxFuture, stream::BoxStream};
+use std::{fmt, sync::Arc};
+
+/// A place for objects. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    backend: Arc<dyn Backend>,
+}
+
+/// What a store can do. Paths are relative to its root.
+pub trait Backend: Send + Sync + 'static {
+    /// Where this is, as a URL without secrets.
+    fn url(&self) -> &str;
+    /// Whether a second creation of an object is refused by the store itself, even at the same instant.
+    fn is_create_only(&self) -> bool;
+    /// Creates a small object from all its bytes; [`StoreError::Exists`] if it is there.
+    fn create<'a>(&'a self, path: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// Begins an object of unknown size. It is there when [`ObjectWriter::finish`] has returned, not before.
+    fn writer<'a>(
+        &'a self,
+        path: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn ObjectWriter>, StoreError>>;
+    /// All bytes of a small object; [`StoreError::TooLarge`] if it has more than `bytes_max`.
+    fn read<'a>(
+        &'a self,
+        path: &'a str,
+        bytes_max: u64,
+    ) -> BoxFuture<'a, Result<Bytes, StoreError>>;
+    /// An object from its beginning, piece by piece; goes on by itself where a connection broke.
+    fn reader<'a>(
+        &'a self,
+        path: &'a str,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Bytes, StoreError>>, StoreError>>;
+    /// Every object whose path begins with `prefix`, in the order of their paths.
+    /// A prefix is `""` or ends with `/`. What a broken writer left aside is not listed.
+    fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Entry>, StoreError>>;
+    /// Names of the folders directly below `prefix`, sorted, without the `/`.
+    fn folders<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>, StoreError>>;
+    /// Size of an object, or [`StoreError::NotFound`].
+    fn size<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<u64, StoreError>>;
+    /// Deletes an object; that it is not there is no error. [`StoreError::Locked`] if the store forbids it for now.
+    fn delete<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<(), StoreError>>;
+}
+
+/// An object on its way into a store. Dropped unfinished, it leaves nothing that is listed.
+pub trait ObjectWriter: Send {
+    /// Adds bytes; returns as soon as they are taken, which may be before they are stored.
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<(), StoreError>>;
+    /// Completes the object; [`StoreError::Exists`] if another was completed under its path.
+    fn finish(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>>;
+    /// Gives it up, and removes what was stored of it.
+    fn abort(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>>;
+}
+
+/// An object, as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its path.
+    pub path: String,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// It is there already.
+    #[error("{url} has {path:?} already")]
+    Exists {
+        /// The store.
+        url: String,
+        /// The object.
+        path: String,
+    },
+    /// It is not there.
+    #[error("{url} has no {path:?}")]
+    NotFound {
+        /// The store.
+        url: String,
+        /// The object.
+        path: String,
+    },
+}
+
+impl Store {
+    /// A store of that kind.
+    pub fn new(backend: impl Backend) -> Self {
+        Self { backend: Arc::new(backend) }
+    }
+}
+
+impl std::ops::Deref for Store {
+    type Target = dyn Backend;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.backend
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.backend.url()).finish()
+    }
+}
