@@ -5,6 +5,14 @@
 //!
 //! A reader takes any manifest whose `format` it knows, and ignores fields that it does not.
 //!
+//! Nothing is overwritten, so a backup whose objects are written anew (encrypted to other keys) gets a further
+//! *generation* of them, with a manifest of its own. The highest generation that has a manifest counts:
+//!
+//! ```text
+//!   generation 1    manifest.json      db.zst    db.zst.age      include.tar.zst    include.tar.zst.age
+//!   generation 2    manifest.2.json    db.2.zst  db.2.zst.age    include.2.tar.zst  include.2.tar.zst.age
+//! ```
+//!
 //! In the place of a manifest there may be an [`Abandoned`]: a later writer has put it there, create-only, so
 //! that the writer it took over from cannot commit any more. The folder is then no backup, for good.
 
@@ -17,6 +25,52 @@ pub const FORMAT: u32 = 1;
 
 /// The most bytes that a manifest may have: a member list and a list of included files fit many times.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+
+/// The generation of a backup that was never written anew.
+pub const FIRST_GENERATION: u32 = 1;
+
+/// What an object in a backup's folder holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// The snapshot.
+    Db,
+    /// The tar of files beside it.
+    Include,
+}
+
+/// The name of the manifest of a generation, in the backup's folder.
+pub fn manifest_name(generation: u32) -> String {
+    format!("manifest{}.json", infix(generation))
+}
+
+/// The generation whose manifest has that name; none if it is no manifest's name.
+pub fn manifest_generation(name: &str) -> Option<u32> {
+    let infix = name.strip_prefix("manifest")?.strip_suffix(".json")?;
+    let generation = match infix.strip_prefix('.') {
+        Some(number) => number.parse().ok()?,
+        None => FIRST_GENERATION,
+    };
+    // Only the one spelling: no sign, no zeros in front, no number for the first.
+    (generation >= FIRST_GENERATION && manifest_name(generation) == name).then_some(generation)
+}
+
+/// The name of an object in the backup's folder.
+pub fn object_name(kind: ObjectKind, generation: u32, encrypted: bool) -> String {
+    let (stem, extension) = match kind {
+        ObjectKind::Db => ("db", ".zst"),
+        ObjectKind::Include => ("include", ".tar.zst"),
+    };
+    let age = if encrypted { ".age" } else { "" };
+    format!("{stem}{}{extension}{age}", infix(generation))
+}
+
+fn infix(generation: u32) -> String {
+    if generation == FIRST_GENERATION { String::new() } else { format!(".{generation}") }
+}
+
+fn first_generation() -> u32 {
+    FIRST_GENERATION
+}
 
 /// What lies in the place of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +141,9 @@ impl Committed {
 pub struct Manifest {
     /// The format of the manifest.
     pub format: u32,
+    /// How often the backup's objects were written anew, and once more.
+    #[serde(default = "first_generation")]
+    pub generation: u32,
     /// The backup's own name.
     pub id: BackupId,
     /// The name of the cluster in the repository.
@@ -275,5 +332,33 @@ impl Verification {
     /// Whether the backup may be relied on: digest and tree were proved.
     pub fn is_verified(&self) -> bool {
         self.digest && self.tree
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_generation_has_plain_names_and_later_ones_a_number() {
+        assert_eq!(manifest_name(1), "manifest.json");
+        assert_eq!(manifest_name(2), "manifest.2.json");
+        assert_eq!(object_name(ObjectKind::Db, 1, false), "db.zst");
+        assert_eq!(object_name(ObjectKind::Db, 3, true), "db.3.zst.age");
+        assert_eq!(object_name(ObjectKind::Include, 1, true), "include.tar.zst.age");
+        assert_eq!(object_name(ObjectKind::Include, 2, false), "include.2.tar.zst");
+    }
+
+    #[test]
+    fn a_manifest_is_known_by_its_name_alone() {
+        for generation in [1, 2, 10, u32::MAX] {
+            assert_eq!(manifest_generation(&manifest_name(generation)), Some(generation));
+        }
+        for name in ["manifest.1.json", "manifest.02.json", "manifest.0.json", "manifest..json"] {
+            assert_eq!(manifest_generation(name), None, "{name}");
+        }
+        for name in ["manifest", "manifest.+2.json", "db.zst", "damaged.json", "manifest2.json"] {
+            assert_eq!(manifest_generation(name), None, "{name}");
+        }
     }
 }
