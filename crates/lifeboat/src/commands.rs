@@ -1,6 +1,6 @@
 //! `lifeboat snapshot …`: files, saved, described, proved and restored.
 
-mod findings;
+pub(crate) mod findings;
 mod hashkv;
 mod restore;
 mod save;

@@ -8,6 +8,7 @@ mod live;
 mod output;
 mod progress;
 mod report;
+mod restoring;
 
 use std::{path::Path, process::ExitCode};
 

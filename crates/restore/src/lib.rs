@@ -22,5 +22,6 @@ mod staging;
 
 pub use cluster::{ClusterError, check_advertised, find_member, parse_cluster};
 pub use error::RestoreError;
+pub use etcd_raftfiles::restore::RestoredCluster;
 pub use execute::{Progress, RestoreReport, Staged};
 pub use plan::{Destination, RestorePlan, TargetVersion};

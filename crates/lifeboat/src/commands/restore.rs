@@ -1,21 +1,6 @@
-use super::findings;
-use crate::{
-    cli::{Context, Tool},
-    interrupt::Interrupt,
-    output::{self, Format},
-    progress::Bytes,
-    report::{Exit, Failure},
-};
-use restore::{
-    Destination, Progress, RestorePlan, RestoreReport, Staged, TargetVersion, check_advertised,
-    find_member, parse_cluster,
-};
-use snapshot::{DigestRule, Snapshot, Verified};
-use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf};
-
-/// Revisions that `--bump-revision auto` adds: as many as a cluster with 1,500 writes a second makes
-/// in a week, so more than clients can have seen after any backup that is worth restoring.
-const BUMP_AUTO: u64 = 1_000_000_000;
+use crate::{cli::Context, interrupt::Interrupt, report::Failure, restoring::Restoring};
+use snapshot::{DigestRule, Snapshot};
+use std::path::PathBuf;
 
 /// Make data directories for a new cluster from a snapshot file
 ///
@@ -40,254 +25,22 @@ pub(crate) struct RestoreArgs {
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// Name of the member to restore
-    #[arg(long, default_value = "default")]
-    name: String,
-
-    /// All members of the new cluster, as name=peer-url[,…]
-    #[arg(long, value_name = "MEMBERS", default_value = "default=http://localhost:2380")]
-    initial_cluster: String,
-
-    /// Token from which cluster and member ids are made
-    ///
-    /// [default: etcd-cluster; with --all-members a fresh one, which is printed]
-    #[arg(long, value_name = "TOKEN")]
-    initial_cluster_token: Option<String>,
-
-    /// Peer URLs of the member [default: its URLs in --initial-cluster]
-    #[arg(long, value_name = "URLS")]
-    initial_advertise_peer_urls: Option<String>,
-
-    /// Data directory to make: absent or empty [default: NAME.etcd]
-    #[arg(long, value_name = "DIR", conflicts_with = "all_members")]
-    data_dir: Option<PathBuf>,
-
-    /// WAL directory to make: absent [default: DIR/member/wal]
-    #[arg(long, value_name = "DIR", conflicts_with = "all_members")]
-    wal_dir: Option<PathBuf>,
-
     /// Accept a file without a digest, or with a wrong one
     ///
     /// Pages and records are checked all the same.
     #[arg(long)]
     skip_hash_check: bool,
 
-    /// Raise the revision by so much, and mark what was before as compacted
-    ///
-    /// `auto` adds 1000000000, more than clients can have seen.
-    #[arg(long, value_name = "N|auto")]
-    bump_revision: Option<Bump>,
-
-    /// Mark the revisions before the bump as compacted: what --bump-revision does anyway
-    #[arg(long, requires = "bump_revision")]
-    mark_compacted: bool,
-
-    /// Make the directories of all members, DIR/NAME each
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["name", "initial_advertise_peer_urls"])]
-    all_members: Option<PathBuf>,
-
-    /// Etcd version that will run on the directories [default: the snapshot's]
-    #[arg(long, value_name = "3.4|3.5|3.6", value_parser = parse_target)]
-    target_version: Option<TargetVersion>,
-
-    /// Member that shall be a learner; may be given several times
-    #[arg(long = "learner", value_name = "NAME")]
-    learners: Vec<String>,
-
-    /// Accepted for scripts written for etcdutl; no memory map is needed
-    #[arg(long, value_name = "BYTES", hide = true)]
-    initial_memory_map_size: Option<u64>,
-}
-
-/// `--bump-revision`.
-#[derive(Clone, Copy, Debug)]
-struct Bump(u64);
-
-impl std::str::FromStr for Bump {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self(BUMP_AUTO)),
-            number => number.parse().map(Self).map_err(|_| "it is neither a number nor `auto`"),
-        }
-    }
-}
-
-fn parse_target(text: &str) -> Result<TargetVersion, &'static str> {
-    TargetVersion::of_release(text).ok_or("it is not 3.4, 3.5 or 3.6")
-}
-
-/// What is said of a restore, in the order of the JSON.
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Restored {
-    revision: i64,
-    target_version: String,
-    cluster_id: String,
-    token: String,
-    #[serde(skip)]
-    member_ids: BTreeMap<String, String>,
-}
-
-#[derive(serde::Serialize)]
-struct RestoredJson {
-    #[serde(flatten)]
-    restored: Restored,
-    members: Vec<MemberJson>,
-}
-
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct MemberJson {
-    name: String,
-    id: String,
-    data_dir: String,
+    #[command(flatten)]
+    restoring: Restoring,
 }
 
 impl RestoreArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        let token = self.token()?;
-        let cluster = parse_cluster(&self.initial_cluster, &token, &self.learners)?;
-        if self.all_members.is_none() {
-            let member = find_member(&cluster, "--name", &self.name)?;
-            if let Some(urls) = &self.initial_advertise_peer_urls {
-                check_advertised(member, urls)?;
-            }
-        }
+        let wanted = self.restoring.check()?;
         let rule = if self.skip_hash_check { DigestRule::Skip } else { DigestRule::Required };
         let snapshot = Snapshot::open(&self.file)?;
-        if rule == DigestRule::Required && snapshot.stored_digest().is_none() {
-            // It will be refused; what else is wrong with it is told too.
-            let refused = snapshot.verify(rule, &mut |finding| findings::print(&finding));
-            return Err(refused.expect_err("a file without a digest is not proved").into());
-        }
-        let snapshot = snapshot.walk(&mut |finding| findings::print(&finding))?;
-        let target = match self.target_version {
-            Some(target) => target,
-            None => TargetVersion::of_snapshot(&snapshot)?,
-        };
-        let plan = RestorePlan::new(&snapshot, cluster, self.destination(), target, self.bump())?;
-        let interrupt = Interrupt::watch()?;
-        let staged = build(&plan, snapshot.db().size(), &interrupt)?;
-        let restored = Restored::of(&plan, token);
-        let snapshot = snapshot.prove(rule, &mut |finding| findings::print(&finding))?;
-        if interrupt.requested() {
-            return Err(Failure::interrupted());
-        }
-        let report = staged.commit(&snapshot)?;
-        self.warn(&snapshot);
-        restored.tell(context, &report)
-    }
-
-    fn bump(&self) -> u64 {
-        self.bump_revision.map_or(0, |bump| bump.0)
-    }
-
-    fn token(&self) -> Result<String, Failure> {
-        match (&self.initial_cluster_token, &self.all_members) {
-            (Some(token), _) => Ok(token.clone()),
-            (None, None) => Ok("etcd-cluster".to_owned()),
-            (None, Some(_)) => fresh_token(),
-        }
-    }
-
-    fn destination(&self) -> Destination {
-        match &self.all_members {
-            Some(dir) => Destination::AllMembers { dir: dir.clone() },
-            None => Destination::Member {
-                name: self.name.clone(),
-                data_dir: self
-                    .data_dir
-                    .clone()
-                    .unwrap_or_else(|| PathBuf::from(format!("{}.etcd", self.name))),
-                wal_dir: self.wal_dir.clone(),
-            },
-        }
-    }
-
-    /// What a person should know before the cluster is started.
-    fn warn(&self, snapshot: &Snapshot<Verified>) {
-        let survey = snapshot.survey();
-        for alarm in &survey.alarms {
-            let kind = if alarm.alarm == 1 { "NOSPACE" } else { "CORRUPT" };
-            eprintln!("note: the {kind} alarm of member {:x} was dropped", alarm.member_id);
-        }
-        if survey.auth_enabled {
-            eprintln!("note: authentication is on, with the users and passwords of the snapshot");
-        }
-        if self.bump() == 0 {
-            eprintln!(
-                "note: revisions go back to {}; restart clients that have seen later ones, or \
-                 restore with --bump-revision auto",
-                survey.revision()
-            );
-        }
-    }
-}
-
-/// A token that no other restore has: two clusters with the same URLs and token are one to etcd.
-fn fresh_token() -> Result<String, Failure> {
-    let mut random = [0; 8];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).map_err(|e| {
-        Failure::new(Exit::Failed, format!("no random token: {e}"), "give --initial-cluster-token")
-    })?;
-    Ok(format!("lifeboat-{:016x}", u64::from_ne_bytes(random)))
-}
-
-fn build(plan: &RestorePlan<'_>, bytes: u64, interrupt: &Interrupt) -> Result<Staged, Failure> {
-    let bar = Bytes::new("building", bytes);
-    Ok(plan.build(&|progress| {
-        match progress {
-            Progress::Built(more) => bar.add(more),
-            Progress::Syncing => eprintln!("reading back and syncing"),
-        }
-        if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?)
-}
-
-impl Restored {
-    fn of(plan: &RestorePlan<'_>, token: String) -> Self {
-        Self {
-            revision: plan.revision(),
-            target_version: plan.target().to_string(),
-            cluster_id: plan.cluster().id().to_string(),
-            token,
-            member_ids: plan
-                .cluster()
-                .members()
-                .iter()
-                .map(|member| (member.name.clone(), member.id.to_string()))
-                .collect(),
-        }
-    }
-
-    fn tell(self, context: &Context, report: &RestoreReport) -> Result<(), Failure> {
-        let members = report.data_dirs.iter().map(|(name, data_dir)| MemberJson {
-            name: name.clone(),
-            id: self.member_ids.get(name).cloned().unwrap_or_default(),
-            data_dir: data_dir.display().to_string(),
-        });
-        let members: Vec<_> = members.collect();
-        match (context.tool, context.format) {
-            // etcdctl and etcdutl print nothing but logs.
-            (Tool::EtcdTool, _) => eprint!("{}", self.text(&members)),
-            (Tool::Lifeboat, Format::Json) => {
-                output::print(&output::json(&RestoredJson { restored: self, members }))?;
-            }
-            (Tool::Lifeboat, _) => output::print(&self.text(&members))?,
-        }
-        Ok(())
-    }
-
-    fn text(&self, members: &[MemberJson]) -> String {
-        let mut text = format!(
-            "restored revision {} for etcd {}, cluster {}, token {}\n",
-            self.revision, self.target_version, self.cluster_id, self.token
-        );
-        for member in members {
-            text += &format!("{}, {}, {}\n", member.name, member.id, member.data_dir);
-        }
-        text
+        let bump = self.restoring.bump().unwrap_or(0);
+        self.restoring.run(context, wanted, snapshot, rule, bump, &Interrupt::watch()?)
     }
 }
