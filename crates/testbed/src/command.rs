@@ -83,7 +83,7 @@ impl fmt::Display for Run {
 
 /// The `lifeboat` binary under one of its names.
 ///
-/// Variables that would change what it does (`ETCDCTL_*`, `LIFEBOAT_*`) are taken out of its
+/// Variables that would change what it does (`ETCDCTL_*`, `LIFEBOAT_*`, `AWS_*`) are taken out of its
 /// environment; a test gives its own with [`Tool::command`].
 #[derive(Clone, Debug)]
 pub struct Tool {
@@ -110,7 +110,7 @@ impl Tool {
         command.args(arguments);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
-            if name.starts_with("ETCDCTL_") || name.starts_with("LIFEBOAT_") {
+            if ["ETCDCTL_", "LIFEBOAT_", "AWS_"].iter().any(|prefix| name.starts_with(prefix)) {
                 command.env_remove(&*name);
             }
         }

@@ -6,6 +6,8 @@
 //!   panic that names the script, never a silent pass.
 //! * [`Certificates`]: a CA with its server and client certificates, a foreign CA, an expired one.
 //! * [`fixtures`]: files written by real servers, with what those servers said about them.
+//! * [`S3`]: SeaweedFS, with identities that may do less, TLS, conditional puts and object lock;
+//!   [`Rclone`]: another S3 server, which has none of these.
 //! * [`CutStream`]: a connection that breaks half way.
 //! * [`Tool`]: the `lifeboat` binary, run under its own or a borrowed name.
 //! * [`load`]: fills a server with as many bytes as the bench asks for.
@@ -20,10 +22,17 @@ pub mod fixtures;
 pub mod load;
 
 mod ports;
+mod rclone;
+mod s3;
+mod s3_client;
+mod server;
 mod tls;
 
 pub use cluster::{Builder, Cluster, HashKv, KeyValue, Member, Security};
 pub use command::{Run, Tool, bolt_check};
 pub use cut::CutStream;
 pub use etcd::Etcd;
+pub use rclone::Rclone;
+pub use s3::S3;
+pub use s3_client::{Answer, Identity};
 pub use tls::Certificates;

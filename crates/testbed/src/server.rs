@@ -1,0 +1,74 @@
+//! A server that a test starts, waits for and ends: one process, its log, its deadline.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a server may take until it answers; two cores may be busy with a build beside it.
+const START: Duration = Duration::from_secs(60);
+
+/// A running server, which ends with this value.
+#[derive(Debug)]
+pub(crate) struct Server {
+    name: &'static str,
+    process: Child,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts `command`, whose output goes to `log`, and waits until `is_ready`.
+    #[track_caller]
+    pub(crate) fn start(
+        name: &'static str,
+        command: &mut Command,
+        log: &Path,
+        is_ready: impl Fn() -> bool,
+    ) -> Self {
+        let output = File::options().create(true).append(true).open(log);
+        let output = output.expect("the log folder is writable");
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a file handle can be doubled"))
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
+        let mut server = Self { name, process, log: log.to_owned() };
+        server.wait_until(is_ready);
+        server
+    }
+
+    /// Polls until `is_ready`; panics with the log when the server ends before that, or takes too long.
+    #[track_caller]
+    pub(crate) fn wait_until(&mut self, is_ready: impl Fn() -> bool) {
+        let deadline = Instant::now() + START;
+        while !is_ready() {
+            if let Some(status) = self.process.try_wait().expect("our own child can be asked") {
+                panic!("{} ended with {status}\n{}", self.name, self.log());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{} is not ready after {START:?}\n{}",
+                self.name,
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// All that it has written.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read(&self.log)
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .unwrap_or_else(|error| format!("{}: {error}", self.log.display()))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has ended already, or it ends now; there is nobody to tell of anything else.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
