@@ -9,7 +9,15 @@
 
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
+
+mod error;
+mod local;
+mod path;
+#[doc(hidden)]
+pub mod testing;
+
+pub use error::{At, Operation, Source, StoreError};
 
 /// A place for objects. Cheap to clone.
 #[derive(Clone)]
@@ -23,6 +31,10 @@ pub trait Backend: Send + Sync + 'static {
     fn url(&self) -> &str;
     /// Whether a second creation of an object is refused by the store itself, even at the same instant.
     fn is_create_only(&self) -> bool;
+    /// Finds out, by trying, what [`is_create_only`](Self::is_create_only) says from then on.
+    fn probe(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async { Ok(self.is_create_only()) })
+    }
     /// Creates a small object from all its bytes; [`StoreError::Exists`] if it is there.
     fn create<'a>(&'a self, path: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<(), StoreError>>;
     /// Begins an object of unknown size. It is there when [`ObjectWriter::finish`] has returned, not before.
@@ -71,32 +83,15 @@ pub struct Entry {
     pub bytes: u64,
 }
 
-/// Why a store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// It is there already.
-    #[error("{url} has {path:?} already")]
-    Exists {
-        /// The store.
-        url: String,
-        /// The object.
-        path: String,
-    },
-    /// It is not there.
-    #[error("{url} has no {path:?}")]
-    NotFound {
-        /// The store.
-        url: String,
-        /// The object.
-        path: String,
-    },
-}
-
 impl Store {
     /// A store of that kind.
     pub fn new(backend: impl Backend) -> Self {
         Self { backend: Arc::new(backend) }
+    }
+
+    /// The folder `root`. It is not opened, and need not be there: creating an object makes it, mode 0700.
+    pub fn local(root: impl AsRef<Path>) -> Self {
+        Self::new(local::Local::new(root.as_ref()))
     }
 }
 

@@ -1,0 +1,89 @@
+//! Which paths an object can have. Checked before any backend sees one, so that none can lead out of the root.
+
+use super::StoreError;
+
+/// Where a local store keeps what is not complete; no object's path begins so.
+pub(super) const HIDDEN: &str = ".lifeboat-tmp";
+
+/// The longest path of an object: S3 takes 1,024 bytes for the prefix of the repository and the path together.
+const PATH_BYTES_MAX: usize = 900;
+
+/// Checks the path of an object: plain parts, one `/` between them.
+pub(super) fn check_path(path: &str) -> Result<(), StoreError> {
+    let bad = |reason| Err(StoreError::BadPath { path: path.to_owned(), reason });
+    if path.len() > PATH_BYTES_MAX {
+        return bad("it is too long");
+    }
+    if path.contains(|c: char| c.is_control() || c == '\\') {
+        return bad("it has a control character or a backslash");
+    }
+    for part in path.split('/') {
+        match part {
+            "" => return bad("it has an empty part"),
+            "." | ".." => return bad("it has a part that is . or .."),
+            _ if part.len() > 255 => return bad("it has a part of more than 255 bytes"),
+            _ => {}
+        }
+    }
+    if path == HIDDEN || path.starts_with(".lifeboat-tmp/") {
+        return bad("that folder is for what is not complete");
+    }
+    Ok(())
+}
+
+/// Checks a prefix: `""`, or a path and `/`.
+pub(super) fn check_prefix(prefix: &str) -> Result<(), StoreError> {
+    match prefix.strip_suffix('/') {
+        Some(path) => check_path(path),
+        None if prefix.is_empty() => Ok(()),
+        None => Err(StoreError::BadPath {
+            path: prefix.to_owned(),
+            reason: "a prefix ends with a slash",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_paths_and_prefixes_pass() {
+        for path in ["lifeboat.json", "prod/snapshots/1-2/db.zst", ".probe", "a b/ü", "..."] {
+            check_path(path).unwrap();
+            check_prefix(&format!("{path}/")).unwrap();
+        }
+        check_prefix("").unwrap();
+    }
+
+    #[test]
+    fn nothing_that_leads_elsewhere_passes() {
+        let long = "a/".repeat(500) + "a";
+        let wide = "a".repeat(256);
+        for path in [
+            "",
+            "/",
+            "/etc",
+            "a//b",
+            "a/",
+            "..",
+            "../a",
+            "a/../b",
+            "a/..",
+            ".",
+            "a/./b",
+            "a\0b",
+            "a\\b",
+            "a\nb",
+            ".lifeboat-tmp",
+            ".lifeboat-tmp/x",
+            &long,
+            &wide,
+        ] {
+            assert!(check_path(path).is_err(), "{path:?}");
+        }
+        for prefix in ["a", "/", "../", "a//", ".lifeboat-tmp/"] {
+            assert!(check_prefix(prefix).is_err(), "{prefix:?}");
+        }
+    }
+}
