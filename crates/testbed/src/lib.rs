@@ -9,6 +9,7 @@
 //! * [`S3`]: SeaweedFS, with identities that may do less, TLS, conditional puts and object lock;
 //!   [`Rclone`]: another S3 server, which has none of these.
 //! * [`CutStream`]: a connection that breaks half way.
+//! * [`FaultProxy`]: an HTTP server's requests delayed, reset, answered with errors, cut, or done in secret.
 //! * [`Tool`]: the `lifeboat` binary, run under its own or a borrowed name.
 //! * [`load`]: fills a server with as many bytes as the bench asks for.
 //!
@@ -18,6 +19,7 @@ mod cluster;
 mod command;
 mod cut;
 mod etcd;
+mod fault_proxy;
 pub mod fixtures;
 pub mod load;
 
@@ -32,7 +34,8 @@ pub use cluster::{Builder, Cluster, HashKv, KeyValue, Member, Security};
 pub use command::{Run, Tool, bolt_check};
 pub use cut::CutStream;
 pub use etcd::Etcd;
+pub use fault_proxy::{Fault, FaultProxy, Request};
 pub use rclone::Rclone;
 pub use s3::S3;
-pub use s3_client::{Answer, Identity};
+pub use s3_client::{Answer, Identity, signed_request};
 pub use tls::Certificates;

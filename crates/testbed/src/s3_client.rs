@@ -85,6 +85,19 @@ impl Answer {
     }
 }
 
+/// Sends one signed request to the server at `endpoint`, which may be a proxy before it.
+#[track_caller]
+pub fn signed_request(
+    endpoint: &str,
+    identity: Identity,
+    method: &str,
+    path: &str,
+    body: Option<&[u8]>,
+) -> Answer {
+    let endpoint = Endpoint { url: endpoint.to_owned(), ca: None };
+    endpoint.request(identity, method, path, &[], body)
+}
+
 /// Where a server is, and what a client must know to reach it.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
@@ -187,8 +200,10 @@ fn with_stdin(command: &mut Command, text: &str) -> String {
     drop(stdin);
     let output = child.wait_with_output().expect("a child can be waited for");
     let run = Run::from_output(program, output);
-    // No connection, an empty answer, a reset: status 0. Whatever else ails curl is no answer.
-    if [7, 52, 56].map(Some).contains(&run.code) { String::new() } else { run.ok().stdout }
+    // No connection, a body cut short, an empty answer, broken sending or receiving: status 0.
+    let broken = [7, 18, 52, 55, 56].map(Some).contains(&run.code);
+    // Whatever else ails curl is no answer, but a bug of ours.
+    if broken { String::new() } else { run.ok().stdout }
 }
 
 /// A value as it stands in a query: everything but the unreserved characters is encoded.

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Builds the released binary, which needs nothing of the machine it runs on, and says where it is:
+#   tools/release.sh [FOLDER]     [default: dist]
+# FOLDER gets lifeboat-VERSION-linux-ARCH and its digest beside it, as `sha256sum --check` reads it.
+#
+# The C library is linked in (docs/static-binary.md says what that means). With --target, its flags are for the
+# product alone and not for build scripts and macros, which cannot be static.
+set -euo pipefail
+shopt -s inherit_errexit
+cd "$(dirname "$0")/.."
+folder=${1:-dist}
+
+say() { echo "release: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+target=$(rustc -vV | sed -n 's/^host: //p')
+case $target in
+  x86_64-unknown-linux-gnu) arch=amd64 ;;
+  aarch64-unknown-linux-gnu) arch=arm64 ;;
+  *) die "built on Linux with the gnu target only, and this is $target" ;;
+esac
+version=$(sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+
+RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
+  cargo build --locked --release --quiet --package lifeboat --target "$target"
+
+built=${CARGO_TARGET_DIR:-target}/$target/release/lifeboat
+# An interpreter is the dynamic linker: a static binary has none.
+! readelf --program-headers --wide "$built" | grep -q INTERP || die "$built asks for a dynamic linker"
+! readelf --dynamic --wide "$built" | grep -q NEEDED || die "$built asks for shared libraries"
+said=$("$built" version 2>/dev/null || "$built" --version)
+[[ $said = *"$version"* ]] || die "$built says it is $said, not $version"
+
+mkdir -p "$folder"
+name=lifeboat-$version-linux-$arch
+install -m 755 "$built" "$folder/$name"
+(cd "$folder" && sha256sum "$name" >"$name.sha256")
+say "$name, $(stat -c %s "$folder/$name") bytes"
+echo "$folder/$name"
