@@ -17,8 +17,11 @@
 //!
 //! **Invariant:** this crate knows no etcd. What it says of revisions and hashes is what it was told.
 
+pub mod codec;
+pub mod lease;
 pub mod manifest;
 mod name;
+pub mod retention;
 pub mod store;
 
 pub use manifest::Manifest;
