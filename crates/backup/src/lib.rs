@@ -1,1 +1,25 @@
-//! Placeholder.
+//! One verified backup: from a live cluster, a file or a stopped member into repositories, and back out of them.
+//!
+//! * [`run()`] makes one backup of one cluster, into one repository or several.
+//! * [`import`] takes what other tools have made.
+//! * [`include`] keeps files beside a snapshot, and gives them back.
+//! * [`Spool`] lies between etcd and the stores.
+//!
+//! **Invariant:** nothing is printed here, and nothing is called a backup that was not proved.
+
+mod error;
+mod event;
+mod facts;
+mod hashkv;
+pub mod import;
+pub mod include;
+mod room;
+mod run;
+mod spool;
+
+pub use error::{BackupError, Kind, TargetError};
+pub use event::{Event, Watcher};
+pub use facts::Facts;
+pub use hashkv::HashKvPolicy;
+pub use run::{Job, Options, Report, Source, Target, TargetReport, run};
+pub use spool::{Spool, SpoolError, SpoolReader, Tail, TailError, Verdict};

@@ -33,6 +33,24 @@ impl std::fmt::Debug for Sha256Digest {
     }
 }
 
+/// What is computed in one pass over a snapshot file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digests {
+    /// SHA-256 of the database: what etcd writes after it.
+    pub database: Sha256Digest,
+    /// SHA-256 of the whole file, the digest after the database included: what `sha256sum` prints.
+    pub file: Sha256Digest,
+}
+
+impl Digests {
+    /// The digests of a database that `hasher` has taken in, followed by its digest.
+    pub fn with_trailer(mut hasher: DigestHasher) -> Self {
+        let database = hasher.clone().finish();
+        hasher.update(&database.0);
+        Self { database, file: hasher.finish() }
+    }
+}
+
 /// A digest in the making.
 #[derive(Clone, Default)]
 pub struct DigestHasher(Sha256);

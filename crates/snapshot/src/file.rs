@@ -16,7 +16,7 @@
 //! is proved.
 
 use crate::{
-    digest::{DigestHasher, Sha256Digest, split_digest},
+    digest::{DigestHasher, Digests, Sha256Digest, split_digest},
     finding::Finding,
     status::Status,
     survey::{Depth, Survey, survey},
@@ -34,20 +34,44 @@ use std::{
 
 /// Nothing in the file can be believed yet.
 #[derive(Debug)]
-pub struct Fetched;
+pub struct Fetched {
+    /// Digests that were computed as the file was written.
+    known: Option<Digests>,
+}
 
 /// Every page was walked and every record held against etcd's rules. The digest is on its way.
 #[derive(Debug)]
 pub struct Walked {
     survey: Survey,
-    digest: JoinHandle<io::Result<Sha256Digest>>,
+    digests: Computation,
 }
 
 /// The digest matched too.
 #[derive(Debug)]
 pub struct Verified {
     survey: Survey,
-    digest: Sha256Digest,
+    digests: Digests,
+}
+
+/// Digests on their way.
+#[derive(Debug)]
+enum Computation {
+    Known(Digests),
+    Running(JoinHandle<io::Result<Digests>>),
+}
+
+impl Computation {
+    fn finish(self, path: &Path) -> Result<Digests, SnapshotError> {
+        let computed = match self {
+            Self::Known(digests) => Ok(digests),
+            Self::Running(thread) => thread.join().expect("the digest thread does not panic"),
+        };
+        computed.map_err(|source| SnapshotError::Io {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })
+    }
 }
 
 /// A state in which it is known what the database holds.
@@ -189,8 +213,8 @@ impl Snapshot<Fetched> {
         }
     }
 
-    /// The same for a file that is open.
-    pub(crate) fn of_file(path: &Path, file: &File) -> Result<Self, SnapshotError> {
+    /// The same for a file that is open, and may have no name any more; `path` is what errors call it.
+    pub fn of_file(path: &Path, file: &File) -> Result<Self, SnapshotError> {
         let error = |action, source| SnapshotError::Io { action, path: path.to_owned(), source };
         let kind = file.metadata().map_err(|e| error("open", e))?.file_type();
         if !kind.is_file() {
@@ -199,31 +223,33 @@ impl Snapshot<Fetched> {
         }
         let mapped = Mapped::open(file).map_err(|e| error("map", e))?;
         let file = file.try_clone().map_err(|e| error("open", e))?;
-        Ok(Self { path: path.to_owned(), file, mapped, state: Fetched })
+        Ok(Self { path: path.to_owned(), file, mapped, state: Fetched { known: None } })
     }
 
     /// Proves a file whose digest was computed, and found right, as it was written. Whoever reads the
     /// file must find that digest at its end.
     pub(crate) fn verify_known(
         self,
-        digest: Sha256Digest,
+        digests: Digests,
         on_finding: &mut dyn FnMut(Finding),
     ) -> Result<Snapshot<Verified>, SnapshotError> {
+        let digest = digests.database;
         if let Some(finding) = DigestRule::Required.finding(self.stored_digest(), digest) {
             on_finding(finding);
             return Err(SnapshotError::Damaged { path: self.path, findings: 1 });
         }
         let survey = self.survey(Depth::Records, on_finding)?;
-        Ok(self.into_state(Verified { survey, digest }))
+        Ok(self.into_state(Verified { survey, digests }))
+    }
+
+    /// The same file, with digests that whoever wrote it has computed over just these bytes: they are
+    /// compared as others are, and not computed again.
+    pub fn with_digests(self, digests: Digests) -> Self {
+        self.into_state(Fetched { known: Some(digests) })
     }
 
     fn into_state<S>(self, state: S) -> Snapshot<S> {
         Snapshot { path: self.path, file: self.file, mapped: self.mapped, state }
-    }
-
-    /// The digest of the database.
-    pub(crate) fn compute_digest(&self) -> io::Result<Sha256Digest> {
-        digest_of(&self.file, self.database().len())
     }
 
     /// What `snapshot status` prints, after a walk of the whole tree. Findings go to `on_finding`.
@@ -243,9 +269,9 @@ impl Snapshot<Fetched> {
         on_finding: &mut dyn FnMut(Finding),
     ) -> Result<Snapshot<Walked>, SnapshotError> {
         self.prefetch()?;
-        let digest = self.begin_digest();
+        let digests = self.begin_digests();
         let survey = self.survey(Depth::Records, on_finding)?;
-        Ok(self.into_state(Walked { survey, digest }))
+        Ok(self.into_state(Walked { survey, digests }))
     }
 
     /// Proves the file: digest, tree and records. Findings go to `on_finding`; a file whose tree is
@@ -256,11 +282,11 @@ impl Snapshot<Fetched> {
         on_finding: &mut dyn FnMut(Finding),
     ) -> Result<Snapshot<Verified>, SnapshotError> {
         self.prefetch()?;
-        let digest = self.begin_digest();
+        let digests = self.begin_digests();
         match self.survey(Depth::Records, on_finding) {
-            Ok(survey) => self.into_state(Walked { survey, digest }).prove(rule, on_finding),
+            Ok(survey) => self.into_state(Walked { survey, digests }).prove(rule, on_finding),
             Err(SnapshotError::Damaged { path, findings }) => {
-                let computed = joined(digest, &path)?;
+                let computed = digests.finish(&path)?.database;
                 let finding = rule.finding(self.stored_digest(), computed);
                 let findings = findings + u64::from(finding.is_some());
                 finding.into_iter().for_each(on_finding);
@@ -270,19 +296,13 @@ impl Snapshot<Fetched> {
         }
     }
 
-    fn begin_digest(&self) -> JoinHandle<io::Result<Sha256Digest>> {
-        let (file, end) = (self.file.try_clone(), self.database().len());
-        std::thread::spawn(move || digest_of(&file?, end))
-    }
-
-    /// Number of user keys that exist: `totalKey` of etcd 3.6.
-    pub fn live_keys(&self) -> Result<u64, SnapshotError> {
-        let count = || {
-            let key = Db::open(self.database())?.bucket(bucket::KEY)?;
-            key.map_or(Ok(0), |key| count_live_keys(|| records(&key)))
-        };
-        let read = |source| SnapshotError::Read { path: self.path.clone(), source };
-        count().map_err(read)
+    fn begin_digests(&self) -> Computation {
+        if let Some(known) = self.state.known {
+            return Computation::Known(known);
+        }
+        let (file, database, end) =
+            (self.file.try_clone(), self.database().len(), self.mapped.len());
+        Computation::Running(std::thread::spawn(move || digests_of(&file?, database, end)))
     }
 
     fn survey(
@@ -310,28 +330,27 @@ impl Snapshot<Fetched> {
     }
 }
 
-/// The digest of the first `end` bytes, read in large pieces: it shares no page of the map with the
-/// walk.
-fn digest_of(file: &File, end: usize) -> io::Result<Sha256Digest> {
-    const PIECE_BYTES: usize = 1 << 20;
+/// The digests of the first `database` bytes, and of all to `end`.
+fn digests_of(file: &File, database: usize, end: usize) -> io::Result<Digests> {
     let mut hasher = DigestHasher::default();
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut offset = 0;
+    hash_range(&mut hasher, file, 0, database)?;
+    let of_database = hasher.clone().finish();
+    hash_range(&mut hasher, file, database, end)?;
+    Ok(Digests { database: of_database, file: hasher.finish() })
+}
+
+/// Reads in large pieces: it shares no page of the map with the walk.
+fn hash_range(hasher: &mut DigestHasher, file: &File, from: usize, end: usize) -> io::Result<()> {
+    const PIECE_BYTES: usize = 1 << 20;
+    let mut piece = vec![0; PIECE_BYTES.min(end - from)];
+    let mut offset = from;
     while offset < end {
         let piece = &mut piece[..PIECE_BYTES.min(end - offset)];
         file.read_exact_at(piece, offset as u64)?;
         hasher.update(piece);
         offset += piece.len();
     }
-    Ok(hasher.finish())
-}
-
-fn joined(
-    digest: JoinHandle<io::Result<Sha256Digest>>,
-    path: &Path,
-) -> Result<Sha256Digest, SnapshotError> {
-    let computed = digest.join().expect("the digest thread does not panic");
-    computed.map_err(|source| SnapshotError::Io { action: "read", path: path.to_owned(), source })
+    Ok(())
 }
 
 impl DigestRule {
@@ -354,16 +373,11 @@ impl Snapshot<Walked> {
         on_finding: &mut dyn FnMut(Finding),
     ) -> Result<Snapshot<Verified>, SnapshotError> {
         let stored = self.stored_digest();
-        let Self { path, file, mapped, state: Walked { survey, digest } } = self;
-        let computed = digest.join().expect("the digest thread does not panic");
-        let computed = computed.map_err(|source| SnapshotError::Io {
-            action: "read",
-            path: path.clone(),
-            source,
-        })?;
-        match rule.finding(stored, computed) {
+        let Self { path, file, mapped, state: Walked { survey, digests } } = self;
+        let digests = digests.finish(&path)?;
+        match rule.finding(stored, digests.database) {
             None => {
-                let state = Verified { survey, digest: computed };
+                let state = Verified { survey, digests };
                 Ok(Snapshot { path, file, mapped, state })
             }
             Some(finding) => {
@@ -381,7 +395,12 @@ impl Snapshot<Walked> {
 impl Snapshot<Verified> {
     /// SHA-256 of the database.
     pub fn digest(&self) -> Sha256Digest {
-        self.state.digest
+        self.state.digests.database
+    }
+
+    /// SHA-256 of the database, and of the whole file.
+    pub fn digests(&self) -> Digests {
+        self.state.digests
     }
 
     /// HashKV at `revision`, or at the newest when `None`.
@@ -417,6 +436,39 @@ impl<S> Snapshot<S> {
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Number of user keys that exist: `totalKey` of etcd 3.6.
+    pub fn live_keys(&self) -> Result<u64, SnapshotError> {
+        let count = || {
+            let key = Db::open(self.database())?.bucket(bucket::KEY)?;
+            key.map_or(Ok(0), |key| count_live_keys(|| records(&key)))
+        };
+        let read = |source| SnapshotError::Read { path: self.path.clone(), source };
+        count().map_err(read)
+    }
+
+    /// The digests of the database as they are once its digest follows it; reads all of it.
+    pub fn digests_with_trailer(&self) -> Result<Digests, SnapshotError> {
+        let mut hasher = DigestHasher::default();
+        hash_range(&mut hasher, &self.file, 0, self.database().len())
+            .map_err(|e| self.io_error("read", e))?;
+        Ok(Digests::with_trailer(hasher))
+    }
+
+    /// Bytes of the file.
+    pub fn file_bytes(&self) -> u64 {
+        self.mapped.len() as u64
+    }
+
+    /// Bytes of the database, which are those of the file without its digest.
+    pub fn database_bytes(&self) -> u64 {
+        self.database().len() as u64
+    }
+
+    /// A handle to the file, which shares its position with others.
+    pub fn try_clone_file(&self) -> Result<File, SnapshotError> {
+        self.file.try_clone().map_err(|e| self.io_error("open", e))
     }
 
     /// The digest at the end of the file, if it has one.

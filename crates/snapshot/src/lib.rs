@@ -17,14 +17,14 @@ mod save;
 mod status;
 mod survey;
 
-pub use digest::{DIGEST_BYTES, DigestHasher, Sha256Digest, split_digest};
+pub use digest::{DIGEST_BYTES, DigestHasher, Digests, Sha256Digest, split_digest};
 pub use file::{DigestRule, Fetched, Snapshot, SnapshotError, Surveyed, Verified, Walked};
 pub use finding::{Finding, RecordDefect};
 pub use offline::{
     OfflineError, Replayed, SavedOffline, StoppedMember, TornTail, UseLog, save_offline,
-    save_offline_to_writer,
+    save_offline_to_file, save_offline_to_writer,
 };
 pub use part_file::{Existing, PartFile, PartFileError};
-pub use save::{SaveError, SaveEvent, Saved, save, save_to_writer};
+pub use save::{Progress, SaveError, SaveEvent, Saved, save, save_to_file, save_to_writer};
 pub use status::Status;
 pub use survey::{BucketCount, Depth, Survey, survey};

@@ -275,6 +275,17 @@ pub fn save_offline_to_writer(
     Ok(saved)
 }
 
+/// Saves what `member` holds in `file`, which is empty; `path` is what errors call it.
+pub fn save_offline_to_file(
+    member: &StoppedMember,
+    path: &Path,
+    file: &File,
+    on_finding: &mut dyn FnMut(Finding),
+    interrupted: &dyn Fn() -> bool,
+) -> Result<SavedOffline, OfflineError> {
+    save_into(member, path, file, on_finding, interrupted)
+}
+
 fn save_into(
     member: &StoppedMember,
     path: &Path,
@@ -295,10 +306,10 @@ fn save_into(
     build(&db, &applied, &source, path, file, interrupted)?;
     let write = |source| OfflineError::Write { path: path.to_owned(), source };
     let built = Snapshot::of_file(path, file).map_err(OfflineError::Unsound)?;
-    let digest = built.compute_digest().map_err(write)?;
-    (&mut &*file).write_all(&digest.0).map_err(write)?;
+    let digests = built.digests_with_trailer().map_err(OfflineError::Unsound)?;
+    (&mut &*file).write_all(&digests.database.0).map_err(write)?;
     let snapshot = Snapshot::of_file(path, file)
-        .and_then(|snapshot| snapshot.verify_known(digest, on_finding))
+        .and_then(|snapshot| snapshot.verify_known(digests, on_finding))
         .map_err(OfflineError::Unsound)?;
     Ok(SavedOffline { snapshot, replayed })
 }

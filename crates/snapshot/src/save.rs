@@ -15,7 +15,7 @@
 //! * The future may be dropped at any instant; what is left of the work ends by itself.
 
 use crate::{
-    digest::{DIGEST_BYTES, DigestHasher, SECTOR_BYTES, Sha256Digest},
+    digest::{DIGEST_BYTES, DigestHasher, Digests, SECTOR_BYTES, Sha256Digest},
     file::{Snapshot, SnapshotError, Verified},
     finding::Finding,
     part_file::{Existing, PartFile, PartFileError},
@@ -206,10 +206,44 @@ async fn pass_on(mut spool: File, mut out: impl Write + Send + 'static) -> Resul
     copied.map_err(SaveError::Output)
 }
 
+/// What is told of a file while it is filled, on the thread that writes to it.
+///
+/// Whoever reads along reads what was [`written`](Self::written), and begins again when it
+/// [`begins`](Self::begins) again. None of it is proved before the save returns.
+pub trait Progress: Send + Sync {
+    /// The file is empty again, and will have so many bytes, the digest included. What was read of it
+    /// before is worthless.
+    fn begins(&self, total: u64);
+    /// So many bytes are in the file.
+    fn written(&self, bytes: u64);
+}
+
+/// Saves one in `file`, which others may read meanwhile as `progress` tells them; `path` is what
+/// errors call it.
+pub async fn save_to_file(
+    candidates: &[Candidate],
+    path: &Path,
+    file: &File,
+    progress: Arc<dyn Progress>,
+    on_event: &(dyn Fn(SaveEvent<'_>) + Sync),
+) -> Result<Saved, SaveError> {
+    save_watched(candidates, path, file, Some(progress), on_event).await
+}
+
 async fn save_into(
     candidates: &[Candidate],
     path: &Path,
     file: &File,
+    on_event: &(dyn Fn(SaveEvent<'_>) + Sync),
+) -> Result<Saved, SaveError> {
+    save_watched(candidates, path, file, None, on_event).await
+}
+
+async fn save_watched(
+    candidates: &[Candidate],
+    path: &Path,
+    file: &File,
+    progress: Option<Arc<dyn Progress>>,
     on_event: &(dyn Fn(SaveEvent<'_>) + Sync),
 ) -> Result<Saved, SaveError> {
     let attempt = async |candidate: &Candidate| {
@@ -218,8 +252,14 @@ async fn save_into(
         let stream = candidate.connection.snapshot().await?;
         check_size(stream.endpoint(), stream.total())?;
         check_space(path, file, stream.total())?;
-        let fetched = fetch(stream, file.try_clone().map_err(write)?, path, on_event).await?;
-        prove(fetched, path, file.try_clone().map_err(write)?, on_event).await
+        if let Some(progress) = &progress {
+            progress.begins(stream.total().saturating_add(DIGEST_BYTES as u64));
+        }
+        let out = Watched::new(file.try_clone().map_err(write)?, progress.clone());
+        let fetched = fetch(stream, out, path, on_event).await?;
+        // What only serves as a spool need not outlive the machine.
+        let durable = progress.is_none();
+        prove(fetched, path, file.try_clone().map_err(write)?, durable, on_event).await
     };
     let on_failure = |error: &SaveError, next: &Candidate| {
         on_event(SaveEvent::FailedOver { error, next: next.connection.endpoint() });
@@ -257,10 +297,38 @@ fn check_size(endpoint: &Endpoint, total: u64) -> Result<(), SaveError> {
     Err(SaveError::Size { endpoint: endpoint.clone(), total })
 }
 
+/// A file that says how much is in it.
+struct Watched {
+    file: File,
+    written: u64,
+    progress: Option<Arc<dyn Progress>>,
+}
+
+impl Watched {
+    fn new(file: File, progress: Option<Arc<dyn Progress>>) -> Self {
+        Self { file, written: 0, progress }
+    }
+}
+
+impl Write for Watched {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.written += written as u64;
+        if let Some(progress) = &self.progress {
+            progress.written(self.written);
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// A database that arrived whole, with the digest that was sent.
 struct FetchedFrom {
     endpoint: Endpoint,
-    digest: Sha256Digest,
+    digests: Digests,
 }
 
 fn check_space(path: &Path, file: &File, total: u64) -> Result<(), SaveError> {
@@ -290,10 +358,10 @@ async fn fetch(
     // A writer that failed closes the queue, which ends the stream too: its error is the cause.
     let computed = written.map_err(|source| SaveError::Write { path: path.to_owned(), source })?;
     let announced = received?;
-    if announced != computed {
-        return Err(SaveError::Digest { endpoint, computed, announced });
+    if announced != computed.database {
+        return Err(SaveError::Digest { endpoint, computed: computed.database, announced });
     }
-    Ok(FetchedFrom { endpoint, digest: computed })
+    Ok(FetchedFrom { endpoint, digests: computed })
 }
 
 /// A piece of the snapshot and its share of the queue's bytes.
@@ -331,8 +399,9 @@ fn share_of(part: &SnapshotPart) -> u32 {
     u32::try_from(bytes).unwrap_or(QUEUE_BYTES).min(QUEUE_BYTES)
 }
 
-/// Writes what comes through the queue. Returns the digest of the database.
-fn write_all(mut queue: mpsc::Receiver<Queued>, mut out: impl Write) -> io::Result<Sha256Digest> {
+/// Writes what comes through the queue. Returns the digest of the database, and of the file if what
+/// follows the database is its digest.
+fn write_all(mut queue: mpsc::Receiver<Queued>, mut out: impl Write) -> io::Result<Digests> {
     let mut hasher = DigestHasher::default();
     while let Some((part, _share)) = queue.blocking_recv() {
         match part {
@@ -344,7 +413,7 @@ fn write_all(mut queue: mpsc::Receiver<Queued>, mut out: impl Write) -> io::Resu
         }
     }
     out.flush()?;
-    Ok(hasher.finish())
+    Ok(Digests::with_trailer(hasher))
 }
 
 /// Proves what was written, on a thread of its own.
@@ -352,6 +421,7 @@ async fn prove(
     fetched: FetchedFrom,
     path: &Path,
     file: File,
+    durable: bool,
     on_event: &(dyn Fn(SaveEvent<'_>) + Sync),
 ) -> Result<Saved, SaveError> {
     on_event(SaveEvent::Verifying);
@@ -359,7 +429,8 @@ async fn prove(
     let path = path.to_owned();
     let proving = tokio::task::spawn_blocking(move || {
         // Nobody listens any more when the save was given up.
-        walk_and_sync(fetched, &path, &file, &mut |finding| drop(queue.blocking_send(finding)))
+        let on_finding = &mut |finding| drop(queue.blocking_send(finding));
+        walk_and_sync(fetched, &path, &file, durable, on_finding)
     });
     while let Some(finding) = findings.recv().await {
         on_event(SaveEvent::Found(&finding));
@@ -367,18 +438,19 @@ async fn prove(
     proving.await.expect("the walk does not panic")
 }
 
-/// Walks what was written, while the disk makes it durable.
+/// Walks what was written, while the disk makes it durable, if it shall be.
 fn walk_and_sync(
     fetched: FetchedFrom,
     path: &Path,
     file: &File,
+    durable: bool,
     on_finding: &mut dyn FnMut(Finding),
 ) -> Result<Saved, SaveError> {
-    let FetchedFrom { endpoint, digest } = fetched;
+    let FetchedFrom { endpoint, digests } = fetched;
     std::thread::scope(|scope| {
-        let sync = scope.spawn(|| file.sync_all());
+        let sync = scope.spawn(|| if durable { file.sync_all() } else { Ok(()) });
         let proved = Snapshot::of_file(path, file)
-            .and_then(|snapshot| snapshot.verify_known(digest, on_finding));
+            .and_then(|snapshot| snapshot.verify_known(digests, on_finding));
         sync.join()
             .expect("the fsync thread does not panic")
             .map_err(|source| SaveError::Write { path: path.to_owned(), source })?;
