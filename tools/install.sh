@@ -139,6 +139,9 @@ want_test() {
   want git git
   want python3 python3
   want_package python3-pip
+  want_package python3-yaml
+  want systemd-analyze systemd # the checks of units alone; nothing is started
+  want ip iproute2
   want unzip unzip
 }
 
