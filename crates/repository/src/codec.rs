@@ -23,11 +23,13 @@ mod bandwidth;
 pub(crate) mod bridge;
 mod frames;
 mod ordered;
+mod reseal;
 mod seal;
 
 pub use bandwidth::{Bandwidth, BandwidthError};
 pub use frames::{FRAME_BYTES, FrameError};
 pub use ordered::workers;
+pub(crate) use reseal::{Resealing, prove_stored, reseal};
 pub use seal::{Identities, Recipients, SealError, SecretString};
 
 use crate::manifest::{self, Content, Manifest, ObjectKind};
@@ -501,24 +503,22 @@ fn pass(
     let mut opener = match decoding.identities {
         None => Opener::plain(stored),
         Some(identities) => {
-            Opener::sealed(identities, stored).map_err(|error| not_opened(decoding, error))?
+            Opener::sealed(identities, stored).map_err(|error| not_opened(decoding.object, decoding.expected, error))?
         }
     };
     frames::decompress(&mut opener, content, decoding.workers, progress)
         .map_err(|error| CodecError::of(decoding.object, error))
 }
 
-fn not_opened(decoding: &Decoding<'_>, error: SealError) -> CodecError {
-    match (error, decoding.expected) {
+fn not_opened(object: &str, expected: Option<&Expected>, error: SealError) -> CodecError {
+    match (error, expected) {
         (SealError::NotForUs | SealError::NoIdentity, Some(expected))
             if !expected.recipients.is_empty() =>
         {
-            CodecError::NotForUs {
-                object: decoding.object.to_owned(),
-                recipients: expected.recipients.clone(),
-            }
+            let recipients = expected.recipients.clone();
+            CodecError::NotForUs { object: object.to_owned(), recipients }
         }
-        (error, _) => CodecError::sealed(decoding.object, error),
+        (error, _) => CodecError::sealed(object, error),
     }
 }
 

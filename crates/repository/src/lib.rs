@@ -17,12 +17,19 @@
 //!
 //! **Invariant:** this crate knows no etcd. What it says of revisions and hashes is what it was told.
 
+pub mod checks;
 pub mod codec;
+pub mod keep;
 pub mod lease;
+pub mod listing;
 pub mod manifest;
 mod name;
+pub mod prune;
+pub mod rekey;
+pub mod repository;
 pub mod retention;
 pub mod store;
 
 pub use manifest::Manifest;
 pub use name::{BackupId, ClusterName, NameError};
+pub use repository::{Repository, RepositoryError};

@@ -64,6 +64,19 @@ pub fn object_name(kind: ObjectKind, generation: u32, encrypted: bool) -> String
     format!("{stem}{}{extension}{age}", infix(generation))
 }
 
+/// The generation of whatever has that name in a backup's folder; none if it belongs to no generation.
+pub fn generation_of(name: &str) -> Option<u32> {
+    let is_object = |generation: &u32| {
+        [ObjectKind::Db, ObjectKind::Include].into_iter().any(|kind| {
+            [false, true].into_iter().any(|age| object_name(kind, *generation, age) == name)
+        })
+    };
+    let numbered = || name.split('.').nth(1)?.parse().ok();
+    manifest_generation(name)
+        .or_else(|| Some(FIRST_GENERATION).filter(is_object))
+        .or_else(|| numbered().filter(|generation| *generation > 1).filter(is_object))
+}
+
 fn infix(generation: u32) -> String {
     if generation == FIRST_GENERATION { String::new() } else { format!(".{generation}") }
 }
@@ -359,6 +372,21 @@ mod tests {
         }
         for name in ["manifest", "manifest.+2.json", "db.zst", "damaged.json", "manifest2.json"] {
             assert_eq!(manifest_generation(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn whatever_belongs_to_a_generation_tells_which() {
+        for generation in [1, 2, 10, u32::MAX] {
+            assert_eq!(generation_of(&manifest_name(generation)), Some(generation));
+            for kind in [ObjectKind::Db, ObjectKind::Include] {
+                for age in [false, true] {
+                    assert_eq!(generation_of(&object_name(kind, generation, age)), Some(generation));
+                }
+            }
+        }
+        for name in ["", "db", "db.0.zst", "db.1.zst", "db.02.zst", "damaged.json", "x.2.zst"] {
+            assert_eq!(generation_of(name), None, "{name}");
         }
     }
 }

@@ -122,7 +122,8 @@ fn frames_of_every_kind_may_follow_each_other() {
 fn a_window_or_a_dictionary_that_we_do_not_have_is_refused_with_its_place() {
     let content = data(20 << 20);
     let stored = stock("zstd", &["-qc", "-3", "--long=27"], &content);
-    let expected = "the zstd frame at offset 0 needs a window of 134217728 bytes, more than 8388608";
+    let expected =
+        "the zstd frame at offset 0 needs a window of 134217728 bytes, more than 8388608";
     assert_eq!(unpacked(&stored, 2).unwrap_err().to_string(), expected);
 
     // Single segment, a dictionary's id of one byte, content of one byte.
@@ -134,7 +135,9 @@ fn a_window_or_a_dictionary_that_we_do_not_have_is_refused_with_its_place() {
 fn a_small_file_cannot_ask_for_much_memory() {
     // A single segment that claims 2^60 bytes: its window would be as large.
     let claim = [&MAGIC.to_le_bytes()[..], &[0xE0], &(1_u64 << 60).to_le_bytes()].concat();
-    assert!(matches!(unpacked(&claim, 1), Err(FrameError::Window { bytes, .. }) if bytes == 1 << 60));
+    assert!(
+        matches!(unpacked(&claim, 1), Err(FrameError::Window { bytes, .. }) if bytes == 1 << 60)
+    );
     // A megabyte of empty blocks in a frame of one byte.
     let mut blocks = [&MAGIC.to_le_bytes()[..], &[0x20, 1]].concat();
     blocks.resize(1 << 20, 0);

@@ -64,7 +64,10 @@ fn a_cut_at_any_place_is_found() {
         assert!(error.is_damage(), "{cut}: {error}");
     }
     let longer = [&stored[..], b"x"].concat();
-    assert!(matches!(opened(&longer, &identities()), Err(SealError::Damaged | SealError::CutShort)));
+    assert!(matches!(
+        opened(&longer, &identities()),
+        Err(SealError::Damaged | SealError::CutShort)
+    ));
 }
 
 #[test]
@@ -189,9 +192,8 @@ fn a_passphrase_that_costs_too_much_is_refused_before_it_is_tried() {
     let at = text.find(" 4\n").expect("the work factor ends the stanza's first line") + 1;
     let file = [&file[..at], b"62", &file[at + 1..]].concat();
     fs::write(&path, file).unwrap();
-    let error = Identities::none()
-        .add_file(&path, |_| Ok("open sesame".to_owned().into()))
-        .unwrap_err();
+    let error =
+        Identities::none().add_file(&path, |_| Ok("open sesame".to_owned().into())).unwrap_err();
     assert!(matches!(error, SealError::Work { work_factor: 62, .. }), "{error}");
 }
 
