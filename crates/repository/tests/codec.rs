@@ -1,5 +1,7 @@
 //! Objects stored, read back, damaged and encrypted anew, in a folder.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use repository::codec::{
     self, CodecError, Encoding, End, Ends, Expected, FRAME_BYTES, Identities, Recipients,
 };

@@ -419,11 +419,14 @@ impl<W: Write> Write for Sealer<W> {
     }
 }
 
+/// A header that was read already, and what follows it.
+type HeaderAnd<R> = Chain<Cursor<Vec<u8>>, BufReader<Source<R>>>;
+
 /// Decrypts what is read through it, if it is encrypted.
 pub(super) enum Opener<R: Read> {
     Plain(Source<R>),
     // Boxed for its size.
-    Sealed(Box<StreamReader<Chain<Cursor<Vec<u8>>, BufReader<Source<R>>>>>),
+    Sealed(Box<StreamReader<HeaderAnd<R>>>),
 }
 
 impl<R: Read> Opener<R> {
