@@ -19,6 +19,7 @@
 
 pub mod checks;
 pub mod codec;
+pub mod copy;
 pub mod keep;
 pub mod lease;
 pub mod listing;
