@@ -3,10 +3,7 @@
 use crate::{import::ImportError, include::IncludeError, spool::SpoolError};
 use etcd_live::LiveError;
 use repository::{
-    codec::CodecError,
-    lease::LeaseError,
-    manifest::Content,
-    store::StoreError,
+    RepositoryError, codec::CodecError, lease::LeaseError, manifest::Content, store::StoreError,
 };
 use snapshot::{OfflineError, SaveError, SnapshotError};
 use std::path::PathBuf;
@@ -133,6 +130,9 @@ pub enum TargetError {
     /// It may not be written to, or not any more.
     #[error(transparent)]
     Lease(#[from] LeaseError),
+    /// It is no repository, or cannot be opened.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
     /// An object could not be stored.
     #[error(transparent)]
     Codec(#[from] CodecError),
@@ -167,6 +167,7 @@ impl TargetError {
             | Self::Store(source)
             | Self::Codec(CodecError::Store(source)) => source.remedy(),
             Self::Lease(error) => error.remedy(),
+            Self::Repository(error) => error.remedy(),
             Self::Codec(error) => error.remedy().unwrap_or("see the cause, and try again"),
             Self::NotAsProved { .. } | Self::Reopen(_) => {
                 "check the disk and the memory of this machine, then run the backup again"
@@ -189,6 +190,7 @@ impl TargetError {
         match self {
             Self::Lease(LeaseError::Store { source, .. })
             | Self::Store(source)
+            | Self::Repository(RepositoryError::Store(source))
             | Self::Codec(CodecError::Store(source)) => Some(source),
             _ => None,
         }

@@ -59,6 +59,16 @@ pub enum Event {
         /// Members that could not be compared.
         unasked: Vec<String>,
     },
+    /// Under this name, backups of another cluster were made before: it was restored meanwhile, or two
+    /// clusters are given one name.
+    OtherCluster {
+        /// Which repository.
+        repository: usize,
+        /// The id of the cluster of the first backup.
+        first: String,
+        /// The id of the one that was backed up now.
+        found: String,
+    },
     /// So many bytes of the snapshot have been sent to a repository.
     Uploaded {
         /// Which repository.

@@ -3,7 +3,7 @@
 use crate::{error::BackupError, hashkv};
 use jiff::Timestamp;
 use repository::manifest::{Content, Etcd, Member, Source, Verification};
-use snapshot::{DIGEST_BYTES, Snapshot, Survey, Verified};
+use snapshot::{DIGEST_BYTES, Snapshot, SnapshotError, Survey, Verified};
 
 /// What is known of a proved snapshot.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ pub(crate) fn gather(
 pub(crate) fn etcd_of(
     snapshot: &Snapshot<Verified>,
     hash_kv: &etcd_schema::HashKv,
-) -> Result<Etcd, BackupError> {
+) -> Result<Etcd, SnapshotError> {
     let survey = snapshot.survey();
     Ok(Etcd {
         version: version_of(survey),

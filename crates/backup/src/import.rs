@@ -86,9 +86,9 @@ impl ImportError {
             Self::Ambiguous { .. } => "give the file that is meant",
             Self::DataDir { .. } => "stop the member, and give its folder as --from-data-dir",
             Self::Unwrap { source, .. } => source.remedy(),
-            Self::Decrypt { source, .. } => source
-                .remedy()
-                .unwrap_or("decrypt it by `age -d`, and give the result"),
+            Self::Decrypt { source, .. } => {
+                source.remedy().unwrap_or("decrypt it by `age -d`, and give the result")
+            }
         }
     }
 
@@ -140,7 +140,12 @@ pub fn pick(place: &str, mut names: Vec<String>) -> Result<Picked, ImportError> 
 pub fn is_wrapped(path: &Path) -> Result<bool, ImportError> {
     let io_error = |source| ImportError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io_error)?;
-    layers::is_wrapped(file).map_err(io_error)
+    layers::is_wrapped(&file).map_err(io_error)
+}
+
+/// The same of a file that is open; it is read from its beginning afterwards.
+pub(crate) fn is_wrapped_file(file: &File) -> io::Result<bool> {
+    layers::is_wrapped(file)
 }
 
 /// Writes the snapshot that `file` is, or has in it, to `output`, `bytes_max` bytes at most. Returns what

@@ -87,7 +87,9 @@ impl IncludeError {
             Self::Changed { .. } => "run again when nobody writes to it",
             Self::Kind { .. } => "leave it out",
             Self::Path { .. } => "give a path without `..`",
-            Self::TooDeep { .. } => "include the files that are meant, and not the folder around them",
+            Self::TooDeep { .. } => {
+                "include the files that are meant, and not the folder around them"
+            }
             Self::Write(_) => "free space in the spool directory, or choose another",
             Self::Plain { .. } => "give a --recipient to encrypt to, or allow it: --include-plain",
         }

@@ -1,6 +1,8 @@
 //! One verified backup: from a live cluster, a file or a stopped member into repositories, and back out of them.
 //!
 //! * [`run()`] makes one backup of one cluster, into one repository or several.
+//! * [`verify()`](verify::verify) reads a backup back, and proves it as it lies in the store.
+//! * [`fetch()`](fetch::fetch) brings a snapshot to where it can be restored from.
 //! * [`import`] takes what other tools have made.
 //! * [`include`] keeps files beside a snapshot, and gives them back.
 //! * [`Spool`] lies between etcd and the stores.
@@ -10,12 +12,15 @@
 mod error;
 mod event;
 mod facts;
+pub mod fetch;
 mod hashkv;
 pub mod import;
 pub mod include;
+mod place;
 mod room;
 mod run;
 mod spool;
+pub mod verify;
 
 pub use error::{BackupError, Kind, TargetError};
 pub use event::{Event, Watcher};

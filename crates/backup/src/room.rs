@@ -1,9 +1,21 @@
-//! How much room there is.
+//! How much room there is for temporary files.
 
-use std::{fs::File, io};
+use crate::spool::SpoolError;
+use std::{fs::File, io, path::Path};
 
 /// Bytes that can be written to the file system of `file`.
 pub(crate) fn free_in(file: &File) -> io::Result<u64> {
     let stat = rustix::fs::fstatvfs(file)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// A nameless file in `dir`, with room for so many bytes.
+pub(crate) fn temporary(dir: &Path, needed: u64) -> Result<File, SpoolError> {
+    let failed = |source| SpoolError::Create { dir: dir.to_owned(), source };
+    let file = tempfile::tempfile_in(dir).map_err(failed)?;
+    let available = free_in(&file).map_err(failed)?;
+    if available < needed {
+        return Err(SpoolError::NoSpace { dir: dir.to_owned(), needed, available });
+    }
+    Ok(file)
 }

@@ -28,12 +28,12 @@ use crate::{
     spool::SpoolError,
 };
 use deliver::{Delivery, Packed};
-use futures::future::{join_all, select, FusedFuture, FutureExt};
+use futures::future::{FusedFuture, FutureExt, join_all, select};
 use jiff::Timestamp;
 use repository::{
-    BackupId, ClusterName, Manifest,
+    BackupId, ClusterName, Manifest, Repository,
     codec::Encoding,
-    lease::{Clock, Holder, Lease, LeaseError, Run, SystemClock, Terms},
+    lease::{Clock, Holder, Lease, Run, SystemClock, Terms},
     store::Store,
 };
 use source::Prepared;
@@ -170,6 +170,7 @@ impl Report {
 struct Writer<'j> {
     index: usize,
     target: &'j Target,
+    repository: Repository,
     lease: Lease,
     id: BackupId,
 }
@@ -251,7 +252,7 @@ impl<'j> Running<'j> {
         }
         let file = tempfile::tempfile_in(spool_dir);
         let mut file =
-            file.map_err(|source| SpoolError { dir: spool_dir.clone(), source })?;
+            file.map_err(|source| SpoolError::Create { dir: spool_dir.clone(), source })?;
         let packing = paths.clone();
         let packed = tokio::task::spawn_blocking(move || {
             include::pack(&packing, std::io::BufWriter::new(&file))?;
@@ -277,24 +278,20 @@ impl<'j> Running<'j> {
     ) -> Result<Writer<'j>, TargetError> {
         let Options { holder, terms, clock, scheduled_for, .. } = &self.job.options;
         let begun = async {
-            let lease = Lease::acquire(
-                &target.store,
-                &self.job.cluster,
-                holder,
-                *terms,
-                Arc::clone(clock),
-            )
-            .await?;
+            let repository = Repository::open_or_create(target.store.clone(), clock.now()).await?;
+            let lease =
+                Lease::acquire(&target.store, &self.job.cluster, holder, *terms, Arc::clone(clock))
+                    .await?;
             match lease.begin(Run { id, scheduled_for: *scheduled_for }).await {
-                Ok(id) => Ok(Writer { index, target, lease, id }),
+                Ok(id) => Ok(Writer { index, target, repository, lease, id }),
                 Err(error) => {
                     // Others need not wait until it expires; the first error is the one to tell.
                     let _ = lease.release(None).await;
-                    Err(error)
+                    Err(error.into())
                 }
             }
         };
-        begun.await.map_err(|error: LeaseError| self.failed(index, error.into()))
+        begun.await.map_err(|error: TargetError| self.failed(index, error))
     }
 
     fn failed(&self, repository: usize, error: TargetError) -> TargetError {

@@ -26,20 +26,34 @@ use tokio::sync::watch;
 /// What follows the file in the stream, as a file of another owner is not written to.
 type Trailer = Option<[u8; DIGEST_BYTES]>;
 
-/// Why there is no spool.
+/// Why there is no place for a temporary file.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make a temporary file in {}", dir.display())]
-pub struct SpoolError {
-    /// Where.
-    pub dir: PathBuf,
-    /// Why not.
-    pub source: io::Error,
+#[non_exhaustive]
+pub enum SpoolError {
+    /// It cannot be made.
+    #[error("cannot make a temporary file in {}", dir.display())]
+    Create {
+        /// Where.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It would not fit.
+    #[error("{} has {available} bytes free, but {needed} are needed", dir.display())]
+    NoSpace {
+        /// Where.
+        dir: PathBuf,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes free.
+        available: u64,
+    },
 }
 
 impl SpoolError {
     /// One imperative sentence: what to do next.
     pub fn remedy(&self) -> &'static str {
-        "give a folder that can be written to, with room for the database, as the spool directory"
+        "free space there, or choose another folder for temporary files, which can be written to"
     }
 }
 
@@ -99,7 +113,7 @@ impl Spool {
     /// An empty one in `dir`.
     pub fn create(dir: &Path) -> Result<Self, SpoolError> {
         let file = tempfile::tempfile_in(dir);
-        let file = file.map_err(|source| SpoolError { dir: dir.to_owned(), source })?;
+        let file = file.map_err(|source| SpoolError::Create { dir: dir.to_owned(), source })?;
         let state = State { attempt: 0, total: 0, written: 0, phase: Phase::Filling };
         Ok(Self::new(dir, file, None, state))
     }
@@ -275,8 +289,8 @@ impl Tail {
         };
         let bytes = state.total - DIGEST_BYTES as u64;
         if self.offset < bytes {
-            let buffer = &mut buffer[..clamp(bytes - self.offset, usize::MAX)];
-            return self.shared.file.read_at(buffer, self.offset);
+            let room = clamp(bytes - self.offset, buffer.len());
+            return self.shared.file.read_at(&mut buffer[..room], self.offset);
         }
         let place = clamp(self.offset - bytes, DIGEST_BYTES);
         (&trailer[place..]).read(buffer)
@@ -418,9 +432,16 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"databaseUNUSED").unwrap();
         let spool = Spool::of_database(Path::new("db"), file, 8, [7; DIGEST_BYTES]);
+        let whole = [&b"database"[..], &[7; DIGEST_BYTES]].concat();
         let mut read = Vec::new();
         tail(&spool).read_to_end(&mut read).unwrap();
-        assert_eq!(read, [&b"database"[..], &[7; DIGEST_BYTES]].concat());
+        assert_eq!(read, whole);
+        let mut tail = tail(&spool);
+        for piece in whole.chunks(3) {
+            let mut read = vec![0; piece.len()];
+            tail.read_exact(&mut read).unwrap();
+            assert_eq!(read, piece);
+        }
     }
 
     #[test]

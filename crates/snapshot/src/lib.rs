@@ -17,7 +17,7 @@ mod save;
 mod status;
 mod survey;
 
-pub use digest::{DIGEST_BYTES, DigestHasher, Digests, Sha256Digest, split_digest};
+pub use digest::{DIGEST_BYTES, DigestHasher, Digests, NotADigest, Sha256Digest, split_digest};
 pub use file::{DigestRule, Fetched, Snapshot, SnapshotError, Surveyed, Verified, Walked};
 pub use finding::{Finding, RecordDefect};
 pub use offline::{

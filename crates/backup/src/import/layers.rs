@@ -121,7 +121,9 @@ impl LayerError {
             Self::Write(_) | Self::TooLarge { .. } => {
                 "free space there, or choose another file system"
             }
-            Self::Damaged { .. } | Self::Zip(_) => "copy it again from its source, or take another backup",
+            Self::Damaged { .. } | Self::Zip(_) => {
+                "copy it again from its source, or take another backup"
+            }
             Self::Entries { .. } => "unpack it, and give the snapshot that is in it",
             Self::Unknown => "check that this is the backup, and that it was copied whole",
             Self::UnixCompress => "decompress it by `uncompress`, and give the result",
@@ -170,8 +172,9 @@ pub(super) fn is_age(file: &mut File) -> io::Result<bool> {
 }
 
 /// Whether the file is something else than a database, or what is left of one.
-pub(super) fn is_wrapped(mut file: File) -> io::Result<bool> {
+pub(super) fn is_wrapped(mut file: &File) -> io::Result<bool> {
     let kind = kind_of(&head_of(&mut file)?);
+    file.rewind()?;
     Ok(matches!(kind, Kind::Wrapped(_) | Kind::UnixCompress))
 }
 
@@ -211,7 +214,10 @@ fn only_file(archive: &mut zip::ZipArchive<BufReader<File>>) -> Result<usize, La
         if entry.is_file() {
             let name = entry.name().map_err(LayerError::Zip)?;
             // Cut and escaped: it is printed.
-            files.push((place, name.chars().take(100).collect::<String>().escape_debug().to_string()));
+            files.push((
+                place,
+                name.chars().take(100).collect::<String>().escape_debug().to_string(),
+            ));
         }
     }
     match files.as_slice() {

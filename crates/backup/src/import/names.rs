@@ -46,7 +46,10 @@ impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Resources { name } => {
-                write!(f, "{name} has the control plane's own files; unpack it by hand if they are lost")
+                write!(
+                    f,
+                    "{name} has the control plane's own files; unpack it by hand if they are lost"
+                )
             }
             Self::Incremental { files, last_revision } => write!(
                 f,
@@ -164,21 +167,18 @@ mod tests {
             "static_kuberesources_2026-11-21_164424.tar.gz",
             resources,
         ]);
-        let left = vec![
-            LeftOut::Resources { name: resources.to_owned() },
-            LeftOut::Older { files: 1 },
-        ];
-        assert_eq!(
-            picked,
-            Ok(Picked { name: "snapshot_2026-11-22_164424.db".to_owned(), left })
-        );
+        let left =
+            vec![LeftOut::Resources { name: resources.to_owned() }, LeftOut::Older { files: 1 }];
+        assert_eq!(picked, Ok(Picked { name: "snapshot_2026-11-22_164424.db".to_owned(), left }));
     }
 
     #[test]
     fn an_only_file_is_taken_and_among_several_there_is_no_guessing() {
         assert_eq!(picked(&["x"]).unwrap().name, "x");
         assert_eq!(picked(&[]), Err(NoPick::None));
-        assert!(matches!(picked(&["a.db", "b.db"]), Err(NoPick::Several(names)) if names.len() == 2));
+        assert!(
+            matches!(picked(&["a.db", "b.db"]), Err(NoPick::Several(names)) if names.len() == 2)
+        );
     }
 
     #[test]

@@ -54,7 +54,9 @@ fn what_go_compresses_by_lzw_is_unwrapped() {
     let program = r#"package main
 import ("compress/lzw"; "io"; "os")
 func main() { w := lzw.NewWriter(os.Stdout, lzw.LSB, 8); io.Copy(w, os.Stdin); w.Close() }"#;
-    let command = format!("cat > m.go <<'END'\n{program}\nEND\nGOFLAGS=-mod=mod GOCACHE=$PWD/cache go run m.go < s.db > out");
+    let command = format!(
+        "cat > m.go <<'END'\n{program}\nEND\nGOFLAGS=-mod=mod GOCACHE=$PWD/cache go run m.go < s.db > out"
+    );
     comes_out_of(&command, &[Layer::Lzw]);
 }
 
@@ -94,7 +96,10 @@ fn no_more_is_written_than_there_is_room_for() {
     let file = File::open(folder.path().join("out")).unwrap();
     let error = unwrap("it", file, &mut output, 2_000_000, &Identities::none()).unwrap_err();
     assert!(
-        matches!(&error, ImportError::Unwrap { source: LayerError::TooLarge { max: 2_000_000 }, .. }),
+        matches!(
+            &error,
+            ImportError::Unwrap { source: LayerError::TooLarge { max: 2_000_000 }, .. }
+        ),
         "{error:?}"
     );
     assert!(output.len() <= 2_000_000);
@@ -103,7 +108,9 @@ fn no_more_is_written_than_there_is_room_for() {
 #[test]
 fn what_is_no_backup_is_said_to_be_none() {
     let mut file = tempfile::tempfile().unwrap();
-    for content in [&b""[..], b"x", b"\x00\x01", b"\x00\x01\x02\x03\x04garbage", b"hello, world", &[0; 9000]] {
+    for content in
+        [&b""[..], b"x", b"\x00\x01", b"\x00\x01\x02\x03\x04garbage", b"hello, world", &[0; 9000]]
+    {
         file.set_len(0).unwrap();
         file.rewind().unwrap();
         file.write_all(content).unwrap();
@@ -113,7 +120,10 @@ fn what_is_no_backup_is_said_to_be_none() {
         assert!(
             matches!(
                 &error,
-                ImportError::Unwrap { source: LayerError::Unknown | LayerError::Damaged { .. }, .. }
+                ImportError::Unwrap {
+                    source: LayerError::Unknown | LayerError::Damaged { .. },
+                    ..
+                }
             ),
             "{content:?}: {error:?}"
         );
@@ -142,7 +152,9 @@ fn what_age_has_encrypted_is_opened_with_the_identity_and_not_without() {
 
 #[test]
 fn a_folder_is_searched_and_a_data_directory_is_refused() {
-    let folder = made_by("mkdir -p etcdbr/v2 member/snap; touch member/snap/db; mv s.db etcdbr/v2/Full-00000000-00000600-1763829864");
+    let folder = made_by(
+        "mkdir -p etcdbr/v2 member/snap; touch member/snap/db; mv s.db etcdbr/v2/Full-00000000-00000600-1763829864",
+    );
     let (found, left) = find(&folder.path().join("etcdbr")).unwrap();
     assert!(found.ends_with("etcdbr/v2/Full-00000000-00000600-1763829864") && left.is_empty());
     let error = find(folder.path()).unwrap_err();

@@ -66,12 +66,19 @@ fn nothing_is_overwritten() {
     assert!(matches!(error, UnpackError::NotEmpty { .. }), "{error:?}");
 }
 
-/// An archive with one entry that no `pack` would write.
-fn hostile(name: &str, kind: EntryType, link: &str) -> Vec<u8> {
+fn plain_header(kind: EntryType) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_size(0);
+    header
+}
+
+/// An archive with one entry that no `pack` would write.
+fn hostile(name: &str, kind: EntryType, link: &str) -> Vec<u8> {
+    let mut header = plain_header(kind);
     header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
     header.set_link_name_literal(link).unwrap();
     header.set_cksum();
@@ -101,12 +108,9 @@ fn entries_that_lead_out_or_are_no_files_are_refused() {
 fn nothing_is_written_through_a_link_of_the_archive() {
     let outside = tempfile::tempdir().unwrap();
     let mut tar = Builder::new(Vec::new());
-    let mut link = Header::new_gnu();
-    link.set_entry_type(EntryType::Symlink);
-    link.set_size(0);
+    let mut link = plain_header(EntryType::Symlink);
     tar.append_link(&mut link, "a", outside.path()).unwrap();
-    let mut file = Header::new_gnu();
-    file.set_mode(0o644);
+    let mut file = plain_header(EntryType::Regular);
     file.set_size(3);
     tar.append_data(&mut file, "a/file", &b"abc"[..]).unwrap();
     let tar = tar.into_inner().unwrap();

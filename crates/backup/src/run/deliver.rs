@@ -5,6 +5,7 @@ use crate::{
     error::TargetError,
     event::{Event, Watcher, why},
     facts::Facts,
+    place,
     spool::{SpoolReader, Verdict},
 };
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use repository::{
     codec::{self, Ends, Uploaded},
     lease::LeaseError,
     manifest::{FIRST_GENERATION, FORMAT, Include, Object, ObjectKind},
+    repository::Registered,
 };
 use std::{
     fs::File,
@@ -68,6 +70,7 @@ impl Delivery<'_, '_> {
     async fn deliver(&self) -> Result<Manifest, TargetError> {
         let (db, include) = futures::try_join!(self.store_db(), self.store_include())?;
         let manifest = self.manifest(db, include);
+        self.register().await;
         self.commit(&manifest).await?;
         Ok(manifest)
     }
@@ -174,15 +177,13 @@ impl Delivery<'_, '_> {
 
     fn path(&self, kind: ObjectKind) -> String {
         let Writer { target, id, .. } = self.writer;
-        let name = target.encoding.object_name(kind);
-        format!("{}/snapshots/{id}/{name}", self.job.cluster)
+        place::object_path(&self.job.cluster, *id, &target.encoding.object_name(kind))
     }
 
     fn manifest(&self, db: Ends, include: Option<Ends>) -> Manifest {
         let Facts { source, etcd, verification, .. } = self.facts().clone();
         let Writer { target, lease, id, .. } = self.writer;
-        let object =
-            |kind, stored| Object { name: target.encoding.object_name(kind), stored };
+        let object = |kind, stored| Object { name: target.encoding.object_name(kind), stored };
         let include = include.zip(self.packed).map(|(ends, packed)| Include {
             object: object(ObjectKind::Include, ends.stored),
             tar: ends.content,
@@ -206,6 +207,19 @@ impl Delivery<'_, '_> {
             compression: target.encoding.compression(),
             encryption: target.encoding.encryption(),
             verification,
+        }
+    }
+
+    /// Compares the cluster with the one whose backups are there. That it cannot be done now is no reason to
+    /// have no backup.
+    async fn register(&self) {
+        let Some(cluster_id) = &self.facts().etcd.cluster_id else { return };
+        let Writer { index, repository, .. } = self.writer;
+        let now = self.job.options.clock.now();
+        let registered = repository.register(&self.job.cluster, cluster_id, now).await;
+        if let Ok(Registered::Differs { first }) = registered {
+            let found = cluster_id.clone();
+            self.watcher.tell(Event::OtherCluster { repository: *index, first, found });
         }
     }
 

@@ -18,8 +18,8 @@ use crate::{
 use etcd_live::{Candidate, Connector, Endpoint};
 use repository::{codec::Identities, manifest};
 use snapshot::{
-    DigestRule, Fetched, Finding, SaveEvent, Saved, Snapshot, StoppedMember, Verified, save_offline_to_file,
-    save_to_file,
+    DigestRule, Fetched, Finding, SaveEvent, Saved, Snapshot, StoppedMember, Verified,
+    save_offline_to_file, save_to_file,
 };
 use std::{
     fmt,
@@ -236,9 +236,9 @@ fn unwrap_file(
     work: &Work,
 ) -> Result<Prepared, BackupError> {
     let dir = &work.options.spool_dir;
-    let spool_error = |source| SpoolError { dir: dir.clone(), source };
-    let unwrapped = tempfile::tempfile_in(dir).map_err(spool_error)?;
-    let room = room::free_in(&unwrapped).map_err(spool_error)?;
+    let unwrapped = room::temporary(dir, 0)?;
+    let room = room::free_in(&unwrapped)
+        .map_err(|source| SpoolError::Create { dir: dir.clone(), source })?;
     let io_error = |source| import::ImportError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io_error)?;
     let place = path.display().to_string();
@@ -319,9 +319,8 @@ impl LiveSource {
         }
         let content = facts::content_of(&snapshot, snapshot.digests().file);
         let now = options.clock.now();
-        let gathered = tokio::task::spawn_blocking(move || {
-            facts::gather(&snapshot, source, content, now)
-        });
+        let gathered =
+            tokio::task::spawn_blocking(move || facts::gather(&snapshot, source, content, now));
         let (mut facts, own) = gathered.await.expect("reading records does not panic")?;
         if options.hash_kv != HashKvPolicy::Skip {
             facts.etcd.hash_kv =
