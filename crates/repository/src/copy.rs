@@ -292,12 +292,9 @@ impl Copier<'_> {
         let lease =
             Lease::acquire(self.to.store(), self.cluster, holder, *terms, clock.clone()).await?;
         let copied = self.copy_under(&lease, original, number, of).await;
-        // Without it the next writer waits until the lease ends, no more; and a run that failed is closed by then.
-        let released = lease.release(None).await;
-        let outcome = copied?;
-        match released {
-            Ok(()) | Err(_) => Ok(outcome),
-        }
+        // Should it fail, the next writer waits until the lease ends, no more. A run that failed is closed here.
+        let _ = lease.release(None).await;
+        copied
     }
 
     async fn copy_under(

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   <root>/lifeboat.json                                   what this is, and its format
+//!   <root>/<cluster>/cluster.json                          which cluster the first backup was of
 //!   <root>/<cluster>/snapshots/<revision>-<time>/db.zst[.age]     an etcd snapshot, compressed
 //!                                               /include.tar.zst[.age]   files beside it
 //!                                               /manifest.json     written last: it is the commit

@@ -1,5 +1,7 @@
 //! Copying between two repositories: as stored, encrypted anew, and cut at every operation.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod listing_common;
 
 use jiff::Timestamp;

@@ -1,5 +1,7 @@
 //! What a listing says of a repository, and which backup is found in it.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod listing_common;
 
 use jiff::{SignedDuration, Timestamp};
@@ -157,14 +159,14 @@ async fn a_store_that_cannot_be_reached_is_an_error_not_an_empty_listing() {
 }
 
 #[tokio::test]
-async fn five_thousand_backups_are_listed() {
+async fn thousands_of_backups_are_listed() {
     let place = place().await;
-    for n in 0..5000 {
+    for n in 0..2000 {
         let started = now() - SignedDuration::from_mins(30 * n);
         place.backup(started);
     }
     let listing = list(&place).await;
-    assert_eq!(listing.backups.len(), 5000);
+    assert_eq!(listing.backups.len(), 2000);
     assert!(listing.backups.is_sorted_by_key(|b| std::cmp::Reverse(b.manifest.started)));
 }
 
