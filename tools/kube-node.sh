@@ -28,7 +28,7 @@
 # Versions: Kubernetes 1.20.2, Go 1.19.8, containerd 1.6.20, runc 1.1.5, CNI plugins 1.1.1, iptables 1.8.9, etcd 3.4.23, busybox 1.35 (CronJob is batch/v1beta1).
 set -euo pipefail
 SELF=$(readlink -f "$0")
-KNODE=${KNODE:-${XDG_CACHE_HOME:-$HOME/.cache}/lifeboat/kube-node}
+KNODE=${KNODE:-${XDG_CACHE_HOME:-$HOME/.cache}/lifeboat/kube-node/$(sha256sum "$SELF" | cut -c1-12)} # a script that builds something else builds it elsewhere
 KAPI=${KAPI:-${XDG_CACHE_HOME:-$HOME/.cache}/lifeboat/kube-api}
 NODE_NAME=${NODE_NAME:-node1}; NODE_IP=10.200.0.1; SVC_CIDR=10.96.0.0/16; SVC_API=10.96.0.1; POD_CIDR=10.244.0.0/16; NODE_POD_CIDR=10.244.0.0/24
 mkdir -p "$KNODE"/{dl,bin,state,log,images,manifests}; KNODE=$(cd "$KNODE" && pwd -P); export KNODE KAPI NODE_NAME

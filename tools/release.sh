@@ -21,7 +21,16 @@ case $target in
 esac
 version=$(sed -n '/^\[workspace\.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 
-RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+objects=${CARGO_TARGET_DIR:-target}/static
+mkdir -p "$objects"
+cc -O2 -fPIE -Wall -Werror -c tools/static-names.c -o "$work/names.o"
+# Under a name that tells its content, so that cargo links again when it changes and only then.
+names=$(realpath "$objects")/names-$(sha256sum "$work/names.o" | cut -c1-12).o
+mv "$work/names.o" "$names"
+
+RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C link-arg=$names" \
   cargo build --locked --release --quiet --package lifeboat --target "$target"
 
 built=${CARGO_TARGET_DIR:-target}/$target/release/lifeboat
