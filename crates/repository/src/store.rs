@@ -11,13 +11,19 @@ use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 use std::{fmt, path::Path, sync::Arc};
 
+mod answer;
+mod client;
+mod connect;
 mod error;
 mod local;
+mod options;
 mod path;
+mod remote;
 #[doc(hidden)]
 pub mod testing;
 
 pub use error::{At, Operation, Source, StoreError};
+pub use options::{Credentials, Secret, StoreOptions};
 
 /// A place for objects. Cheap to clone.
 #[derive(Clone)]
@@ -87,6 +93,17 @@ impl Store {
     /// A store of that kind.
     pub fn new(backend: impl Backend) -> Self {
         Self { backend: Arc::new(backend) }
+    }
+
+    /// The store that `url` names: a folder, or a bucket; see [`StoreOptions`]. Sends nothing yet.
+    pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        match options::Location::parse(url, options)? {
+            options::Location::Folder(path) => Ok(Self::local(path)),
+            options::Location::Remote(location) => {
+                let connection = connect::connect(&location, options)?;
+                Ok(Self::new(remote::Remote::new(location.url(), connection)))
+            }
+        }
     }
 
     /// The folder `root`. It is not opened, and need not be there: creating an object makes it, mode 0700.

@@ -15,7 +15,7 @@
 
 use super::{
     At, Backend, Entry, ObjectWriter, Operation, StoreError,
-    path::{HIDDEN, check_path, check_prefix},
+    path::{HIDDEN, check_path, check_prefix, random_name},
 };
 use bytes::Bytes;
 use futures::{
@@ -492,15 +492,6 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// A name that no other process takes.
-fn random_name() -> String {
-    let mut bytes = [0u8; 16];
-    let flags = rustix::rand::GetRandomFlags::empty();
-    let got = rustix::rand::getrandom(&mut bytes, flags).expect("the kernel's generator is up");
-    assert_eq!(got, bytes.len(), "16 bytes are given whole");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Whether an object is not there, or cannot be as a part of its path is one.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
@@ -524,5 +515,40 @@ fn failed(at: At, error: io::Error) -> StoreError {
         PermissionDenied | ReadOnlyFilesystem => StoreError::Denied { at, source: error.into() },
         StorageFull | QuotaExceeded => StoreError::NoSpace { at, source: error.into() },
         _ => StoreError::Io { at, source: error.into() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_file_system_says_is_sorted() {
+        let sorted = |operation, errno: Errno| {
+            failed(At::new("file:///x", operation, "a"), io::Error::from(errno))
+        };
+        let write = Operation::Write;
+        assert!(matches!(sorted(write, Errno::NOSPC), StoreError::NoSpace { .. }));
+        assert!(matches!(sorted(write, Errno::DQUOT), StoreError::NoSpace { .. }));
+        assert!(sorted(write, Errno::ROFS).is_denied());
+        assert!(sorted(write, Errno::ACCESS).is_denied());
+        assert!(sorted(Operation::Read, Errno::NOENT).is_not_found());
+        assert!(matches!(sorted(write, Errno::NOTDIR), StoreError::Io { .. }));
+        assert!(matches!(sorted(Operation::Read, Errno::IO), StoreError::Io { .. }));
+    }
+
+    /// File systems without `RENAME_NOREPLACE` take this way.
+    #[test]
+    fn a_hard_link_is_create_only_too_and_knows_its_own_success() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Local::new(folder.path()).root;
+        let (one, other) = (Aside::new(&root, "x").unwrap(), Aside::new(&root, "x").unwrap());
+        let target = folder.path().join("x");
+        one.link(&target).unwrap();
+        assert_eq!(other.link(&target), Err(Errno::EXIST));
+        one.link(&target).unwrap();
+        drop((one, other));
+        assert!(target.exists());
+        assert_eq!(fs::read_dir(folder.path().join(HIDDEN)).unwrap().count(), 0);
     }
 }

@@ -5,6 +5,9 @@ use super::StoreError;
 /// Where a local store keeps what is not complete; no object's path begins so.
 pub(super) const HIDDEN: &str = ".lifeboat-tmp";
 
+/// What a remote store is tried with; not listed either.
+pub(super) const PROBE: &str = ".lifeboat-probe";
+
 /// The longest path of an object: S3 takes 1,024 bytes for the prefix of the repository and the path together.
 const PATH_BYTES_MAX: usize = 900;
 
@@ -25,8 +28,8 @@ pub(super) fn check_path(path: &str) -> Result<(), StoreError> {
             _ => {}
         }
     }
-    if path == HIDDEN || path.starts_with(".lifeboat-tmp/") {
-        return bad("that folder is for what is not complete");
+    if path.split('/').next().is_some_and(|first| first == HIDDEN || first == PROBE) {
+        return bad("that name is the store's own");
     }
     Ok(())
 }
@@ -41,6 +44,15 @@ pub(super) fn check_prefix(prefix: &str) -> Result<(), StoreError> {
             reason: "a prefix ends with a slash",
         }),
     }
+}
+
+/// A name that no other process takes.
+pub(super) fn random_name() -> String {
+    let mut bytes = [0u8; 16];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    let got = rustix::rand::getrandom(&mut bytes, flags).expect("the kernel's generator is up");
+    assert_eq!(got, bytes.len(), "16 bytes are given whole");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
