@@ -242,3 +242,6 @@ async fn unwrap(
     });
     work.await.expect("unwrapping does not panic")
 }
+
+#[cfg(test)]
+mod tests;

@@ -186,3 +186,6 @@ fn differences(said: &Etcd, found: &Etcd) -> Vec<Problem> {
     compare("HashKV's compact revision", &compacted.0, &compacted.1);
     problems
 }
+
+#[cfg(test)]
+mod tests;

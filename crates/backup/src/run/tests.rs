@@ -305,3 +305,19 @@ fn included_files_are_refused_in_plain_and_come_back_from_what_is_encrypted() {
     let back = target.join(secret.strip_prefix("/").unwrap());
     assert_eq!(fs::read_to_string(back).unwrap(), "very secret");
 }
+
+#[test]
+fn a_stopped_members_data_is_stored_with_what_its_log_adds() {
+    let (_folder, store) = folder_and_store();
+    let data_dir = testbed::fixtures::killed("3.5.30");
+    let source = Source::DataDir(snapshot::StoppedMember {
+        data_dir: data_dir.path().to_owned(),
+        wal_dir: None,
+        log: snapshot::UseLog::Whole,
+    });
+    let manifest = only(make(&job(source, vec![target("a", &store)])).unwrap());
+    let known = testbed::fixtures::killed_expected("3.5.30");
+    assert_eq!(manifest.etcd.revision, known.revision_after_restart);
+    assert_eq!(manifest.etcd.live_keys, known.live_keys_after_restart);
+    block_on(brought_back(&store, &manifest, &Identities::none()));
+}
