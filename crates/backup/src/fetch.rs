@@ -14,6 +14,7 @@ use crate::{
     error::Kind,
     event::{Event, Watcher},
     import::{self, ImportError, LeftOut},
+    include::{UnpackError, Unpacked, unpack},
     place, room,
     spool::SpoolError,
 };
@@ -78,6 +79,9 @@ pub enum FetchError {
     /// The file cannot be read.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Files beside the snapshot cannot be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
 }
 
 impl FetchError {
@@ -90,6 +94,7 @@ impl FetchError {
             Self::Spool(error) => error.remedy(),
             Self::Write { .. } => "free space there, or choose another file system",
             Self::Snapshot(error) => error.remedy(),
+            Self::Unpack(error) => error.remedy(),
         }
     }
 
@@ -104,6 +109,7 @@ impl FetchError {
             Self::Codec(error) if error.is_damage() => Kind::Damage,
             Self::Import(error) if error.is_damage() => Kind::Damage,
             Self::Snapshot(error) if crate::error::is_damage(error) => Kind::Damage,
+            Self::Unpack(UnpackError::NotEmpty { .. }) => Kind::Refused,
             _ => Kind::Failed,
         }
     }
@@ -132,6 +138,29 @@ pub async fn fetch(
             unwrap(path, file, identities, dir).await
         }
     }
+}
+
+/// Unpacks the files that are kept beside a backup below `folder`, which is made, or empty; nothing if it has
+/// none. `dir` is a folder for a temporary file.
+pub async fn fetch_include(
+    store: &Store,
+    manifest: &Manifest,
+    identities: &Identities,
+    dir: &Path,
+    folder: &Path,
+) -> Result<Option<Unpacked>, FetchError> {
+    let Some((path, include)) = place::include_path(manifest).zip(manifest.include.as_ref()) else {
+        return Ok(None);
+    };
+    let expected = Expected::include(manifest).expect("there is one");
+    let file = room::temporary(dir, include.tar.bytes)?;
+    // All of it is proved before the first file is made.
+    let read = codec::download(store, &path, &expected, identities, file, |_| {}).await?;
+    let (mut tar, folder) = (read.output, folder.to_owned());
+    let write = |source| FetchError::Write { dir: dir.to_owned(), source };
+    tar.rewind().map_err(write)?;
+    let unpacking = tokio::task::spawn_blocking(move || unpack(io::BufReader::new(tar), &folder));
+    Ok(Some(unpacking.await.expect("unpacking does not panic")?))
 }
 
 async fn fetch_backup(

@@ -17,9 +17,10 @@ use repository::{
 use snapshot::DigestRule;
 use std::{
     path::Path,
+    process::Command,
     sync::{Arc, Mutex},
 };
-use testbed::{Cluster, CutStream, Etcd, Security};
+use testbed::{Cluster, CutStream, Etcd, Run, Security};
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -158,6 +159,56 @@ fn a_stream_that_breaks_is_begun_again_from_another_member_and_so_are_the_upload
         assert_eq!(*endpoint, cluster.client_url(leader));
         is_sound(target, manifest, &Identities::none());
     }
+}
+
+/// Goal: a member whose data differ is named, and no backup is made if so wished. Method: three members are
+/// restored from two snapshots of the same revision, one of which has another value.
+#[test]
+fn a_member_whose_data_differ_is_named() {
+    let mut cluster = Cluster::builder(Etcd::V3_5).security(Security::Plain).lay_out();
+    let snapshot_with = |value: &str| {
+        let other = Cluster::builder(Etcd::V3_5).security(Security::Plain).members(1).start();
+        other.put("a", value);
+        let file = cluster.folder().join(format!("{value}.db"));
+        other.etcdctl(["snapshot", "save", file.to_str().unwrap()]);
+        file
+    };
+    let (same, another) = (snapshot_with("same"), snapshot_with("another"));
+    for (index, member) in cluster.members().iter().enumerate() {
+        let snapshot = if index == 2 { &another } else { &same };
+        let mut restore = Command::new(Etcd::V3_5.file_tool());
+        restore
+            .args(["snapshot", "restore"])
+            .arg(snapshot)
+            .args(["--name", member.name(), "--initial-cluster", &cluster.initial_cluster()])
+            .args(["--initial-advertise-peer-urls", &cluster.peer_url(index), "--data-dir"])
+            .arg(member.data_dir());
+        Run::of(&mut restore).ok();
+    }
+    cluster.start_all();
+
+    let folder = tempfile::tempdir().unwrap();
+    let urls = [0, 1, 2].map(|index| cluster.client_url(index));
+    let mut job = job(live(&urls), vec![target("one", folder.path())]);
+    let (report, events) = make(&job);
+    let manifest = manifests(report.unwrap()).remove(0);
+    let hash_kv = &manifest.etcd.hash_kv;
+    assert_eq!(hash_kv.agreed.len() + hash_kv.differed.len(), 3, "{hash_kv:?}");
+    assert!(!hash_kv.differed.is_empty() && !manifest.verification.hash_kv);
+    let told = events.iter().any(
+        |event| matches!(event, Event::HashKv { differed, .. } if *differed == hash_kv.differed),
+    );
+    assert!(told, "{events:?}");
+
+    job.options.hash_kv = HashKvPolicy::Fail;
+    let (result, _) = make(&job);
+    let error = result.unwrap_err();
+    assert!(matches!(error, BackupError::MembersDiffer { .. }), "{error:?}");
+    let backups = block_on(async {
+        let repository = Repository::open(job.targets[0].store.clone()).await.unwrap();
+        repository.backups(&manifest.cluster).await.unwrap().backups.len()
+    });
+    assert_eq!(backups, 1, "only the one of before");
 }
 
 #[test]

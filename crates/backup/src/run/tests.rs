@@ -1,7 +1,7 @@
 //! Runs from files: they need no etcd, so that a store can be cut at each of its operations.
 
 use super::*;
-use crate::{event::Event, include::unpack};
+use crate::event::Event;
 use repository::{
     codec::{self, Expected, Identities, Recipients},
     lease::LeaseError,
@@ -296,13 +296,13 @@ fn included_files_are_refused_in_plain_and_come_back_from_what_is_encrypted() {
 
     let include = manifest.include.as_ref().unwrap();
     assert_eq!(include.paths, [folder.path().join("pki").display().to_string()]);
-    let path = format!("prod/snapshots/{}/{}", manifest.id, include.object.name);
-    let expected = Expected::include(&manifest).unwrap();
-    let downloaded =
-        block_on(codec::download(&store, &path, &expected, &identities, Vec::new(), |_| {}));
-    let target = folder.path().join("unpacked");
-    unpack(&downloaded.unwrap().output[..], &target).unwrap();
-    let back = target.join(secret.strip_prefix("/").unwrap());
+    let to = folder.path().join("unpacked");
+    let (dir, store) = (std::env::temp_dir(), &store);
+    let unpacked = crate::fetch::fetch_include(store, &manifest, &identities, &dir, &to);
+    assert_eq!(block_on(unpacked).unwrap().map(|unpacked| unpacked.files), Some(1));
+    let again = crate::fetch::fetch_include(store, &manifest, &identities, &dir, &to);
+    assert_eq!(block_on(again).unwrap_err().kind(), Kind::Refused, "nothing is overwritten");
+    let back = to.join(secret.strip_prefix("/").unwrap());
     assert_eq!(fs::read_to_string(back).unwrap(), "very secret");
 }
 
