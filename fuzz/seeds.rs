@@ -23,6 +23,7 @@ fn main() {
     raft_snapshots(&corpus);
     schema_values(&corpus);
     requests(&corpus);
+    stored_objects(&corpus);
 }
 
 struct Corpus {
@@ -177,5 +178,30 @@ fn requests(corpus: &Corpus) {
             }
             corpus.put("apply", &format!("{version}-{number}"), &seed);
         }
+    }
+}
+
+/// What we write, plain and encrypted, and what `zstd` writes: with and without a size, a checksum, and a second frame.
+fn stored_objects(corpus: &Corpus) {
+    use repository::codec::{Encoding, Identities, encode};
+
+    let text = b"/registry/pods/default/web-1".repeat(40);
+    let noise: Vec<u8> =
+        (0..400_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let mut identities = Identities::none();
+    identities
+        .add("AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX", "here")
+        .expect("it is a key");
+    let sealed = Encoding { recipients: identities.recipients(), ..Encoding::default() };
+    for (name, content) in [("empty", &[] as &[u8]), ("text", &text), ("noise", &noise)] {
+        for (kind, encoding) in [("plain", &Encoding::default()), ("age", &sealed)] {
+            let mut stored = Vec::new();
+            encode(name, content, &mut stored, encoding, &|_| ()).expect("memory does not fail");
+            corpus.put("frames", &format!("{kind}-{name}"), &stored);
+        }
+        let streamed = zstd::stream::encode_all(content, 3).expect("memory does not fail");
+        let skipped = [b"\x50\x2A\x4D\x18\x02\0\0\0ab", &streamed[..], &streamed[..]].concat();
+        corpus.put("frames", &format!("streamed-{name}"), &streamed);
+        corpus.put("frames", &format!("skipped-{name}"), &skipped);
     }
 }
