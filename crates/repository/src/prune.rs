@@ -18,8 +18,11 @@ use crate::{
     checks::DAMAGED,
     lease::{LeaseError, Settled, abandon, current},
     listing::{Backup, Listing, Orphan, State, bytes, name},
-    manifest::{FIRST_GENERATION, generation_of, manifest_generation, manifest_name},
-    repository::{Repository, RepositoryError, folder},
+    manifest::{
+        self, Abandoned, Committed, FIRST_GENERATION, MANIFEST_BYTES_MAX, generation_of,
+        manifest_generation, manifest_name,
+    },
+    repository::{Repository, RepositoryError, create_json, folder},
     retention::{Decision, Policy, Reason, decide},
     store::{Entry, StoreError},
 };
@@ -432,36 +435,60 @@ impl Sweep<'_> {
 
     /// Closes the door, then deletes what lies behind it.
     async fn clear(&self, orphan: &Orphan, report: &mut PruneReport) -> bool {
-        let store = self.repository.store();
-        match abandon(store, self.cluster, orphan.id, 0, self.now).await {
-            Ok(Settled::Abandoned) => {}
-            // It was just being committed: no orphan at all.
-            Ok(Settled::Committed) => return false,
-            Err(LeaseError::Store { source, .. }) => {
-                self.note(source, report);
-                return false;
-            }
-            Err(error) => {
-                report.failed.push(error.into());
-                return false;
+        let names = orphan.objects.iter().map(|entry| name(&entry.path));
+        let mut generations: BTreeSet<_> = names.filter_map(generation_of).collect();
+        generations.insert(FIRST_GENERATION);
+        for generation in &generations {
+            match self.close(orphan.id, *generation).await {
+                Ok(Settled::Abandoned) => {}
+                // It was just being committed: no orphan at all.
+                Ok(Settled::Committed) => return false,
+                Err(LeaseError::Store { source, .. }) => {
+                    self.note(source, report);
+                    return false;
+                }
+                Err(error) => {
+                    report.failed.push(error.into());
+                    return false;
+                }
             }
         }
         let is_door = |entry: &&Entry| manifest_generation(name(&entry.path)).is_some();
-        let (mut doors, behind): (Vec<_>, Vec<_>) = orphan.objects.iter().partition(is_door);
-        let behind: Vec<_> = behind.into_iter().cloned().collect();
+        let behind = orphan.objects.iter().filter(|entry| !is_door(entry));
+        let behind: Vec<_> = behind.cloned().collect();
         if !self.delete_in_order(&behind, report).await {
             return false;
         }
         if self.now.duration_since(orphan.id.started()) <= CLOSED_DOOR_KEPT {
             return true;
         }
-        let path = folder(self.cluster, orphan.id) + &manifest_name(FIRST_GENERATION);
-        let door = Entry { path, bytes: 0 };
-        if !doors.iter().any(|entry| entry.path == door.path) {
-            doors.push(&door);
+        let doors = generations.into_iter().map(|generation| {
+            let path = folder(self.cluster, orphan.id) + &manifest_name(generation);
+            let listed = orphan.objects.iter().find(|entry| entry.path == path);
+            listed.cloned().unwrap_or(Entry { path, bytes: 0 })
+        });
+        self.delete_in_order(&doors.collect::<Vec<_>>(), report).await
+    }
+
+    /// Makes sure that a generation of a backup can never be committed. Those after the first are not the lease's.
+    async fn close(&self, id: BackupId, generation: u32) -> Result<Settled, LeaseError> {
+        let store = self.repository.store();
+        if generation == FIRST_GENERATION {
+            return abandon(store, self.cluster, id, 0, self.now).await;
         }
-        let doors: Vec<_> = doors.into_iter().cloned().collect();
-        self.delete_in_order(&doors, report).await
+        let path = folder(self.cluster, id) + &manifest_name(generation);
+        let door = Abandoned { format: manifest::FORMAT, id, abandoned_by: 0, at: self.now };
+        let failed = |source| LeaseError::Store { attempted: "close a broken backup", source };
+        match create_json(store, &path, &door).await {
+            Ok(()) => return Ok(Settled::Abandoned),
+            Err(StoreError::Exists { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let json = store.read(&path, MANIFEST_BYTES_MAX).await.map_err(failed)?;
+        Ok(match Committed::parse(&path, &json)? {
+            Committed::Backup(_) => Settled::Committed,
+            Committed::Abandoned(_) => Settled::Abandoned,
+        })
     }
 
     /// Deletes one after the other. After a manifest that stays nothing goes: its backup must stay whole.
