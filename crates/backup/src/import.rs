@@ -8,7 +8,7 @@
 //! | kOps' etcd-manager | `etcd.backup.gz` |
 //! | etcd-backup-restore v2 | `Full-<first>-<last>-<time>`, as it is or `.gz`, `.Z`, `.zlib` |
 //!
-//! A folder is searched by [names], a file is unwrapped by what is in it ([`Layer`]). Nothing of it is
+//! A folder is searched by names, a file is unwrapped by what is in it ([`Layer`]). Nothing of it is
 //! believed: what comes out is a snapshot that is still to be proved.
 
 mod layers;

@@ -9,7 +9,7 @@
 //! * The same files give the same tar, byte for byte.
 //! * A file that changes or vanishes while it is read is an error, not a torn copy.
 //! * Devices, sockets and pipes are refused when they are named, and when they lie in a folder.
-//! * [`unpack`] puts files below one folder and nowhere else, and overwrites nothing.
+//! * [`unpack()`] puts files below one folder and nowhere else, and overwrites nothing.
 
 mod unpack;
 

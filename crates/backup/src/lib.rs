@@ -4,7 +4,7 @@
 //! * [`verify()`](verify::verify) reads a backup back, and proves it as it lies in the store.
 //! * [`fetch()`](fetch::fetch) brings a snapshot to where it can be restored from.
 //! * [`import`] takes what other tools have made.
-//! * [`include`] keeps files beside a snapshot, and gives them back.
+//! * [`mod@include`] keeps files beside a snapshot, and gives them back.
 //! * [`Spool`] lies between etcd and the stores.
 //!
 //! **Invariant:** nothing is printed here, and nothing is called a backup that was not proved.

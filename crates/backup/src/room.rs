@@ -19,3 +19,16 @@ pub(crate) fn temporary(dir: &Path, needed: u64) -> Result<File, SpoolError> {
     }
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_before_anything_is_written() {
+        let error = temporary(&std::env::temp_dir(), u64::MAX).unwrap_err();
+        assert!(matches!(error, SpoolError::NoSpace { needed: u64::MAX, .. }), "{error:?}");
+        let error = temporary(Path::new("/no/such/folder"), 1).unwrap_err();
+        assert!(matches!(error, SpoolError::Create { .. }), "{error:?}");
+    }
+}

@@ -344,7 +344,8 @@ mod tests {
     }
 
     fn write(spool: &Spool, bytes: &[u8]) {
-        (&*spool.file()).write_all(bytes).unwrap();
+        let mut file = spool.file();
+        file.write_all(bytes).unwrap();
     }
 
     fn tail(spool: &Spool) -> Tail {

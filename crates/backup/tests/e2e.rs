@@ -101,7 +101,10 @@ fn a_live_cluster_goes_into_two_repositories_and_every_member_agrees() {
             let etcd = &manifest.etcd;
             assert_eq!((etcd.revision, etcd.hash_kv.hash), (revision, known.hash), "{version:?}");
             assert_eq!(etcd.hash_kv.agreed.len(), 3, "{:?}", etcd.hash_kv);
-            assert_eq!((etcd.members.len(), manifest.id.at_least()), (3, revision as u64));
+            assert_eq!(
+                (etcd.members.len(), manifest.id.at_least()),
+                (3, u64::try_from(revision).unwrap())
+            );
             assert!(manifest.verification.hash_kv && manifest.verification.is_verified());
             assert!(
                 matches!(&manifest.source, manifest::Source::Live { member_name, .. } if member_name == "m1")
