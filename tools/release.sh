@@ -30,13 +30,16 @@ cc -O2 -fPIE -Wall -Werror -c tools/static-names.c -o "$work/names.o"
 names=$(realpath "$objects")/names-$(sha256sum "$work/names.o" | cut -c1-12).o
 mv "$work/names.o" "$names"
 
-RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C link-arg=$names" \
-  cargo build --locked --release --quiet --package lifeboat --target "$target"
+# The object goes to the last link alone: as one of RUSTFLAGS it would have every dependency built again.
+RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
+  cargo rustc --locked --release --quiet --package lifeboat --bin lifeboat --target "$target" -- \
+  -C link-arg="$names"
 
 built=${CARGO_TARGET_DIR:-target}/$target/release/lifeboat
 # An interpreter is the dynamic linker: a static binary has none.
-! readelf --program-headers --wide "$built" | grep -q INTERP || die "$built asks for a dynamic linker"
-! readelf --dynamic --wide "$built" | grep -q NEEDED || die "$built asks for shared libraries"
+elf=$(readelf --program-headers --dynamic --wide "$built")
+[[ $elf != *INTERP* ]] || die "$built asks for a dynamic linker"
+[[ $elf != *NEEDED* ]] || die "$built asks for shared libraries"
 said=$("$built" version 2>/dev/null || "$built" --version)
 [[ $said = *"$version"* ]] || die "$built says it is $said, not $version"
 
