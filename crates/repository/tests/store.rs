@@ -1,8 +1,7 @@
 //! The store in a folder: what every store does, and what happens to a folder besides.
 
-mod conformance {
-    include!("store/conformance.rs");
-}
+#[path = "store/conformance.rs"]
+mod conformance;
 
 use conformance::{conforms, content, one_creator_wins, paths};
 use repository::store::{Store, StoreError, StoreOptions};

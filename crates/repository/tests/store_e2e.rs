@@ -1,8 +1,7 @@
 //! Buckets on real S3 servers: SeaweedFS, which can do all that is asked for, and rclone, which cannot.
 
-mod conformance {
-    include!("store/conformance.rs");
-}
+#[path = "store/conformance.rs"]
+mod conformance;
 
 use conformance::{conforms, content, one_creator_wins, paths, read_all, write_all};
 use repository::store::{Credentials, Secret, Store, StoreError, StoreOptions};
