@@ -24,6 +24,8 @@ clean_up() {
   [ "$code" = 0 ] || tell_all
   [ -z "$weed" ] || kill "$weed" 2>/dev/null || true
   tools/kube-node.sh stop || true
+  # Manifests outlive the cluster; the next one would start this pod.
+  [ -z "${node:-}" ] || rm -f "$node/manifests/lifeboat-etcd.yaml"
   rm -rf "$work"
   exit "$code"
 }
@@ -40,7 +42,8 @@ tell_all() {
 tools/kube-node.sh start >"$work/start.log" 2>&1 || { cat "$work/start.log" >&2; exit 1; }
 KUBECONFIG=$(sed -n 's/^KUBECONFIG=//p' "$work/start.log")
 export KUBECONFIG
-PATH=${KUBECONFIG%/state/kubeconfig}/root/usr/bin:$PATH
+node=${KUBECONFIG%/state/kubeconfig}
+PATH="$node/root"/usr/bin:$PATH
 say 'the node is ready'
 
 tools/image.py "$binary" "$image" "$work/image.tar"
@@ -128,8 +131,7 @@ spec:
     volumeMounts: [{name: data, mountPath: /data}, {name: pki, mountPath: /pki}]
   volumes: [{name: data, emptyDir: {}}, {name: pki, hostPath: {path: $work/pki}}]
 POD
-manifests=${KUBECONFIG%/state/kubeconfig}/manifests
-cp "$work/static-pod.yaml" "$manifests/lifeboat-etcd.yaml"
+cp "$work/static-pod.yaml" "$node/manifests/lifeboat-etcd.yaml"
 
 cat >"$work/identities.json" <<JSON
 {"identities": [{"name": "admin", "credentials": [{"accessKey": "key", "secretKey": "a-secret"}],
@@ -138,7 +140,7 @@ JSON
 mkdir "$work/weed"
 (
   cd "$work/weed"
-  TMPDIR=$work/weed exec nsenter --target "$(cut -d' ' -f1 "${KUBECONFIG%/kubeconfig}/init.pid")" --net \
+  TMPDIR=$work/weed exec nsenter --target "$(cut -d' ' -f1 "$node/state/init.pid")" --net \
     "$LIFEBOAT_WEED" -logtostderr=true server -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir="$work/weed" \
     -master.telemetry=false -master.volumeSizeLimitMB=64 -volume.preStopSeconds=0 -volume.minFreeSpace=0 \
     -filer -filer.localSocket="$work/weed/filer.sock" -s3 -s3.localSocket="$work/weed/s3.sock" \
@@ -159,5 +161,4 @@ until_true 120 'the static pod of etcd runs' \
 kubectl create job -n kube-system --from=cronjob/lifeboat once >/dev/null
 until_true 150 'a backup from the control plane is in the bucket' jobs_done kube-system 1
 s3 'http://127.0.0.1:8333/backups?list-type=2' | grep -q 'manifest.json'
-rm -f "$manifests/lifeboat-etcd.yaml"
 say 'all is well'
