@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::{
+    backups,
     commands::SnapshotCommand,
     connection::{ConnectionArgs, write_out},
     live,
@@ -44,6 +45,15 @@ pub(crate) enum Command {
     Member(live::MemberCommand),
     Endpoint(live::EndpointArgs),
     ClusterHealth(live::ClusterHealthArgs),
+    Backup(backups::BackupArgs),
+    List(backups::ListArgs),
+    Show(backups::ShowArgs),
+    Verify(backups::VerifyArgs),
+    Restore(backups::RestoreArgs),
+    Prune(backups::PruneArgs),
+    Keep(backups::KeepArgs),
+    Copy(backups::CopyArgs),
+    Rekey(backups::RekeyArgs),
 }
 
 /// The etcd whose way of counting and printing is wanted.
@@ -125,6 +135,15 @@ impl Cli {
             Command::Member(command) => command.run(&context),
             Command::Endpoint(command) => command.run(&context),
             Command::ClusterHealth(args) => args.run(&context),
+            Command::Backup(args) => args.run(&context),
+            Command::List(args) => args.run(&context),
+            Command::Show(args) => args.run(&context),
+            Command::Verify(args) => args.run(&context),
+            Command::Restore(args) => args.run(&context),
+            Command::Prune(args) => args.run(&context),
+            Command::Keep(args) => args.run(&context),
+            Command::Copy(args) => args.run(&context),
+            Command::Rekey(args) => args.run(&context),
         }
     }
 }

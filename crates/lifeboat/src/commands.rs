@@ -3,7 +3,7 @@
 pub(crate) mod findings;
 mod hashkv;
 mod restore;
-mod save;
+pub(crate) mod save;
 mod status;
 mod verify;
 

@@ -1,5 +1,6 @@
 //! The `lifeboat` command: arguments in, results out. What is decided is decided in the crates below.
 
+mod backups;
 mod cli;
 mod commands;
 mod connection;

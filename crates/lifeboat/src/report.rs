@@ -6,7 +6,17 @@
 //!   help: what to do next
 //! ```
 
+use backup::BackupError;
 use etcd_live::LiveError;
+use repository::{
+    NameError, RepositoryError,
+    codec::{CodecError, SealError},
+    lease::LeaseError,
+    listing::FindError,
+    prune::PruneError,
+    rekey::RekeyError,
+    store::StoreError,
+};
 use restore::RestoreError;
 use snapshot::{OfflineError, PartFileError, SaveError, SnapshotError};
 use std::{error::Error, process::ExitCode};
@@ -46,6 +56,43 @@ impl Failure {
     pub(crate) fn interrupted() -> Self {
         let help = "run again when you are ready";
         Self::new(Exit::Interrupted, "interrupted; nothing was left behind", help)
+    }
+
+    /// Damage was found.
+    pub(crate) fn damaged(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(Exit::Damaged, message, help)
+    }
+
+    /// A failure of its own words, with the chain of what caused it.
+    pub(crate) fn caused(
+        exit: Exit,
+        message: impl Into<String>,
+        error: &(dyn Error + 'static),
+        help: impl Into<String>,
+    ) -> Self {
+        let message = format!("{}\ncaused by: {}", message.into(), etcd_live::one_line(error));
+        Self::new(exit, message, help)
+    }
+
+    /// What one repository's failure is to the whole.
+    pub(crate) fn from_kind(
+        kind: backup::Kind,
+        message: impl Into<String>,
+        error: &backup::TargetError,
+    ) -> Self {
+        let exit = if matches!(error, backup::TargetError::Lease(LeaseError::Held { .. })) {
+            Exit::Refused
+        } else {
+            kind.into()
+        };
+        Self::caused(exit, message, error, error.remedy())
+    }
+
+    /// Tells it as a warning, where others are still to be done.
+    pub(crate) fn warn(&self) {
+        for line in self.render().lines() {
+            eprintln!("warning: {line}");
+        }
     }
 
     /// The three parts, as they are printed.
@@ -170,5 +217,114 @@ impl From<RestoreError> for Failure {
 impl From<restore::ClusterError> for Failure {
     fn from(error: restore::ClusterError) -> Self {
         RestoreError::from(error).into()
+    }
+}
+
+impl From<NameError> for Failure {
+    fn from(error: NameError) -> Self {
+        Self { exit: Exit::Usage, error: error.into(), help: None }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let exit = match error {
+            StoreError::BadUrl { .. } | StoreError::BadOption { .. } => Exit::Usage,
+            _ if error.is_unreachable() => Exit::Unreachable,
+            _ => Exit::Failed,
+        };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
+    }
+}
+
+impl From<RepositoryError> for Failure {
+    fn from(error: RepositoryError) -> Self {
+        let exit = match &error {
+            RepositoryError::PinTaken { .. } => Exit::Refused,
+            RepositoryError::PinName(_) => Exit::Usage,
+            _ if error.is_unreachable() => Exit::Unreachable,
+            _ => Exit::Failed,
+        };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
+    }
+}
+
+impl From<FindError> for Failure {
+    fn from(error: FindError) -> Self {
+        let help = Some(error.remedy().to_owned());
+        Self { exit: Exit::Failed, error: error.into(), help }
+    }
+}
+
+impl From<PruneError> for Failure {
+    fn from(error: PruneError) -> Self {
+        let exit = match &error {
+            PruneError::Changed { .. } => Exit::Refused,
+            _ if error.is_unreachable() => Exit::Unreachable,
+            _ => Exit::Failed,
+        };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
+    }
+}
+
+impl From<SealError> for Failure {
+    fn from(error: SealError) -> Self {
+        let exit = if error.is_damage() { Exit::Damaged } else { Exit::Usage };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
+    }
+}
+
+impl From<CodecError> for Failure {
+    fn from(error: CodecError) -> Self {
+        let exit = match &error {
+            CodecError::Store(store) if store.is_unreachable() => Exit::Unreachable,
+            _ if error.is_damage() => Exit::Damaged,
+            _ => Exit::Failed,
+        };
+        let help = error.remedy().map(str::to_owned);
+        Self { exit, error: error.into(), help }
+    }
+}
+
+impl From<RekeyError> for Failure {
+    fn from(error: RekeyError) -> Self {
+        match error {
+            RekeyError::Store(error) => error.into(),
+            RekeyError::Codec(error) => error.into(),
+            error => {
+                let help = error.remedy().map(str::to_owned);
+                Self { exit: Exit::Failed, error: error.into(), help }
+            }
+        }
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        let exit = match error {
+            BackupError::Interrupted => Exit::Interrupted,
+            _ => error.kind().into(),
+        };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
+    }
+}
+
+impl From<backup::fetch::FetchError> for Failure {
+    fn from(error: backup::fetch::FetchError) -> Self {
+        let help = Some(error.remedy().to_owned());
+        Self { exit: error.kind().into(), error: error.into(), help }
+    }
+}
+
+impl From<repository::copy::CopyError> for Failure {
+    fn from(error: repository::copy::CopyError) -> Self {
+        let exit = if error.is_unreachable() { Exit::Unreachable } else { Exit::Failed };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
     }
 }

@@ -8,16 +8,24 @@ use crate::{
     progress::Bytes,
     report::{Exit, Failure},
 };
+use repository::manifest::Member;
 use restore::{
     Destination, Progress, RestorePlan, RestoreReport, RestoredCluster, Staged, TargetVersion,
     check_advertised, find_member, parse_cluster,
 };
 use snapshot::{DigestRule, Fetched, Snapshot, Verified};
-use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 /// Revisions that `--bump-revision auto` adds: as many as a cluster with 1,500 writes a second makes
 /// in a week, so more than clients can have seen after any backup that is worth restoring.
-const BUMP_AUTO: u64 = 1_000_000_000;
+pub(crate) const BUMP_AUTO: u64 = 1_000_000_000;
+
+/// `--initial-cluster` of etcd and its tools.
+const INITIAL_CLUSTER: &str = "default=http://localhost:2380";
 
 /// What is to be made of a snapshot.
 #[derive(Debug, clap::Args)]
@@ -27,8 +35,10 @@ pub(crate) struct Restoring {
     name: String,
 
     /// All members of the new cluster, as name=peer-url[,…]
-    #[arg(long, value_name = "MEMBERS", default_value = "default=http://localhost:2380")]
-    initial_cluster: String,
+    ///
+    /// [default: default=http://localhost:2380; `restore --all-members` takes the members of the backup]
+    #[arg(long, value_name = "MEMBERS")]
+    initial_cluster: Option<String>,
 
     /// Token from which cluster and member ids are made
     ///
@@ -50,7 +60,7 @@ pub(crate) struct Restoring {
 
     /// Raise the revision by so much, and mark what was before as compacted
     ///
-    /// `auto` adds 1000000000, more than clients can have seen.
+    /// `auto` adds 1000000000, more than clients can have seen. [default: 0; of `restore`: auto]
     #[arg(long, value_name = "N|auto")]
     bump_revision: Option<Bump>,
 
@@ -130,8 +140,37 @@ pub(crate) struct Wanted {
 impl Restoring {
     /// Checks what can be checked without the snapshot.
     pub(crate) fn check(&self) -> Result<Wanted, Failure> {
+        self.check_cluster(self.initial_cluster.as_deref().unwrap_or(INITIAL_CLUSTER))
+    }
+
+    /// The same; all members are those of the backup unless they are given.
+    pub(crate) fn check_with(&self, members: &[Member]) -> Result<Wanted, Failure> {
+        let of_backup = members.iter().flat_map(|member| {
+            member.peer_urls.iter().map(move |url| format!("{}={url}", member.name))
+        });
+        match (&self.initial_cluster, &self.all_members) {
+            (None, Some(_)) if !members.is_empty() => {
+                let cluster = of_backup.collect::<Vec<_>>().join(",");
+                eprintln!("the members are those of the backup: {cluster}");
+                self.check_cluster(&cluster)
+            }
+            _ => self.check(),
+        }
+    }
+
+    /// The folder that the data directories will stand in: there is room for them, so there is for more.
+    pub(crate) fn beside(&self) -> PathBuf {
+        let target = match self.destination() {
+            Destination::AllMembers { dir } => dir,
+            Destination::Member { data_dir, .. } => data_dir,
+        };
+        let exists = |folder: &&Path| folder.is_dir();
+        target.ancestors().skip(1).find(exists).map_or_else(|| PathBuf::from("."), Path::to_owned)
+    }
+
+    fn check_cluster(&self, initial_cluster: &str) -> Result<Wanted, Failure> {
         let token = self.token()?;
-        let cluster = parse_cluster(&self.initial_cluster, &token, &self.learners)?;
+        let cluster = parse_cluster(initial_cluster, &token, &self.learners)?;
         if self.all_members.is_none() {
             let member = find_member(&cluster, "--name", &self.name)?;
             if let Some(urls) = &self.initial_advertise_peer_urls {

@@ -213,7 +213,7 @@ fn tell_choice(choice: &Choice) {
 }
 
 /// Says on stderr what the log of a stopped member has added.
-fn tell_log(replayed: &Replayed) {
+pub(crate) fn tell_log(replayed: &Replayed) {
     let Replayed { entries, beyond_commit, index, term, torn } = replayed;
     eprintln!(
         "{entries} entries of the write-ahead log were applied, {beyond_commit} of them beyond the \

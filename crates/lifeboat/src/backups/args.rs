@@ -1,0 +1,192 @@
+//! Flags that all commands of the repository share.
+
+use super::moment::Moment;
+use crate::report::{Exit, Failure};
+use jiff::Timestamp;
+use repository::{
+    ClusterName, Repository,
+    codec::{Identities, SecretString},
+    store::{Store, StoreOptions},
+};
+use std::{
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+};
+
+/// Set on each argument, as a heading of the whole struct would go on to the arguments after it.
+const HEADING: &str = "Repository";
+
+/// Where backups lie, and the keys to them
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RepositoryArgs {
+    /// Repository: a folder, a URL, or a name from the config file [env: LIFEBOAT_REPO]
+    ///
+    /// file:///PATH, s3://BUCKET/PREFIX, gcs://BUCKET/PREFIX, azblob://CONTAINER/PREFIX or
+    /// oss://BUCKET/PREFIX. Options follow a question mark, as in
+    /// `s3://backups/etcd?endpoint=https://s3.example.com&region=eu-1`; docs/stores.md lists them.
+    /// Credentials come from each provider's usual places, never from the URL.
+    #[arg(long, help_heading = HEADING, value_name = "URL")]
+    pub(crate) repo: Option<String>,
+
+    /// Config file that names clusters and repositories [env: LIFEBOAT_CONFIG]
+    #[arg(long, help_heading = HEADING, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// The keys that read encrypted backups
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct IdentityArgs {
+    /// File with age identities, to read encrypted backups [env: LIFEBOAT_IDENTITY]
+    ///
+    /// It may itself be encrypted by a passphrase, which comes from --passphrase-file, from
+    /// LIFEBOAT_PASSPHRASE, or is asked for on the terminal.
+    #[arg(long = "identity", help_heading = HEADING, value_name = "FILE")]
+    pub(crate) identities: Vec<PathBuf>,
+
+    /// File whose first line is the passphrase of the identities [env: LIFEBOAT_PASSPHRASE_FILE]
+    #[arg(long, help_heading = HEADING, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// Which backups are meant
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Filter {
+    /// Cluster; may be given several times [default: all in the repository]
+    #[arg(long = "cluster", value_name = "NAME")]
+    pub(crate) clusters: Vec<ClusterName>,
+
+    /// Only backups begun at that time or later: 2026-11-22T16:44:24Z, 2026-11-22, or 7d (so long ago)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<Moment>,
+
+    /// Only backups begun before that time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<Moment>,
+}
+
+/// A repository, and what messages call it.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) name: String,
+    pub(crate) store: Store,
+}
+
+impl RepositoryArgs {
+    /// The repository that is meant.
+    pub(crate) fn place(&self) -> Result<Place, Failure> {
+        let Some(repo) = setting(self.repo.as_deref(), "LIFEBOAT_REPO") else {
+            return Err(Failure::new(
+                Exit::Usage,
+                "no repository is given",
+                "give --repo URL or set LIFEBOAT_REPO; a folder will do",
+            ));
+        };
+        place(&repo)
+    }
+
+    /// The same, as a repository that is there already.
+    pub(crate) async fn open(&self) -> Result<Repository, Failure> {
+        Ok(Repository::open(self.place()?.store).await?)
+    }
+}
+
+/// The repository of a URL.
+pub(crate) fn place(repo: &str) -> Result<Place, Failure> {
+    let store = Store::open(repo, &StoreOptions::default())?;
+    Ok(Place { name: store.url().to_owned(), store })
+}
+
+/// A setting from its flag, else from its variable; an empty variable counts as unset.
+pub(crate) fn setting(flag: Option<&str>, variable: &str) -> Option<String> {
+    flag.map(str::to_owned)
+        .or_else(|| std::env::var(variable).ok().filter(|value| !value.is_empty()))
+}
+
+/// Where temporary files go.
+pub(crate) fn spool_dir(flag: Option<&PathBuf>) -> PathBuf {
+    let named = flag.cloned().or_else(|| setting(None, "LIFEBOAT_SPOOL_DIR").map(PathBuf::from));
+    named.unwrap_or_else(std::env::temp_dir)
+}
+
+impl IdentityArgs {
+    /// Reads the identities; may ask for a passphrase on the terminal.
+    pub(crate) fn read(&self) -> Result<Identities, Failure> {
+        let mut files = self.identities.clone();
+        if files.is_empty() {
+            files.extend(setting(None, "LIFEBOAT_IDENTITY").map(PathBuf::from));
+        }
+        let mut identities = Identities::none();
+        for file in files {
+            identities.add_file(&file, |path| self.passphrase(path))?;
+        }
+        Ok(identities)
+    }
+
+    fn passphrase(&self, identity: &Path) -> io::Result<SecretString> {
+        let file = self.passphrase_file.clone();
+        if let Some(file) =
+            file.or_else(|| setting(None, "LIFEBOAT_PASSPHRASE_FILE").map(PathBuf::from))
+        {
+            let text = std::fs::read_to_string(file)?;
+            return Ok(text.lines().next().unwrap_or_default().to_owned().into());
+        }
+        if let Some(passphrase) = setting(None, "LIFEBOAT_PASSPHRASE") {
+            return Ok(passphrase.into());
+        }
+        if !io::stdin().is_terminal() {
+            return Err(io::Error::other("there is no terminal to ask for the passphrase"));
+        }
+        rpassword::prompt_password(format!("Passphrase of {}: ", identity.display()))
+            .map(SecretString::from)
+    }
+}
+
+impl Filter {
+    /// The clusters that are meant: those that were named, else all.
+    pub(crate) async fn clusters(
+        &self,
+        repository: &Repository,
+    ) -> Result<Vec<ClusterName>, Failure> {
+        if self.clusters.is_empty() {
+            return Ok(repository.clusters().await?);
+        }
+        Ok(self.clusters.clone())
+    }
+
+    /// Whether a backup of that time is meant.
+    pub(crate) fn covers(&self, started: Timestamp) -> bool {
+        self.since.is_none_or(|since| started >= since.0)
+            && self.until.is_none_or(|until| started < until.0)
+    }
+}
+
+/// The cluster that is named, or the only one that the repository has.
+pub(crate) async fn one_cluster(
+    repository: &Repository,
+    named: Option<&ClusterName>,
+) -> Result<ClusterName, Failure> {
+    if let Some(cluster) = named {
+        return Ok(cluster.clone());
+    }
+    let clusters = repository.clusters().await?;
+    match clusters.as_slice() {
+        [cluster] => Ok(cluster.clone()),
+        [] => Err(Failure::new(
+            Exit::Failed,
+            format!("{} has no backups", repository.store().url()),
+            "make one with `lifeboat backup`",
+        )),
+        several => {
+            let names: Vec<_> = several.iter().map(ClusterName::as_str).collect();
+            Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "{} has backups of several clusters: {}",
+                    repository.store().url(),
+                    names.join(", ")
+                ),
+                "say which one is meant, with --cluster",
+            ))
+        }
+    }
+}

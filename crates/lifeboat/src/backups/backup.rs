@@ -1,0 +1,279 @@
+//! `backup`: one verified backup into one repository or several.
+
+use super::{
+    args::{IdentityArgs, Place, place, setting, spool_dir},
+    encoding::{EncodingArgs, usage, warn_unencrypted},
+    events::Show,
+};
+use crate::{
+    cli::Context,
+    interrupt::Interrupt,
+    output::{self, Format, humanize_bytes},
+    report::{Exit, Failure},
+};
+use backup::{HashKvPolicy, Job, Options, Report, Source, Target, TargetReport};
+use etcd_live::Connector;
+use repository::{ClusterName, Manifest, lease::Terms};
+use serde::Serialize;
+use snapshot::{DigestRule, StoppedMember, UseLog};
+use std::{path::PathBuf, time::Duration};
+
+/// Make one verified backup of a cluster
+///
+/// The snapshot is compressed, encrypted and sent to the repository while it arrives. It becomes a backup when its
+/// digest, every page and every record were proved, and the members were compared with it; until then the repository
+/// has none. A repository that is not there is made.
+///
+/// With several --repo, each gets the backup, and one that fails does not keep the others from it; the exit code is
+/// then not 0.
+///
+/// Examples:
+///   lifeboat backup --repo /var/backups/etcd --cluster prod --endpoints https://10.0.0.1:2379
+///   lifeboat backup --repo s3://backups/etcd --cluster prod --recipient age1… --include /etc/kubernetes/pki
+///   lifeboat backup --repo /var/backups/etcd --cluster prod --from-data-dir /var/lib/etcd
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct BackupArgs {
+    /// Name of the cluster in the repository [env: LIFEBOAT_CLUSTER]
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<ClusterName>,
+
+    /// Repository: a folder or a URL; may be given several times [env: LIFEBOAT_REPO]
+    #[arg(long = "repo", value_name = "URL")]
+    repos: Vec<String>,
+
+    /// Take this snapshot file, also of another tool's making, instead of a live cluster's
+    #[arg(long, value_name = "FILE", conflicts_with = "from_data_dir")]
+    from_file: Option<PathBuf>,
+
+    /// Accept a --from-file without a digest, such as a copied `db`; pages and records are checked all the same
+    #[arg(long, requires = "from_file")]
+    skip_hash_check: bool,
+
+    /// Take the data directory of a stopped member, with the writes that are only in its log
+    #[arg(long, value_name = "DIR")]
+    from_data_dir: Option<PathBuf>,
+
+    /// WAL directory of that member [default: DIR/member/wal]
+    #[arg(long, value_name = "DIR", requires = "from_data_dir")]
+    wal_dir: Option<PathBuf>,
+
+    /// Keep these files or folders beside the snapshot; may be given several times
+    ///
+    /// What a restore will need: certificates, static pod manifests, the encryption config. They are encrypted with
+    /// the snapshot, and refused if it is not.
+    #[arg(long = "include", value_name = "PATH")]
+    include: Vec<PathBuf>,
+
+    /// Keep them even if the backup is not encrypted
+    #[arg(long, requires = "include")]
+    include_unencrypted: bool,
+
+    /// What to do if a member's data differs from the snapshot's
+    #[arg(long, value_enum, value_name = "POLICY", default_value = "warn")]
+    hash_kv: HashKv,
+
+    /// Where the snapshot is kept while it is proved; as much space as the database has is needed
+    /// [default: the system's folder for temporary files] [env: LIFEBOAT_SPOOL_DIR]
+    #[arg(long, value_name = "DIR")]
+    spool_dir: Option<PathBuf>,
+
+    /// How long to wait for another backup of the same cluster to end; 0s refuses at once
+    #[arg(long, value_name = "SPAN", default_value = "0s")]
+    wait: jiff::SignedDuration,
+
+    #[command(flatten)]
+    encoding: EncodingArgs,
+
+    #[command(flatten)]
+    identities: IdentityArgs,
+}
+
+/// `--hash-kv`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum HashKv {
+    /// Say so, and keep the backup
+    Warn,
+    /// Make no backup
+    Fail,
+    /// Do not compare
+    Skip,
+}
+
+impl From<HashKv> for HashKvPolicy {
+    fn from(policy: HashKv) -> Self {
+        match policy {
+            HashKv::Warn => Self::Warn,
+            HashKv::Fail => Self::Fail,
+            HashKv::Skip => Self::Skip,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ReportJson<'a> {
+    cluster: &'a ClusterName,
+    results: Vec<ResultJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct ResultJson<'a> {
+    repository: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<&'a Manifest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl BackupArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        let cluster = self.cluster()?;
+        let places = self.places()?;
+        let encoding = self.encoding.read()?;
+        for place in &places {
+            warn_unencrypted(&encoding, &place.name);
+        }
+        let target = |place: Place| Target {
+            name: place.name,
+            store: place.store,
+            encoding: encoding.clone(),
+        };
+        let job = Job {
+            cluster,
+            source: self.source(context)?,
+            targets: places.into_iter().map(target).collect(),
+            options: self.options(),
+        };
+        let interrupt = Interrupt::watch()?;
+        let report = context.block_on(async {
+            let show = Show::new(job.targets.iter().map(|target| target.name.clone()).collect());
+            Ok(backup::run(&job, &show.watcher(), interrupt.wait()).await?)
+        })?;
+        tell(context, &job.cluster, &report)
+    }
+
+    fn cluster(&self) -> Result<ClusterName, Failure> {
+        if let Some(cluster) = &self.cluster {
+            return Ok(cluster.clone());
+        }
+        match setting(None, "LIFEBOAT_CLUSTER") {
+            Some(cluster) => Ok(cluster.parse()?),
+            None => Err(usage(
+                "the cluster has no name",
+                "give --cluster NAME: its name in the repository",
+            )),
+        }
+    }
+
+    fn places(&self) -> Result<Vec<Place>, Failure> {
+        let mut repos = self.repos.clone();
+        if repos.is_empty() {
+            repos.extend(setting(None, "LIFEBOAT_REPO"));
+        }
+        if repos.is_empty() {
+            return Err(usage(
+                "no repository is given",
+                "give --repo URL or set LIFEBOAT_REPO; a folder will do",
+            ));
+        }
+        repos.iter().map(|repo| place(repo)).collect()
+    }
+
+    fn source(&self, context: &Context) -> Result<Source, Failure> {
+        if let Some(path) = &self.from_file {
+            let digest = if self.skip_hash_check { DigestRule::Skip } else { DigestRule::Required };
+            return Ok(Source::File {
+                path: path.clone(),
+                digest,
+                identities: self.identities.read()?,
+            });
+        }
+        if let Some(data_dir) = &self.from_data_dir {
+            let (data_dir, wal_dir) = (data_dir.clone(), self.wal_dir.clone());
+            return Ok(Source::DataDir(StoppedMember { data_dir, wal_dir, log: UseLog::Whole }));
+        }
+        let connector = Connector::new(context.connection.options()?)?;
+        Ok(Source::Live { connector, endpoints: context.connection.endpoints()? })
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            spool_dir: spool_dir(self.spool_dir.as_ref()),
+            hash_kv: self.hash_kv.into(),
+            include: self.include.clone(),
+            include_plain: self.include_unencrypted,
+            terms: Terms {
+                patience: self.wait.try_into().unwrap_or(Duration::ZERO),
+                ..Terms::default()
+            },
+            ..Options::default()
+        }
+    }
+}
+
+/// The result, and the failure if any repository has no backup or a member differs.
+fn tell(context: &Context, cluster: &ClusterName, report: &Report) -> Result<(), Failure> {
+    let results = report.results.iter();
+    if context.format == Format::Json {
+        let results = results.map(|target| ResultJson {
+            repository: &target.url,
+            manifest: target.result.as_ref().ok(),
+            error: target.result.as_ref().err().map(|error| etcd_live::one_line(error)),
+        });
+        output::print(&output::json(&ReportJson { cluster, results: results.collect() }))?;
+    } else {
+        let text: String = results.filter_map(line).collect();
+        output::print(&text)?;
+    }
+    let failed: Vec<_> = report
+        .results
+        .iter()
+        .filter_map(|target| Some((target, target.result.as_ref().err()?)))
+        .collect();
+    match failed.as_slice() {
+        [] => Ok(()),
+        [(target, error), ..] => {
+            let message = match failed.len() {
+                n if n == report.results.len() => {
+                    format!("{cluster} has no backup in {}", target.name)
+                }
+                n => format!(
+                    "{cluster} has no backup in {n} of {} repositories",
+                    report.results.len()
+                ),
+            };
+            let failure = Failure::from_kind(
+                report.failure().unwrap_or(backup::Kind::Failed),
+                message,
+                error,
+            );
+            Err(failure)
+        }
+    }
+}
+
+fn line(target: &TargetReport) -> Option<String> {
+    let manifest = target.result.as_ref().ok()?;
+    Some(format!(
+        "{}: {} in {}: revision {}, {} keys, {} stored as {}{}\n",
+        manifest.cluster,
+        manifest.id,
+        target.name,
+        manifest.etcd.revision,
+        manifest.etcd.live_keys,
+        humanize_bytes(manifest.db.bytes),
+        humanize_bytes(manifest.object.stored.bytes),
+        if manifest.encryption.is_some() { ", encrypted" } else { "" },
+    ))
+}
+
+impl From<backup::Kind> for Exit {
+    fn from(kind: backup::Kind) -> Self {
+        match kind {
+            backup::Kind::Failed => Self::Failed,
+            backup::Kind::Damage => Self::Damaged,
+            backup::Kind::Unreachable => Self::Unreachable,
+            backup::Kind::Refused => Self::Refused,
+        }
+    }
+}

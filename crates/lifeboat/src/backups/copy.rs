@@ -1,0 +1,162 @@
+//! `copy`: backups into a second repository.
+
+use super::{
+    args::{Filter, IdentityArgs, RepositoryArgs, place},
+    encoding::{EncodingArgs, usage},
+};
+use crate::{
+    cli::Context,
+    interrupt::Interrupt,
+    output::{self, humanize_bytes},
+    report::{Exit, Failure},
+};
+use jiff::Timestamp;
+use repository::{
+    BackupId, ClusterName, Repository,
+    copy::{CopyOptions, CopyReport, Outcome, Storage, copy},
+    lease::{Holder, SystemClock, Terms},
+    listing::Target,
+};
+use std::{sync::Arc, time::Duration};
+
+/// How long a backup that runs into the destination is waited for.
+const COPY_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Copy backups into another repository
+///
+/// Every byte is proved on the way. What is there already is skipped, so a copy that was cut goes on when it is run
+/// again. Stored bytes are copied as they are, unless --recipient asks for other keys.
+///
+/// Examples:
+///   lifeboat copy --repo /var/backups/etcd --to s3://archive/etcd --all
+///   lifeboat copy newest --to s3://archive/etcd --cluster prod
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct CopyArgs {
+    /// Names of backups, or beginnings of them; `newest`; `revision:N`; `time:…`
+    #[arg(value_name = "BACKUP", required_unless_present_any = ["all", "since", "until"])]
+    targets: Vec<Target>,
+
+    /// Where to: a folder or a URL; a repository that is not there is made
+    #[arg(long, value_name = "URL")]
+    to: String,
+
+    /// All backups
+    #[arg(long, conflicts_with = "targets")]
+    all: bool,
+
+    /// Read every copy back before it counts
+    #[arg(long)]
+    read_back: bool,
+
+    /// Copy pins too
+    #[arg(long)]
+    pins: bool,
+
+    #[command(flatten)]
+    filter: Filter,
+
+    #[command(flatten)]
+    encoding: EncodingArgs,
+
+    #[command(flatten)]
+    identities: IdentityArgs,
+
+    #[command(flatten)]
+    repository: RepositoryArgs,
+}
+
+impl CopyArgs {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        let options = self.options()?;
+        let interrupt = Interrupt::watch()?;
+        context.block_on(async {
+            let from = self.repository.open().await?;
+            let to = place(&self.to)?;
+            if to.store.url() == from.store().url() {
+                return Err(usage(
+                    "a repository is not copied into itself",
+                    "give another one with --to",
+                ));
+            }
+            let to = Repository::open_or_create(to.store, Timestamp::now()).await?;
+            let mut failure = None;
+            for cluster in self.filter.clusters(&from).await? {
+                let ids = self.choose(&from, &cluster).await?;
+                let report = tokio::select! {
+                    biased;
+                    () = interrupt.wait() => return Err(Failure::interrupted()),
+                    report = copy(&from, &to, &cluster, &ids, &options) => report?,
+                };
+                failure = failure.or(tell(&cluster, &report)?);
+            }
+            failure.map_or(Ok(()), Err)
+        })
+    }
+
+    fn options(&self) -> Result<CopyOptions, Failure> {
+        let storage = match self.encoding.names_recipients() {
+            true => Storage::Anew {
+                encoding: self.encoding.read()?,
+                identities: self.identities.read()?,
+            },
+            false => Storage::AsIs,
+        };
+        let bandwidth = self.encoding.bandwidth().cloned();
+        Ok(CopyOptions {
+            storage,
+            read_back: self.read_back,
+            pins: self.pins,
+            bandwidth,
+            holder: Holder::this_process(),
+            terms: Terms { patience: COPY_PATIENCE, ..Terms::default() },
+            clock: Arc::new(SystemClock::default()),
+            progress: Arc::new(|_| {}),
+        })
+    }
+
+    async fn choose(
+        &self,
+        from: &Repository,
+        cluster: &ClusterName,
+    ) -> Result<Vec<BackupId>, Failure> {
+        let listing = from.backups(cluster).await?;
+        if self.targets.is_empty() {
+            let covered = listing.backups.iter().filter(|b| self.filter.covers(b.manifest.started));
+            return Ok(covered.map(|backup| backup.id()).collect());
+        }
+        let now = Timestamp::now();
+        self.targets.iter().map(|target| Ok(listing.find(target, now)?.backup.id())).collect()
+    }
+}
+
+fn tell(cluster: &ClusterName, report: &CopyReport) -> Result<Option<Failure>, Failure> {
+    let mut failure = None;
+    for (id, outcome) in &report.outcomes {
+        match outcome {
+            Outcome::Copied { bytes } => {
+                output::print(&format!("copied {id} of {cluster}, {}\n", humanize_bytes(*bytes)))?;
+            }
+            Outcome::Present => output::print(&format!("{id} of {cluster} is there already\n"))?,
+            Outcome::Failed(error) => {
+                let exit = if error.is_unreachable() { Exit::Unreachable } else { Exit::Failed };
+                let failed = Failure::caused(
+                    exit,
+                    format!("{id} of {cluster} was not copied"),
+                    error,
+                    error.remedy(),
+                );
+                if let Some(earlier) = failure.replace(failed) {
+                    Failure::warn(&earlier);
+                }
+            }
+        }
+    }
+    for (name, error) in &report.pins_failed {
+        eprintln!("warning: pin {name} was not copied: {error}");
+    }
+    if !report.untried.is_empty() {
+        eprintln!("warning: {} backups of {cluster} were not tried", report.untried.len());
+    }
+    Ok(failure)
+}
