@@ -1,0 +1,37 @@
+//! Logs on standard error, as lines for a person or as JSON.
+//!
+//! One event per run's end, with its numbers; failures once, by whoever stops their journey. No event has a secret: what is
+//! logged are names, numbers and errors, and errors have none.
+
+use crate::config::{Log, LogFormat};
+use tracing_subscriber::{EnvFilter, util::SubscriberInitExt};
+
+/// Why logging cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// Not a level.
+    #[error("{level:?} is no level of logging: use error, warn, info, debug or trace")]
+    Level {
+        /// What was given.
+        level: String,
+        /// Why not.
+        source: tracing_subscriber::filter::ParseError,
+    },
+}
+
+/// Whether a level can be understood.
+pub(crate) fn filter(level: &str) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(level).map_err(|source| LogError::Level { level: level.to_owned(), source })
+}
+
+/// Sends the events of this process to standard error. Where someone has set that up already, theirs stays.
+pub(crate) fn start(log: &Log) -> Result<(), LogError> {
+    let filter = filter(log.level.as_deref().unwrap_or("info"))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = match log.format {
+        LogFormat::Text => logs.with_ansi(false).finish().try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).finish().try_init(),
+    };
+    Ok(())
+}
