@@ -94,7 +94,7 @@ async fn list(
             vec![
                 name.to_string(),
                 pin.id.to_string(),
-                pin.at.to_string(),
+                format!("{:.0}", pin.at),
                 pin.by.clone().unwrap_or_default(),
                 pin.note.clone().unwrap_or_default(),
             ]

@@ -259,7 +259,7 @@ impl RestoreArgs {
         let exact = if found.is_exact { "" } else { " (the nearest before what was asked for)" };
         let age = age(manifest.started, now);
         let text = format!(
-            "restoring {} of {}{exact}\n  from      {object}\n  begun     {} ({age} ago)\n  revision  {}, raised to {}\n  \
+            "restoring {} of {}{exact}\n  from      {object}\n  begun     {:.0} ({age} ago)\n  revision  {}, raised to {}\n  \
              lost      all writes since then: the last {age}, and every revision above {}\n",
             manifest.id,
             manifest.cluster,

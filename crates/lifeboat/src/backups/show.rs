@@ -71,9 +71,9 @@ fn text(url: &str, backup: &Backup) -> String {
         ("state", state(backup)),
         (
             "begun",
-            format!("{} ({} ago)", manifest.started, age(manifest.started, Timestamp::now())),
+            format!("{:.0} ({} ago)", manifest.started, age(manifest.started, Timestamp::now())),
         ),
-        ("finished", manifest.finished.to_string()),
+        ("finished", format!("{:.0}", manifest.finished)),
         ("made from", source(&manifest.source)),
         ("etcd", etcd.version.clone().unwrap_or_else(|| "version unknown".to_owned())),
         ("revision", format!("{}, compacted at {}", etcd.revision, etcd.compact_revision)),
@@ -93,7 +93,9 @@ fn text(url: &str, backup: &Backup) -> String {
         ("hashkv", hash_kv(&etcd.hash_kv)),
         (
             "last check",
-            backup.last_check.map_or_else(|| "when it was made".to_owned(), |at| at.to_string()),
+            backup
+                .last_check
+                .map_or_else(|| "when it was made".to_owned(), |at| format!("{at:.0}")),
         ),
     ];
     let mut text: String =
@@ -130,7 +132,12 @@ fn how(backup: &Backup) -> String {
 }
 
 fn hash_kv(hash: &HashKv) -> String {
-    let mut text = format!("{}, equal on {} members", hash.hash, hash.agreed.len());
+    let mut text = format!(
+        "{}, equal on {} member{}",
+        hash.hash,
+        hash.agreed.len(),
+        plural(hash.agreed.len())
+    );
     if !hash.differed.is_empty() {
         text += &format!(", DIFFERENT on {}", hash.differed.join(", "));
     }
@@ -138,4 +145,8 @@ fn hash_kv(hash: &HashKv) -> String {
         text += &format!(", not known of {}", hash.unasked.join(", "));
     }
     text
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }

@@ -410,7 +410,7 @@ impl Aside {
                 io::ErrorKind::AlreadyExists => return Err(StoreError::Exists { at: at() }),
                 // A deletion has just removed the folder, as it was empty.
                 io::ErrorKind::NotFound if attempts_left > 0 && self.path.exists() => {
-                    attempts_left -= 1
+                    attempts_left -= 1;
                 }
                 _ => return Err(failed(at(), e)),
             }
