@@ -37,7 +37,6 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for the time of the program")]
 pub(crate) enum Command {
     #[command(subcommand)]
     Snapshot(SnapshotCommand),

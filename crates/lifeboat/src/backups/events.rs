@@ -45,10 +45,10 @@ impl State {
         match event {
             Event::PassedOver { endpoint, why } => eprintln!("passed over {endpoint}: {why}"),
             Event::Chosen { endpoint, why } => {
-                eprintln!("taking the snapshot from {endpoint} ({why})")
+                eprintln!("taking the snapshot from {endpoint} ({why})");
             }
             Event::FailedOver { why, next } => {
-                eprintln!("warning: {why}; beginning again from {next}")
+                eprintln!("warning: {why}; beginning again from {next}");
             }
             Event::LeftOut(left) => eprintln!("note: {left}"),
             Event::Replayed(replayed) => crate::commands::save::tell_log(&replayed),

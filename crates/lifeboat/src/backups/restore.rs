@@ -97,8 +97,8 @@ struct PlanJson<'a> {
 impl RestoreArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         match &self.source {
-            Some(source) => self.from_source(context, source),
-            None => self.from_repository(context),
+            Some(source) => self.restore_source(context, source),
+            None => self.restore_backup(context),
         }
     }
 
@@ -110,7 +110,7 @@ impl RestoreArgs {
         self.spool_dir.clone().unwrap_or_else(|| self.restoring.beside())
     }
 
-    fn from_repository(&self, context: &Context) -> Result<(), Failure> {
+    fn restore_backup(&self, context: &Context) -> Result<(), Failure> {
         let interrupt = Interrupt::watch()?;
         let (repository, manifest) = context.block_on(async {
             let repository = self.repository.open().await?;
@@ -139,7 +139,7 @@ impl RestoreArgs {
         self.unpack_include(context, &repository, &manifest, &identities)
     }
 
-    fn from_source(&self, context: &Context, source: &str) -> Result<(), Failure> {
+    fn restore_source(&self, context: &Context, source: &str) -> Result<(), Failure> {
         if self.plan {
             return Err(usage(
                 "--plan is for backups of a repository",
