@@ -1,5 +1,9 @@
 //! What the daemon has done: behind a trait, so that a simulation can do it instead.
 
+mod live;
+
+pub use live::Live;
+
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use repository::{BackupId, ClusterName};
@@ -36,6 +40,9 @@ pub trait Jobs: Send + Sync + 'static {
         cluster: &'a ClusterName,
         repository: &'a str,
     ) -> BoxFuture<'a, Result<Pruned, Failure>>;
+
+    /// Has what runs stop soon, and clean up. There is no way back.
+    fn interrupt(&self) {}
 }
 
 /// A backup that is wanted.

@@ -26,7 +26,7 @@ mod tls;
 
 pub use config::{Config, ConfigError};
 pub use logs::LogError;
-pub use serve::{JobsError, MakeJobs, ServeError, Signal, Signals, check, serve_with};
+pub use serve::{JobsError, MakeJobs, ServeError, Signal, Signals, check, serve, serve_with};
 pub use tls::TlsError;
 
 /// An error and its causes, on one line.

@@ -5,7 +5,7 @@ use crate::{
     config::{Config, ConfigError, Problem},
     hooks::Hooks,
     http::{Access, HttpError, Server},
-    jobs::Jobs,
+    jobs::{Jobs, Live},
     logs::{self, LogError},
     runner::{Plan, Runner, Shared},
     schedule::ScheduleError,
@@ -30,6 +30,9 @@ use tokio::{
 
 /// How long hooks may go on when everything else has ended.
 const HOOKS_GRACE: Duration = Duration::from_secs(10);
+
+/// How long what is abandoned may take to clean up behind itself.
+const CLEANUP_GRACE: Duration = Duration::from_secs(15);
 
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +130,14 @@ pub fn check(path: &Path) -> Result<Vec<Problem>, ConfigError> {
 pub type MakeJobs =
     dyn Fn(&Config, Arc<dyn Clock>) -> Result<Arc<dyn Jobs>, JobsError> + Send + Sync;
 
+/// Runs the daemon until it is told to stop. All that `lifeboat serve` calls.
+pub async fn serve(path: &Path, signals: Signals) -> Result<(), ServeError> {
+    let live = |config: &Config, clock| -> Result<Arc<dyn Jobs>, JobsError> {
+        Ok(Arc::new(Live::new(config, clock)?))
+    };
+    serve_with(path, signals, &live).await
+}
+
 /// Runs the daemon until it is told to stop, with work that `make` makes of the settings.
 pub async fn serve_with(
     path: &Path,
@@ -154,6 +165,8 @@ struct Daemon {
     leaving: Vec<JoinHandle<()>>,
     aborts: Vec<AbortHandle>,
     hooks: Vec<JoinHandle<()>>,
+    /// The work of these settings, and of those before them that may still be at it.
+    jobs: Vec<Arc<dyn Jobs>>,
     http: Option<Listening>,
 }
 
@@ -183,6 +196,7 @@ impl Daemon {
             leaving: Vec::new(),
             aborts: Vec::new(),
             hooks: Vec::new(),
+            jobs: Vec::new(),
             http,
         };
         daemon.run(plans, jobs);
@@ -199,6 +213,9 @@ impl Daemon {
         self.hooks.extend(tasks);
         self.aborts.retain(|task| !task.is_finished());
         self.leaving.retain(|task| !task.is_finished());
+        // Those that nobody works with any more are held here alone.
+        self.jobs.retain(|jobs| Arc::strong_count(jobs) > 1);
+        self.jobs.push(jobs.clone());
         let shared = Arc::new(Shared {
             jobs,
             clock: self.clock.clone(),
@@ -281,13 +298,16 @@ impl Daemon {
             running.stop.send_replace(true);
         }
         let tasks = self.runners.into_values().map(|running| running.task).chain(self.leaving);
-        let ended = futures::future::join_all(tasks);
+        let mut ended = futures::future::join_all(tasks);
         let grace = self.config.stop_grace.0;
-        tokio::select! {
-            ended = tokio::time::timeout(grace, ended) => if ended.is_err() {
-                tracing::warn!(seconds = grace.as_secs(), "what still runs is abandoned: it is no backup");
-            },
-            _ = signals.next() => tracing::warn!("told twice to stop: what still runs is abandoned"),
+        let in_time = tokio::select! {
+            ended = tokio::time::timeout(grace, &mut ended) => ended.is_ok(),
+            _ = signals.next() => false,
+        };
+        if !in_time {
+            tracing::warn!("what still runs is abandoned: it is no backup");
+            self.jobs.iter().for_each(|jobs| jobs.interrupt());
+            let _ = tokio::time::timeout(CLEANUP_GRACE, ended).await;
         }
         for task in &self.aborts {
             task.abort();
