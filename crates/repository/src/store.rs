@@ -62,7 +62,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Every object whose path begins with `prefix`, in the order of their paths.
     /// A prefix is `""` or ends with `/`. What a broken writer left aside is not listed.
     fn list<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Entry>, StoreError>>;
-    /// Names of the folders directly below `prefix`, sorted, without the `/`.
+    /// Names of the folders directly below `prefix`, sorted, without the `/`. Some stores still
+    /// name one whose last object is gone.
     fn folders<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<String>, StoreError>>;
     /// Size of an object, or [`StoreError::NotFound`].
     fn size<'a>(&'a self, path: &'a str) -> BoxFuture<'a, Result<u64, StoreError>>;

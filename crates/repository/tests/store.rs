@@ -20,6 +20,18 @@ async fn a_folder_does_what_every_store_does() {
 }
 
 #[tokio::test]
+async fn deleting_takes_empty_folders_away_but_not_the_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::local(folder.path());
+    store.create("a/b/c/d", "1".into()).await.unwrap();
+    store.create("a/x", "1".into()).await.unwrap();
+    store.delete("a/b/c/d").await.unwrap();
+    assert_eq!(store.folders("a/").await.unwrap(), [""; 0]);
+    store.delete("a/x").await.unwrap();
+    assert!(folder.path().exists() && !folder.path().join("a").exists());
+}
+
+#[tokio::test]
 async fn a_folder_is_opened_by_path_and_by_url() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("with space");

@@ -144,7 +144,8 @@ impl Location {
         let kind = match scheme {
             "file" => {
                 let path = url::Url::parse(url).ok().and_then(|url| {
-                    let is_plain = url.query().is_none() && url.fragment().is_none();
+                    let is_plain =
+                        url.query().is_none() && url.fragment().is_none() && rest.starts_with('/');
                     is_plain.then(|| url.to_file_path().ok()).flatten()
                 });
                 let path = path.ok_or_else(|| {

@@ -5,8 +5,10 @@
 //! * Where the answer to a put got lost, the repeated put is refused because of our own success. So each
 //!   object carries a random mark in its metadata, and one that is "there already" with our mark is a success.
 //! * A store that ignores the condition is found out by [`probe`](Backend::probe), which the first creation runs where the provider
-//!   is not known. There, and when a large object is completed in GCS (OpenDAL 0.59 sends no condition),
-//!   we look whether the object is there just before: two writers at the same instant could both succeed.
+//!   is not known. There we look whether the object is there just before: two writers at the same instant could both succeed.
+//! * So they could with a large object in GCS (OpenDAL 0.59 sends no condition when it completes one), and at an endpoint
+//!   that is not the provider's (SeaweedFS does not heed the condition there). Here too we look just before. What commits a backup is its
+//!   manifest, a small object, and the path of a large one is its writer's alone.
 //! * An S3 bucket with versions answers a deletion of a locked object with success, and only hides it. So before a deletion
 //!   the object's lock is asked for.
 //! * An upload that is given up is aborted. One whose process died stays in the bucket, unlisted but paid for, until a lifecycle rule
@@ -273,20 +275,31 @@ impl Shared {
 
     async fn read(&self, at: At, bytes_max: u64) -> Result<Bytes, StoreError> {
         check_path(&at.path)?;
-        // One byte more than wanted shows that there is more, whatever the size is.
-        let range = (0..bytes_max.saturating_add(1)).into();
-        let options = ReadOptions { range, ..ReadOptions::default() };
-        let read = match self.operator().read_options(&at.path, options).await {
-            // Of an empty object no range can be had.
-            Err(e) if e.kind() == ErrorKind::RangeNotSatisfied => Buffer::new(),
-            read => read.map_err(|e| failed(at.clone(), &e))?,
-        };
-        let bytes = u64::try_from(read.len()).expect("it is in memory");
-        if bytes > bytes_max {
-            let bytes = self.size(at.clone()).await?;
-            return Err(StoreError::TooLarge { at, bytes, bytes_max });
+        let mut attempts_left = PIECE_ATTEMPTS_MAX;
+        loop {
+            match self.read_once(&at, bytes_max).await {
+                // Its connection broke half-way, which OpenDAL does not mend here.
+                Err(error) if error.is_unreachable() && attempts_left > 0 => attempts_left -= 1,
+                other => return other,
+            }
+            tokio::time::sleep(PIECE_PAUSE).await;
         }
-        Ok(read.to_bytes())
+    }
+
+    /// Reads an object by one request, and stops where it gets too large.
+    async fn read_once(&self, at: &At, bytes_max: u64) -> Result<Bytes, StoreError> {
+        let sorted = |e| failed(at.clone(), &e);
+        let reader = self.operator().reader(&at.path).await.map_err(sorted)?;
+        let mut pieces = reader.into_stream(..).await.map_err(sorted)?;
+        let mut content: Vec<u8> = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            content.extend_from_slice(&piece.map_err(sorted)?.to_bytes());
+            if u64::try_from(content.len()).is_ok_and(|bytes| bytes > bytes_max) {
+                let bytes = self.size(at.clone()).await?;
+                return Err(StoreError::TooLarge { at: at.clone(), bytes, bytes_max });
+            }
+        }
+        Ok(content.into())
     }
 
     /// A piece of a large object, all of it.
@@ -491,8 +504,8 @@ impl RemoteWriter {
         if self.filling_bytes > 0 {
             self.send_part(Operation::Finish).await?;
         }
-        let is_conditional = self.shared.verdict.get().copied().unwrap_or(true);
-        if !is_conditional || self.shared.connection.has_plain_completion {
+        let connection = &self.shared.connection;
+        if !connection.is_known_create_only || connection.has_plain_completion {
             self.shared.look_before(at.clone()).await?;
         }
         let Err(error) = self.writer(Operation::Finish)?.close().await else {
