@@ -109,7 +109,7 @@ impl Schedule {
         let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        let longest = u64::try_from(self.jitter.as_secs()).unwrap_or(u64::MAX).saturating_add(1);
+        let longest = self.jitter.as_secs().saturating_add(1);
         SignedDuration::from_secs(i64::try_from(hash % longest).unwrap_or(0))
     }
 

@@ -5,6 +5,8 @@
 //! and come back, and their clocks jump. Time is tokio's, paused, so an hour takes milliseconds; all chance comes from one seed, which is
 //! printed when a run fails.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../../repository/tests/lease/memory.rs"]
 mod memory;
 

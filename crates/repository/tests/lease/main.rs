@@ -1,6 +1,8 @@
 //! Two or three writers of one cluster, step by step: every operation of the store is two steps, before and after
 //! it has its effect, and between any two steps any writer may run, sleep for ages, or die.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "memory.rs"]
 mod memory;
 
