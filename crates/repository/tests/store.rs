@@ -25,6 +25,8 @@ async fn deleting_takes_empty_folders_away_but_not_the_root() {
     let store = Store::local(folder.path());
     store.create("a/b/c/d", "1".into()).await.unwrap();
     store.create("a/x", "1".into()).await.unwrap();
+    store.delete("a/b").await.unwrap();
+    assert_eq!(paths(&store, "").await, ["a/b/c/d", "a/x"], "a folder is no object");
     store.delete("a/b/c/d").await.unwrap();
     assert_eq!(store.folders("a/").await.unwrap(), [""; 0]);
     store.delete("a/x").await.unwrap();

@@ -1,5 +1,7 @@
 //! What every store must do alike, whatever it is made of.
 
+#![allow(clippy::unwrap_used, reason = "test code, outside a #[test]")]
+
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use repository::store::{Store, StoreError};
@@ -134,7 +136,6 @@ async fn deleting_is_quiet(store: &Store) {
     store.delete("list/a/x/y").await.unwrap();
     store.delete("list/a/x/y").await.unwrap();
     store.delete("list/never/was").await.unwrap();
-    store.delete("list/a").await.unwrap();
     assert_eq!(paths(store, "list/a/").await, ["list/a/1"]);
     store.create("list/a/x/y", "again".into()).await.unwrap();
     assert_eq!(store.read("list/a/x/y", 10).await.unwrap(), "again");
