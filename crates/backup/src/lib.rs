@@ -2,6 +2,7 @@
 //!
 //! * [`run()`] makes one backup of one cluster, into one repository or several.
 //! * [`verify()`](verify::verify) reads a backup back, and proves it as it lies in the store.
+//! * [`check`] does that for many, and notes what it finds.
 //! * [`fetch()`](fetch::fetch) brings a snapshot to where it can be restored from.
 //! * [`import`] takes what other tools have made.
 //! * [`mod@include`] keeps files beside a snapshot, and gives them back.
@@ -9,6 +10,7 @@
 //!
 //! **Invariant:** nothing is printed here, and nothing is called a backup that was not proved.
 
+pub mod check;
 mod error;
 mod event;
 mod facts;

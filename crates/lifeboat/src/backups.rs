@@ -15,6 +15,7 @@ mod restore;
 mod show;
 mod verify;
 
+pub(crate) use args::setting;
 pub(crate) use backup::BackupArgs;
 pub(crate) use copy::CopyArgs;
 pub(crate) use keep::KeepArgs;

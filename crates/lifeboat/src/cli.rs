@@ -7,6 +7,7 @@ use crate::{
     live,
     output::Format,
     report::Failure,
+    serve,
 };
 use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
 use std::path::Path;
@@ -53,6 +54,9 @@ pub(crate) enum Command {
     Keep(backups::KeepArgs),
     Copy(backups::CopyArgs),
     Rekey(backups::RekeyArgs),
+    Serve(serve::ServeArgs),
+    #[command(subcommand)]
+    Config(serve::ConfigCommand),
 }
 
 /// The etcd whose way of counting and printing is wanted.
@@ -143,6 +147,8 @@ impl Cli {
             Command::Keep(args) => args.run(&context),
             Command::Copy(args) => args.run(&context),
             Command::Rekey(args) => args.run(&context),
+            Command::Serve(args) => args.run(),
+            Command::Config(command) => command.run(&context),
         }
     }
 }

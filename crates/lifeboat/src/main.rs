@@ -10,6 +10,7 @@ mod output;
 mod progress;
 mod report;
 mod restoring;
+mod serve;
 
 use std::{path::Path, process::ExitCode};
 

@@ -328,3 +328,22 @@ impl From<repository::copy::CopyError> for Failure {
         Self { exit, error: error.into(), help }
     }
 }
+
+impl From<daemon::ConfigError> for Failure {
+    fn from(error: daemon::ConfigError) -> Self {
+        let help = Some(error.remedy().to_owned());
+        Self { exit: Exit::Usage, error: error.into(), help }
+    }
+}
+
+impl From<daemon::ServeError> for Failure {
+    fn from(error: daemon::ServeError) -> Self {
+        match error {
+            daemon::ServeError::Config(error) => error.into(),
+            error => {
+                let help = Some(error.remedy().to_owned());
+                Self { exit: Exit::Failed, error: error.into(), help }
+            }
+        }
+    }
+}

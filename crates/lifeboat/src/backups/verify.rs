@@ -10,12 +10,13 @@ use crate::{
     output::{self, Format},
     report::{Exit, Failure},
 };
+use backup::check::{Checking, Verdict};
 use jiff::Timestamp;
 use repository::{
     BackupId, ClusterName, Repository,
-    checks::{Check, Damage, Share},
+    checks::Share,
     codec::Identities,
-    listing::{Backup, Listing, State, Target},
+    listing::{Backup, Listing, Target},
 };
 use serde::Serialize;
 use std::{num::NonZeroU32, path::PathBuf, str::FromStr};
@@ -86,13 +87,24 @@ impl FromStr for Sample {
 
 /// What was found of one backup.
 #[derive(Serialize)]
-struct Verdict {
-    cluster: ClusterName,
+struct VerdictJson<'a> {
+    cluster: &'a ClusterName,
     name: BackupId,
     /// `verified`, `damaged`, or `unknown`: it could not be found out.
     result: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     findings: Vec<String>,
+}
+
+impl<'a> VerdictJson<'a> {
+    fn of(backup: &'a Backup, verdict: &Verdict) -> Self {
+        let (result, findings) = match verdict {
+            Verdict::Sound => ("verified", Vec::new()),
+            Verdict::Damaged(findings) => ("damaged", findings.clone()),
+            Verdict::Unknown(error) => ("unknown", vec![etcd_live::one_line(error)]),
+        };
+        Self { cluster: &backup.manifest.cluster, name: backup.id(), result, findings }
+    }
 }
 
 /// What is verified of one cluster.
@@ -133,40 +145,34 @@ impl VerifyArgs {
         listing.backups.retain(|backup| self.filter.covers(backup.manifest.started));
         let mut failure = listing.unreadable.first().map(|unreadable| {
             eprintln!("warning: {} of {cluster}: {}", unreadable.id, unreadable.error);
-            Failure::damaged(
-                format!("a manifest of {cluster} cannot be read"),
-                unreadable.error.remedy(),
-            )
+            let help = unreadable.error.remedy();
+            Failure::damaged(format!("a manifest of {cluster} cannot be read"), help)
         });
-        let chosen = self.choose(repository, &listing).await?;
-        if let Some(share) = chosen.share {
-            eprintln!(
-                "{cluster}: share {share}, {} of {} backups",
-                chosen.backups.len(),
-                listing.backups.len()
-            );
+        let Chosen { share, backups } = self.choose(repository, &listing).await?;
+        if let Some(share) = share {
+            let all = listing.backups.len();
+            eprintln!("{cluster}: share {share}, {} of {all} backups", backups.len());
         }
-        let (mut verified, mut damaged) = (Vec::new(), Vec::new());
-        for backup in chosen.backups {
-            let verdict = self.one(repository, backup, identities, &mut failure).await;
-            match verdict.result {
-                "verified" => verified.push(verdict.name),
-                "damaged" => {
-                    damaged.push(verdict.name);
-                    self.note_damage(repository, &verdict).await;
-                }
-                _ => {}
-            }
-            tell(context, &verdict)?;
+        let checking = Checking {
+            repository,
+            cluster,
+            identities,
+            spool_dir: &spool_dir(self.spool_dir.as_ref()),
+            quick: self.quick,
+            record: !self.no_record,
+        };
+        let watch = |backup: &Backup| Show::reading(backup.manifest.db.bytes).watcher();
+        let mut told = Ok(());
+        let tell = |backup: &Backup, verdict: Verdict| {
+            failure = worse(failure.take(), failure_of(backup, &verdict));
+            let printed = tell(context, &VerdictJson::of(backup, &verdict));
+            told = std::mem::replace(&mut told, Ok(())).and(printed);
+        };
+        let checked = checking.run(backups, share, begun, watch, tell).await;
+        for error in &checked.unrecorded {
+            eprintln!("warning: what was found could not be noted in the repository: {error}");
         }
-        // A quick look proves nothing, so it is no check to be remembered.
-        if !self.quick && !self.no_record && (!verified.is_empty() || !damaged.is_empty()) {
-            let check = Check::new(begun, chosen.share, verified, damaged);
-            if let Err(error) = repository.record_check(cluster, &check).await {
-                eprintln!("warning: the check could not be noted in the repository: {error}");
-            }
-        }
-        Ok(failure)
+        told.map(|()| failure)
     }
 
     async fn choose<'l>(
@@ -195,63 +201,19 @@ impl VerifyArgs {
         let backups = self.targets.iter().map(find).collect::<Result<_, Failure>>()?;
         Ok(Chosen { share: None, backups })
     }
+}
 
-    async fn one(
-        &self,
-        repository: &Repository,
-        backup: &Backup,
-        identities: &Identities,
-        failure: &mut Option<Failure>,
-    ) -> Verdict {
-        let verdict = |result, findings| Verdict {
-            cluster: backup.manifest.cluster.clone(),
-            name: backup.id(),
-            result,
-            findings,
-        };
-        let damaged = |findings: Vec<String>, failure: &mut Option<Failure>| {
-            let help = "restore from another; `prune` removes it when a newer one is verified";
-            let found = Failure::damaged(format!("backup {} is damaged", backup.id()), help);
-            *failure = worse(failure.take(), Some(found));
-            verdict("damaged", findings)
-        };
-        if backup.state != State::Whole {
-            return damaged(vec![backup.state.to_string()], failure);
-        }
-        if self.quick {
-            return verdict("verified", Vec::new());
-        }
-        let show = Show::reading(backup.manifest.db.bytes);
-        let watcher = show.watcher();
-        let spool = spool_dir(self.spool_dir.as_ref());
-        match backup::verify::verify(
-            repository.store(),
-            &backup.manifest,
-            identities,
-            &spool,
-            &watcher,
-        )
-        .await
-        {
-            Ok(problems) if problems.is_empty() => verdict("verified", Vec::new()),
-            Ok(problems) => damaged(problems.iter().map(ToString::to_string).collect(), failure),
-            Err(error) => {
-                let (kind, help) = (error.kind(), error.remedy());
-                let message = format!("it is not known whether {} is sound", backup.id());
-                let unknown = Failure::caused(kind.into(), message, &error, help);
-                *failure = worse(failure.take(), Some(unknown));
-                verdict("unknown", vec![etcd_live::one_line(&error)])
-            }
-        }
-    }
-
-    async fn note_damage(&self, repository: &Repository, verdict: &Verdict) {
-        if self.no_record || self.quick {
-            return;
-        }
-        let damage = Damage::new(Timestamp::now(), verdict.findings.clone());
-        if let Err(error) = repository.mark_damaged(&verdict.cluster, verdict.name, &damage).await {
-            eprintln!("warning: the damage could not be noted in the repository: {error}");
+/// What a verdict makes of the exit code.
+fn failure_of(backup: &Backup, verdict: &Verdict) -> Option<Failure> {
+    match verdict {
+        Verdict::Sound => None,
+        Verdict::Damaged(_) => Some(Failure::damaged(
+            format!("backup {} is damaged", backup.id()),
+            "restore from another; `prune` removes it when a newer one is verified",
+        )),
+        Verdict::Unknown(error) => {
+            let message = format!("it is not known whether {} is sound", backup.id());
+            Some(Failure::caused(error.kind().into(), message, error, error.remedy()))
         }
     }
 }
@@ -269,7 +231,7 @@ fn worse(first: Option<Failure>, second: Option<Failure>) -> Option<Failure> {
     }
 }
 
-fn tell(context: &Context, verdict: &Verdict) -> Result<(), Failure> {
+fn tell(context: &Context, verdict: &VerdictJson<'_>) -> Result<(), Failure> {
     for finding in &verdict.findings {
         eprintln!("finding: {}: {finding}", verdict.name);
     }

@@ -1,0 +1,134 @@
+//! Backups verified one after the other, with what was found noted in their repository.
+//!
+//! * Damage is noted in the backup's own folder at once; the record of the check follows when all are done.
+//! * A share of which something could not be found out is not recorded as done: it comes again.
+
+use crate::{
+    event::Watcher,
+    verify::{VerifyError, verify},
+};
+use jiff::Timestamp;
+use repository::{
+    BackupId, ClusterName, Repository, RepositoryError,
+    checks::{Check, Damage, Share},
+    codec::Identities,
+    listing::{Backup, State},
+};
+use std::path::Path;
+
+/// How backups are checked.
+#[derive(Debug)]
+pub struct Checking<'a> {
+    /// Where they lie.
+    pub repository: &'a Repository,
+    /// Whose they are.
+    pub cluster: &'a ClusterName,
+    /// What decrypts them.
+    pub identities: &'a Identities,
+    /// Where they are unpacked.
+    pub spool_dir: &'a Path,
+    /// Whether only sizes are compared: nothing is read back, and nothing noted.
+    pub quick: bool,
+    /// Whether what is found is noted in the repository.
+    pub record: bool,
+}
+
+/// What was found of one backup.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is what its manifest says.
+    Sound,
+    /// It is not: a line for each thing found.
+    Damaged(Vec<String>),
+    /// It could not be found out.
+    Unknown(VerifyError),
+}
+
+/// What was found of all.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Backups that are what their manifests say.
+    pub sound: Vec<BackupId>,
+    /// Backups that are not.
+    pub damaged: Vec<BackupId>,
+    /// Backups of which it could not be found out.
+    pub unknown: Vec<BackupId>,
+    /// What could not be noted.
+    pub unrecorded: Vec<RepositoryError>,
+}
+
+impl Checking<'_> {
+    /// Checks `backups`, which are that share of all, or were named. `watch` makes a watcher for each; `tell` hears of
+    /// each as soon as it is known.
+    pub async fn run<'b>(
+        &self,
+        backups: impl IntoIterator<Item = &'b Backup>,
+        share: Option<Share>,
+        begun: Timestamp,
+        watch: impl Fn(&Backup) -> Watcher,
+        mut tell: impl FnMut(&Backup, Verdict),
+    ) -> Checked {
+        let mut checked = Checked::default();
+        for backup in backups {
+            let verdict = self.one(backup, &watch(backup)).await;
+            let list = match &verdict {
+                Verdict::Sound => &mut checked.sound,
+                Verdict::Damaged(findings) => {
+                    let noted = self.note(backup, begun, findings).await;
+                    checked.unrecorded.extend(noted.err());
+                    &mut checked.damaged
+                }
+                Verdict::Unknown(_) => &mut checked.unknown,
+            };
+            list.push(backup.id());
+            tell(backup, verdict);
+        }
+        let recorded = self.record(&checked, share, begun).await;
+        checked.unrecorded.extend(recorded.err());
+        checked
+    }
+
+    async fn one(&self, backup: &Backup, watcher: &Watcher) -> Verdict {
+        if backup.state != State::Whole {
+            return Verdict::Damaged(vec![backup.state.to_string()]);
+        }
+        if self.quick {
+            return Verdict::Sound;
+        }
+        let store = self.repository.store();
+        match verify(store, &backup.manifest, self.identities, self.spool_dir, watcher).await {
+            Ok(problems) if problems.is_empty() => Verdict::Sound,
+            Ok(problems) => Verdict::Damaged(problems.iter().map(ToString::to_string).collect()),
+            Err(error) => Verdict::Unknown(error),
+        }
+    }
+
+    async fn note(
+        &self,
+        backup: &Backup,
+        at: Timestamp,
+        findings: &[String],
+    ) -> Result<(), RepositoryError> {
+        if self.quick || !self.record {
+            return Ok(());
+        }
+        let damage = Damage::new(at, findings.to_vec());
+        self.repository.mark_damaged(self.cluster, backup.id(), &damage).await
+    }
+
+    async fn record(
+        &self,
+        checked: &Checked,
+        share: Option<Share>,
+        begun: Timestamp,
+    ) -> Result<(), RepositoryError> {
+        let Checked { sound, damaged, unknown, .. } = checked;
+        let share = share.filter(|_| unknown.is_empty());
+        if self.quick || !self.record || (share.is_none() && sound.is_empty() && damaged.is_empty())
+        {
+            return Ok(());
+        }
+        let check = Check::new(begun, share, sound.clone(), damaged.clone());
+        self.repository.record_check(self.cluster, &check).await
+    }
+}
