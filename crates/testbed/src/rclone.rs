@@ -38,7 +38,7 @@ impl Rclone {
         command
             .args(["serve", "s3", text(&store), "--addr", &address, "--log-level", "INFO"])
             // Files that a test changes are seen at once.
-            .args(["--dir-cache-time", "0s", "--vfs-cache-mode", "off"])
+            .args(["--dir-cache-time", "1s", "--vfs-cache-mode", "off"])
             .arg("--cache-dir")
             .arg(folder.path().join("cache"))
             // No file of the machine's user is read or written.
