@@ -92,7 +92,9 @@ impl FetchError {
             Self::Codec(error) => error.remedy().unwrap_or("see the cause, and try again"),
             Self::Import(error) => error.remedy(),
             Self::Spool(error) => error.remedy(),
-            Self::Write { .. } => "free space there, or choose another file system",
+            Self::Write { .. } => {
+                "free space there, or name a folder on another file system: --spool-dir"
+            }
             Self::Snapshot(error) => error.remedy(),
             Self::Unpack(error) => error.remedy(),
         }

@@ -91,7 +91,9 @@ impl IncludeError {
                 "include the files that are meant, and not the folder around them"
             }
             Self::Write(_) => "free space in the spool directory, or choose another",
-            Self::Plain { .. } => "give a --recipient to encrypt to, or allow it: --include-plain",
+            Self::Plain { .. } => {
+                "give a --recipient to encrypt to, or allow it: --include-unencrypted"
+            }
         }
     }
 }

@@ -119,7 +119,7 @@ impl LayerError {
         match self {
             Self::Read(_) => "check the file and the disk that it is on",
             Self::Write(_) | Self::TooLarge { .. } => {
-                "free space there, or choose another file system"
+                "free space there, or name a folder on another file system: --spool-dir"
             }
             Self::Damaged { .. } | Self::Zip(_) => {
                 "copy it again from its source, or take another backup"
