@@ -60,9 +60,9 @@ pub struct Checked {
 impl Checking<'_> {
     /// Checks `backups`, which are that share of all, or were named. `watch` makes a watcher for each; `tell` hears of
     /// each as soon as it is known.
-    pub async fn run<'b>(
+    pub async fn run(
         &self,
-        backups: impl IntoIterator<Item = &'b Backup>,
+        backups: &[&Backup],
         share: Option<Share>,
         begun: Timestamp,
         watch: impl Fn(&Backup) -> Watcher,

@@ -19,6 +19,7 @@ pub mod http;
 pub mod jobs;
 mod logs;
 pub mod metrics;
+pub mod place;
 pub mod runner;
 pub mod schedule;
 mod serve;

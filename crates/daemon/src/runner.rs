@@ -112,7 +112,8 @@ impl Runner {
         let latest =
             self.shared.clock.now().saturating_add(SLOT_AHEAD_MAX).unwrap_or(Timestamp::MAX);
         for repository in &self.plan.repositories {
-            if let Some(survey) = self.survey(repository).await {
+            let survey = self.unless_stopped(self.survey(repository)).await.flatten();
+            if let Some(survey) = survey {
                 newest.push(survey.last_scheduled.filter(|slot| *slot <= latest));
             }
         }
@@ -170,7 +171,10 @@ impl Runner {
     /// One attempt; what failed for now. Those that failed for good are reported, and not pending any more.
     async fn attempt(&self, attempt: &mut Attempt) -> Vec<(String, Failure)> {
         let (cluster, board) = (&self.plan.cluster, &self.shared.board);
-        let permit = self.shared.backups.acquire().await;
+        // Who still waits for its turn when the daemon stops has begun nothing.
+        let Some(permit) = self.unless_stopped(self.shared.backups.acquire()).await else {
+            return Vec::new();
+        };
         board.running(cluster, Some(self.shared.clock.now()));
         let Attempt { pending, scheduled_for } = attempt.clone();
         let order = Order { cluster, repositories: &pending, scheduled_for };

@@ -115,6 +115,11 @@ impl Signals {
     async fn next(&mut self) -> Signal {
         self.0.recv().await.unwrap_or(Signal::Stop)
     }
+
+    /// Waits for a stop; nothing is read again any more.
+    async fn stop(&mut self) {
+        while self.next().await != Signal::Stop {}
+    }
 }
 
 /// What is wrong with a file of settings; nothing if it can be used. Reaches no store and no cluster.
@@ -302,7 +307,7 @@ impl Daemon {
         let grace = self.config.stop_grace.0;
         let in_time = tokio::select! {
             ended = tokio::time::timeout(grace, &mut ended) => ended.is_ok(),
-            _ = signals.next() => false,
+            () = signals.stop() => false,
         };
         if !in_time {
             tracing::warn!("what still runs is abandoned: it is no backup");

@@ -3,27 +3,31 @@
 use super::{Failure, FailureReason, Jobs, Made, Newest, Order, Outcome, Pruned, Survey, Verified};
 use crate::{
     chain,
-    config::{self, Config, HashMismatch, Secret},
+    config::{self, Config},
+    place::{self, Place},
     serve::JobsError,
 };
-use backup::{BackupError, HashKvPolicy, Kind, TargetError, Watcher};
-use etcd_live::{ConnectOptions, Connector, Credentials, Endpoint, Identity, TlsOptions};
+use backup::{
+    BackupError, Kind, TargetError, Watcher,
+    check::{Checking, Verdict},
+    verify::VerifyError,
+};
 use futures::{
     FutureExt,
     future::{BoxFuture, select},
 };
 use repository::{
     ClusterName, Manifest, Repository, RepositoryError,
-    checks::{Check, Damage, Share},
-    codec::{Encoding, Identities, Recipients, SecretString},
+    checks::Share,
     lease::{self, Clock, Holder, LeaseError, Terms},
-    listing::{Backup, State},
+    listing::Backup,
     prune::{PruneOptions, PrunePlan},
-    store::{self, Store, StoreError, StoreOptions},
+    store::StoreError,
 };
 use std::{
     collections::BTreeMap,
     num::NonZeroU32,
+    ops::Deref,
     path::PathBuf,
     pin::pin,
     sync::Arc,
@@ -37,20 +41,25 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// The work, as the settings say.
 pub struct Live {
     clusters: BTreeMap<ClusterName, config::Cluster>,
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, Opened>,
     spool: PathBuf,
     holder: Holder,
     clock: Arc<dyn Clock>,
     interrupt: watch::Sender<bool>,
 }
 
-/// A repository, ready to use.
-struct Place {
-    store: Store,
-    encoding: Encoding,
-    identities: Identities,
-    retention: repository::retention::Policy,
+/// A repository, and whether its store was found to refuse a second creation.
+struct Opened {
+    place: Place,
     probed: tokio::sync::OnceCell<bool>,
+}
+
+impl Deref for Opened {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
 }
 
 impl Live {
@@ -58,7 +67,9 @@ impl Live {
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, JobsError> {
         let mut places = BTreeMap::new();
         for repository in &config.repositories {
-            places.insert(repository.name.clone(), Place::new(repository)?);
+            let place = Place::open(repository)?;
+            let probed = tokio::sync::OnceCell::new();
+            places.insert(repository.name.clone(), Opened { place, probed });
         }
         Ok(Self {
             clusters: config.clusters.iter().map(|c| (c.name.clone(), c.clone())).collect(),
@@ -74,7 +85,7 @@ impl Live {
         self.clusters.get(cluster).ok_or_else(|| unknown(cluster.as_str()))
     }
 
-    fn place(&self, repository: &str) -> Result<&Place, Failure> {
+    fn place(&self, repository: &str) -> Result<&Opened, Failure> {
         self.places.get(repository).ok_or_else(|| unknown(repository))
     }
 
@@ -145,24 +156,17 @@ impl Live {
             let (store, encoding) = (place.store.clone(), place.encoding.clone());
             Ok(backup::Target { name: name.clone(), store, encoding })
         };
-        let hash_kv = match cluster.hash_mismatch {
-            HashMismatch::Warn => HashKvPolicy::Warn,
-            HashMismatch::Fail => HashKvPolicy::Fail,
-        };
         Ok(backup::Job {
             cluster: order.cluster.clone(),
-            source: source(cluster)?,
+            source: place::source(cluster)
+                .map_err(|error| failure(FailureReason::Settings, &*error))?,
             targets: order.repositories.iter().map(target).collect::<Result<_, Failure>>()?,
             options: backup::Options {
                 scheduled_for: order.scheduled_for,
-                spool_dir: self.spool.clone(),
-                hash_kv,
-                include: cluster.include.clone(),
-                include_plain: cluster.include_unencrypted,
                 holder: self.holder.clone(),
                 terms: Terms { patience: PATIENCE, ..Terms::default() },
                 clock: self.clock.clone(),
-                ..backup::Options::default()
+                ..place::options(cluster, self.spool.clone())
             },
         })
     }
@@ -180,58 +184,33 @@ impl Live {
         let begun = self.clock.now();
         let share = Share::due(of, &repository.checks(cluster).await.map_err(failed)?);
         let listing = repository.backups(cluster).await.map_err(failed)?;
-        let (mut sound, mut damaged) = (Vec::new(), Vec::new());
+        let checking = Checking {
+            repository: &repository,
+            cluster,
+            identities: &place.identities,
+            spool_dir: &self.spool,
+            quick: false,
+            record: true,
+        };
+        let mut covered: Vec<&Backup> = listing.backups.iter().collect();
+        covered.retain(|backup| share.covers(backup.id()));
         let mut unknown = None;
-        for backup in listing.backups.iter().filter(|backup| share.covers(backup.id())) {
-            match self.problems(place, backup).await {
-                Ok(problems) if problems.is_empty() => sound.push(backup.id()),
-                Ok(problems) => {
-                    let damage = Damage::new(self.clock.now(), problems);
-                    // Even where it cannot be noted, it is told.
-                    if let Err(error) = repository.mark_damaged(cluster, backup.id(), &damage).await
-                    {
-                        tracing::warn!(%cluster, backup = %backup.id(), error = chain(&error), "damage cannot be noted");
-                    }
-                    damaged.push(backup.id());
-                }
-                Err(failure) => unknown = Some(failure),
+        let tell = |backup: &Backup, verdict: Verdict| match verdict {
+            Verdict::Sound => {}
+            Verdict::Damaged(findings) => {
+                tracing::error!(%cluster, backup = %backup.id(), ?findings, "a backup is damaged");
             }
-        }
-        let found = Verified { sound: sound.len() as u64, damaged: damaged.clone() };
-        if unknown.is_none() || !sound.is_empty() || !damaged.is_empty() {
-            // A share of which something could not be read is not done: it must come again.
-            let share = unknown.is_none().then_some(share);
-            let check = Check::new(begun, share, sound, damaged);
-            repository.record_check(cluster, &check).await.map_err(failed)?;
+            Verdict::Unknown(error) => unknown = Some(of_verify(&error)),
+        };
+        let checked = checking.run(&covered, Some(share), begun, |_| Watcher::none(), tell).await;
+        // Even where it cannot be noted, what was found is told.
+        for error in &checked.unrecorded {
+            tracing::warn!(%cluster, repository = name, error = chain(error), "a check cannot be noted");
         }
         match unknown {
-            Some(failure) if found.damaged.is_empty() => Err(failure),
-            _ => Ok(found),
+            Some(failure) if checked.damaged.is_empty() => Err(failure),
+            _ => Ok(Verified { sound: checked.sound.len() as u64, damaged: checked.damaged }),
         }
-    }
-
-    /// What is wrong with a backup, each in a line.
-    async fn problems(&self, place: &Place, backup: &Backup) -> Result<Vec<String>, Failure> {
-        if backup.state != State::Whole {
-            return Ok(vec![backup.state.to_string()]);
-        }
-        let (store, manifest) = (&place.store, &backup.manifest);
-        let found = backup::verify::verify(
-            store,
-            manifest,
-            &place.identities,
-            &self.spool,
-            &Watcher::none(),
-        )
-        .await;
-        let found = found.map_err(|error| {
-            let reason = match error.kind() {
-                Kind::Unreachable => FailureReason::StoreUnreachable,
-                _ => FailureReason::Verification,
-            };
-            Failure { remedy: error.remedy().to_owned(), ..failure(reason, &error) }
-        })?;
-        Ok(found.iter().map(ToString::to_string).collect())
     }
 
     async fn prune(&self, cluster: &ClusterName, name: &str) -> Result<Pruned, Failure> {
@@ -303,30 +282,7 @@ impl Jobs for Live {
     }
 }
 
-impl Place {
-    fn new(repository: &config::Repository) -> Result<Self, JobsError> {
-        let mut recipients = Recipients::none();
-        for key in &repository.recipients {
-            recipients.add(key)?;
-        }
-        let mut identities = Identities::none();
-        for file in &repository.identities {
-            identities.add_file(file, |_| passphrase(repository))?;
-        }
-        let bandwidth =
-            repository.bandwidth_limit.as_ref().map(|limit| limit.parse()).transpose()?;
-        let level = repository.compression_level;
-        let credentials = credentials(repository)?;
-        let options = StoreOptions { settings: repository.options.clone(), credentials };
-        Ok(Self {
-            store: Store::open(&repository.url, &options)?,
-            encoding: Encoding { level, recipients, bandwidth },
-            identities,
-            retention: repository.retention.clone(),
-            probed: tokio::sync::OnceCell::new(),
-        })
-    }
-
+impl Opened {
     async fn is_create_only(&self, name: &str) -> Result<bool, Failure> {
         let probe = || async {
             let create_only = self.store.probe().await.map_err(|error| of_store(&error))?;
@@ -340,56 +296,6 @@ impl Place {
         };
         self.probed.get_or_try_init(probe).await.copied()
     }
-}
-
-fn passphrase(repository: &config::Repository) -> std::io::Result<SecretString> {
-    let Some(file) = &repository.passphrase_file else {
-        let missing = "the identity has a passphrase, and passphrase-file is not set";
-        return Err(std::io::Error::new(std::io::ErrorKind::NotFound, missing));
-    };
-    Ok(SecretString::from(Secret::read(file)?.reveal().to_owned()))
-}
-
-fn credentials(repository: &config::Repository) -> Result<Option<store::Credentials>, JobsError> {
-    let secret =
-        |name: &str| repository.credential_files.get(name).map(|f| Secret::read(f)).transpose();
-    let (id, key) = (secret("access-key-id")?, secret("secret-access-key")?);
-    let token = secret("session-token")?;
-    let Some((id, key)) = id.zip(key) else { return Ok(None) };
-    let hidden = |secret: &Secret| store::Secret::new(secret.reveal());
-    Ok(Some(store::Credentials {
-        access_key_id: id.reveal().to_owned(),
-        secret_access_key: hidden(&key),
-        session_token: token.as_ref().map(hidden),
-    }))
-}
-
-/// How to reach a cluster. Passwords and certificates are read anew for each backup, as they are renewed.
-fn source(cluster: &config::Cluster) -> Result<backup::Source, Failure> {
-    let settings = |error: &dyn std::error::Error| failure(FailureReason::Settings, error);
-    let credentials = match (&cluster.user, &cluster.password_file) {
-        (Some(user), Some(file)) => {
-            let password = Secret::read(file).map_err(|error| settings(&error))?;
-            Some(Credentials { user: user.clone(), password: password.reveal().to_owned() })
-        }
-        _ => None,
-    };
-    let tls = &cluster.tls;
-    let identity = tls.cert.clone().zip(tls.key.clone());
-    let options = ConnectOptions {
-        tls: TlsOptions {
-            ca: tls.ca.clone(),
-            identity: identity.map(|(cert, key)| Identity { cert, key }),
-            skip_verify: tls.insecure_skip_verify,
-            server_name: tls.server_name.clone(),
-        },
-        credentials,
-        ..ConnectOptions::default()
-    };
-    let endpoint = |text: &String| text.parse::<Endpoint>().map_err(|error| settings(&error));
-    let endpoints = cluster.endpoints.iter().map(endpoint).collect::<Result<_, Failure>>()?;
-    let connector = Connector::new(options).map_err(|error| settings(&error))?;
-    Ok(backup::Source::Live { connector, endpoints })
 }
 
 fn made(manifest: &Manifest, took: Duration) -> Made {
@@ -466,6 +372,14 @@ fn of_target(error: &TargetError) -> Failure {
         (None, TargetError::NotAsProved { .. }) => FailureReason::Verification,
         (None, TargetError::Reopen(_)) => FailureReason::Spool,
         (None, _) => FailureReason::Store,
+    };
+    Failure { remedy: error.remedy().to_owned(), ..failure(reason, error) }
+}
+
+fn of_verify(error: &VerifyError) -> Failure {
+    let reason = match error.kind() {
+        Kind::Unreachable => FailureReason::StoreUnreachable,
+        _ => FailureReason::Verification,
     };
     Failure { remedy: error.remedy().to_owned(), ..failure(reason, error) }
 }

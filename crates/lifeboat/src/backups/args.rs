@@ -1,7 +1,8 @@
 //! Flags that all commands of the repository share.
 
-use super::moment::Moment;
+use super::{encoding::usage, moment::Moment};
 use crate::report::{Exit, Failure};
+use daemon::Config;
 use jiff::Timestamp;
 use repository::{
     ClusterName, Repository,
@@ -65,35 +66,85 @@ pub(crate) struct Filter {
 }
 
 /// A repository, and what messages call it.
-#[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) name: String,
     pub(crate) store: Store,
+    /// What the config file says of it, if it is named there.
+    pub(crate) settings: Option<daemon::place::Place>,
 }
 
 impl RepositoryArgs {
     /// The repository that is meant.
     pub(crate) fn place(&self) -> Result<Place, Failure> {
-        let Some(repo) = setting(self.repo.as_deref(), "LIFEBOAT_REPO") else {
-            return Err(Failure::new(
-                Exit::Usage,
-                "no repository is given",
-                "give --repo URL or set LIFEBOAT_REPO; a folder will do",
-            ));
-        };
-        place(&repo)
+        self.place_of(setting(self.repo.as_deref(), "LIFEBOAT_REPO").as_deref())
     }
 
     /// The same, as a repository that is there already.
     pub(crate) async fn open(&self) -> Result<Repository, Failure> {
         Ok(Repository::open(self.place()?.store).await?)
     }
+
+    /// The repository of a URL, or of a name in the config file; the file's only one if nothing is said.
+    pub(crate) fn place_of(&self, repo: Option<&str>) -> Result<Place, Failure> {
+        let config = config(self.config.as_deref())?;
+        let named = match (&config, repo) {
+            (Some(config), Some(repo)) => config.repository(repo),
+            (Some(config), None) => match config.repositories.as_slice() {
+                [only] => Some(only),
+                several => return Err(which(several)),
+            },
+            (None, _) => None,
+        };
+        match (named, repo) {
+            (Some(named), _) => configured(named),
+            (None, Some(repo)) => place(repo),
+            (None, None) => Err(usage(
+                "no repository is given",
+                "give --repo URL or set LIFEBOAT_REPO; a folder will do",
+            )),
+        }
+    }
+}
+
+impl Place {
+    /// What decrypts its backups: what the flags name, else what the config file does.
+    pub(crate) fn identities(&self, args: &IdentityArgs) -> Result<Identities, Failure> {
+        let identities = args.read()?;
+        match &self.settings {
+            Some(settings) if identities.is_empty() => Ok(settings.identities.clone()),
+            _ => Ok(identities),
+        }
+    }
+}
+
+/// The config file, if there is one.
+pub(crate) fn config(flag: Option<&Path>) -> Result<Option<Config>, Failure> {
+    let file =
+        flag.map(Path::to_owned).or_else(|| setting(None, "LIFEBOAT_CONFIG").map(PathBuf::from));
+    Ok(file.map(|file| Config::load(&file)).transpose()?)
+}
+
+/// A repository of the config file.
+pub(crate) fn configured(repository: &daemon::config::Repository) -> Result<Place, Failure> {
+    let opened = daemon::place::Place::open(repository).map_err(|error| {
+        let message = format!("repository {} of the config file cannot be used", repository.name);
+        Failure::caused(Exit::Usage, message, &*error, "correct its settings")
+    })?;
+    Ok(Place { name: repository.name.clone(), store: opened.store.clone(), settings: Some(opened) })
+}
+
+fn which(several: &[daemon::config::Repository]) -> Failure {
+    let names: Vec<_> = several.iter().map(|repository| repository.name.as_str()).collect();
+    usage(
+        format!("the config file names several repositories: {}", names.join(", ")),
+        "say which one is meant, with --repo",
+    )
 }
 
 /// The repository of a URL.
 pub(crate) fn place(repo: &str) -> Result<Place, Failure> {
     let store = Store::open(repo, &StoreOptions::default())?;
-    Ok(Place { name: store.url().to_owned(), store })
+    Ok(Place { name: store.url().to_owned(), store, settings: None })
 }
 
 /// A setting from its flag, else from its variable; an empty variable counts as unset.

@@ -1,7 +1,7 @@
 //! `backup`: one verified backup into one repository or several.
 
 use super::{
-    args::{IdentityArgs, Place, place, setting, spool_dir},
+    args::{IdentityArgs, Place, config, configured, place, setting, spool_dir},
     encoding::{EncodingArgs, usage, warn_unencrypted},
     events::Show,
 };
@@ -12,6 +12,7 @@ use crate::{
     report::{Exit, Failure},
 };
 use backup::{HashKvPolicy, Job, Options, Report, Source, Target, TargetReport};
+use daemon::Config;
 use etcd_live::Connector;
 use repository::{ClusterName, Manifest, lease::Terms};
 use serde::Serialize;
@@ -35,12 +36,20 @@ use std::{path::PathBuf, time::Duration};
 #[command(verbatim_doc_comment)]
 pub(crate) struct BackupArgs {
     /// Name of the cluster in the repository [env: LIFEBOAT_CLUSTER]
-    #[arg(long, value_name = "NAME")]
-    cluster: Option<ClusterName>,
+    ///
+    /// With --config, the clusters of that file that are meant [default: all of them].
+    #[arg(long = "cluster", value_name = "NAME")]
+    clusters: Vec<ClusterName>,
 
     /// Repository: a folder or a URL; may be given several times [env: LIFEBOAT_REPO]
     #[arg(long = "repo", value_name = "URL")]
     repos: Vec<String>,
+
+    /// The daemon's file: back up the clusters that it names, as it says [env: LIFEBOAT_CONFIG]
+    ///
+    /// With --repo, only into that repository of the file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// Take this snapshot file, also of another tool's making, instead of a live cluster's
     #[arg(long, value_name = "FILE", conflicts_with = "from_data_dir")]
@@ -70,8 +79,10 @@ pub(crate) struct BackupArgs {
     include_unencrypted: bool,
 
     /// What to do if a member's data differs from the snapshot's
-    #[arg(long, value_enum, value_name = "POLICY", default_value = "warn")]
-    hash_kv: HashKv,
+    ///
+    /// [default: warn]
+    #[arg(long, value_enum, value_name = "POLICY")]
+    hash_kv: Option<HashKv>,
 
     /// Where the snapshot is kept while it is proved; as much space as the database has is needed
     /// [default: the system's folder for temporary files] [env: LIFEBOAT_SPOOL_DIR]
@@ -127,7 +138,51 @@ struct ResultJson<'a> {
 
 impl BackupArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        let cluster = self.cluster()?;
+        let jobs = match config(self.config.as_deref())? {
+            Some(config) if self.is_by_config() => self.configured_jobs(&config)?,
+            _ => vec![self.job(context)?],
+        };
+        let interrupt = Interrupt::watch()?;
+        context.block_on(async {
+            let mut failed = None;
+            for job in &jobs {
+                let names = job.targets.iter().map(|target| target.name.clone()).collect();
+                let report = backup::run(job, &Show::new(names).watcher(), interrupt.wait()).await;
+                let told = report
+                    .map_err(Failure::from)
+                    .and_then(|report| tell(context, &job.cluster, &report));
+                match (told, &failed) {
+                    (Ok(()), _) => {}
+                    (Err(failure), _) if interrupt.requested() => return Err(failure),
+                    // One cluster that fails does not keep the others from their backups.
+                    (Err(failure), None) => failed = Some(failure),
+                    (Err(failure), Some(_)) => failure.warn(),
+                }
+            }
+            failed.map_or(Ok(()), Err)
+        })
+    }
+
+    /// The backup that the flags describe.
+    fn job(&self, context: &Context) -> Result<Job, Failure> {
+        let cluster = match self.clusters.as_slice() {
+            [cluster] => cluster.clone(),
+            [] => match setting(None, "LIFEBOAT_CLUSTER") {
+                Some(cluster) => cluster.parse()?,
+                None => {
+                    return Err(usage(
+                        "the cluster has no name",
+                        "give --cluster NAME: its name in the repository",
+                    ));
+                }
+            },
+            _ => {
+                return Err(usage(
+                    "several clusters need a config file",
+                    "run once for each, or give --config FILE",
+                ));
+            }
+        };
         let places = self.places()?;
         let encoding = self.encoding.read()?;
         for place in &places {
@@ -138,45 +193,66 @@ impl BackupArgs {
             store: place.store,
             encoding: encoding.clone(),
         };
-        let job = Job {
+        Ok(Job {
             cluster,
             source: self.source(context)?,
             targets: places.into_iter().map(target).collect(),
-            options: self.options(),
-        };
-        let interrupt = Interrupt::watch()?;
-        let report = context.block_on(async {
-            let show = Show::new(job.targets.iter().map(|target| target.name.clone()).collect());
-            Ok(backup::run(&job, &show.watcher(), interrupt.wait()).await?)
-        })?;
-        tell(context, &job.cluster, &report)
+            options: self.options(Options { spool_dir: spool_dir(None), ..Options::default() }),
+        })
     }
 
-    fn cluster(&self) -> Result<ClusterName, Failure> {
-        if let Some(cluster) = &self.cluster {
-            return Ok(cluster.clone());
-        }
-        match setting(None, "LIFEBOAT_CLUSTER") {
-            Some(cluster) => Ok(cluster.parse()?),
-            None => Err(usage(
-                "the cluster has no name",
-                "give --cluster NAME: its name in the repository",
-            )),
-        }
-    }
-
-    fn places(&self) -> Result<Vec<Place>, Failure> {
-        let mut repos = self.repos.clone();
-        if repos.is_empty() {
-            repos.extend(setting(None, "LIFEBOAT_REPO"));
-        }
-        if repos.is_empty() {
+    /// The backups that the config file describes.
+    fn configured_jobs(&self, config: &Config) -> Result<Vec<Job>, Failure> {
+        let unknown =
+            self.clusters.iter().find(|name| config.clusters.iter().all(|c| c.name != **name));
+        if let Some(name) = unknown {
             return Err(usage(
-                "no repository is given",
-                "give --repo URL or set LIFEBOAT_REPO; a folder will do",
+                format!("the config file has no cluster {name}"),
+                "correct --cluster, or the file",
             ));
         }
-        repos.iter().map(|repo| place(repo)).collect()
+        let meant = |c: &&daemon::config::Cluster| {
+            self.clusters.is_empty() || self.clusters.contains(&c.name)
+        };
+        config
+            .clusters
+            .iter()
+            .filter(meant)
+            .map(|cluster| self.configured_job(config, cluster))
+            .collect()
+    }
+
+    fn configured_job(
+        &self,
+        config: &Config,
+        cluster: &daemon::config::Cluster,
+    ) -> Result<Job, Failure> {
+        let meant = |name: &&String| self.repos.is_empty() || self.repos.contains(name);
+        let mut targets = Vec::new();
+        for name in cluster.repositories.iter().filter(meant) {
+            let named = config.repository(name).expect("the config file was checked");
+            let Place { name, store, settings } = configured(named)?;
+            let encoding = settings.map(|settings| settings.encoding).unwrap_or_default();
+            targets.push(Target { name, store, encoding });
+        }
+        if targets.is_empty() {
+            let message =
+                format!("cluster {} has no such repository in the config file", cluster.name);
+            return Err(usage(message, "name one of its repositories with --repo, or none"));
+        }
+        let source = daemon::place::source(cluster).map_err(|error| {
+            let message =
+                format!("cluster {} of the config file cannot be reached as it says", cluster.name);
+            Failure::caused(Exit::Usage, message, &*error, "correct its settings")
+        })?;
+        let spool = config.spool.clone().unwrap_or_else(|| spool_dir(None));
+        let options = self.options(daemon::place::options(cluster, spool));
+        Ok(Job { cluster: cluster.name.clone(), source, targets, options })
+    }
+
+    /// Whether the config file says what is backed up; files and stopped members are only named by flags.
+    fn is_by_config(&self) -> bool {
+        self.from_file.is_none() && self.from_data_dir.is_none()
     }
 
     fn source(&self, context: &Context) -> Result<Source, Failure> {
@@ -196,18 +272,34 @@ impl BackupArgs {
         Ok(Source::Live { connector, endpoints: context.connection.endpoints()? })
     }
 
-    fn options(&self) -> Options {
+    /// Options, where flags have the last word.
+    fn options(&self, base: Options) -> Options {
+        let patience = self.wait.try_into().unwrap_or(Duration::ZERO);
+        let spool = self.spool_dir.as_ref().map(|_| spool_dir(self.spool_dir.as_ref()));
+        let include =
+            if self.include.is_empty() { base.include.clone() } else { self.include.clone() };
         Options {
-            spool_dir: spool_dir(self.spool_dir.as_ref()),
-            hash_kv: self.hash_kv.into(),
-            include: self.include.clone(),
-            include_plain: self.include_unencrypted,
-            terms: Terms {
-                patience: self.wait.try_into().unwrap_or(Duration::ZERO),
-                ..Terms::default()
-            },
-            ..Options::default()
+            spool_dir: spool.unwrap_or_else(|| base.spool_dir.clone()),
+            hash_kv: self.hash_kv.map_or(base.hash_kv, Into::into),
+            include,
+            include_plain: base.include_plain || self.include_unencrypted,
+            terms: Terms { patience, ..Terms::default() },
+            ..base
         }
+    }
+
+    fn places(&self) -> Result<Vec<Place>, Failure> {
+        let mut repos = self.repos.clone();
+        if repos.is_empty() {
+            repos.extend(setting(None, "LIFEBOAT_REPO"));
+        }
+        if repos.is_empty() {
+            return Err(usage(
+                "no repository is given",
+                "give --repo URL or set LIFEBOAT_REPO; a folder will do",
+            ));
+        }
+        repos.iter().map(|repo| place(repo)).collect()
     }
 }
 

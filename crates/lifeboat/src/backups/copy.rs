@@ -1,7 +1,7 @@
 //! `copy`: backups into a second repository.
 
 use super::{
-    args::{Filter, IdentityArgs, RepositoryArgs, place},
+    args::{Filter, IdentityArgs, Place, RepositoryArgs},
     encoding::{EncodingArgs, usage},
 };
 use crate::{
@@ -68,11 +68,12 @@ pub(crate) struct CopyArgs {
 
 impl CopyArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        let options = self.options()?;
+        let place = self.repository.place()?;
+        let to = self.repository.place_of(Some(&self.to))?;
+        let options = self.options(&place, &to)?;
         let interrupt = Interrupt::watch()?;
         context.block_on(async {
-            let from = self.repository.open().await?;
-            let to = place(&self.to)?;
+            let from = Repository::open(place.store).await?;
             if to.store.url() == from.store().url() {
                 return Err(usage(
                     "a repository is not copied into itself",
@@ -94,13 +95,18 @@ impl CopyArgs {
         })
     }
 
-    fn options(&self) -> Result<CopyOptions, Failure> {
-        let storage = match self.encoding.names_recipients() {
-            true => Storage::Anew {
-                encoding: self.encoding.read()?,
-                identities: self.identities.read()?,
-            },
-            false => Storage::AsIs,
+    /// Copies are stored as the originals are, unless flags or the destination's settings name other recipients.
+    fn options(&self, from: &Place, to: &Place) -> Result<CopyOptions, Failure> {
+        let encoding = match &to.settings {
+            _ if self.encoding.names_recipients() => Some(self.encoding.read()?),
+            Some(settings) => Some(settings.encoding.clone()),
+            None => None,
+        };
+        let storage = match encoding {
+            Some(encoding) => {
+                Storage::Anew { encoding, identities: from.identities(&self.identities)? }
+            }
+            None => Storage::AsIs,
         };
         let bandwidth = self.encoding.bandwidth().cloned();
         Ok(CopyOptions {

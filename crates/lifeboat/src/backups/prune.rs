@@ -1,7 +1,7 @@
 //! `prune`: what the policy does not keep goes.
 
 use super::{
-    args::{Filter, RepositoryArgs},
+    args::{Filter, RepositoryArgs, config},
     policy::PolicyArgs,
 };
 use crate::{
@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use repository::{
     ClusterName, Repository,
     prune::{Fate, PruneOptions, PrunePlan, PruneReport},
+    retention::Policy,
 };
 use serde::Serialize;
 
@@ -20,7 +21,8 @@ use serde::Serialize;
 ///
 /// Says of every backup why it stays or goes. The newest that is verified always stays, and so do pinned ones.
 /// Remains of backups that broke off go once they are older than --grace. Without any rule nothing but such remains
-/// goes. A backup that the store has locked is told and stays.
+/// goes. A backup that the store has locked is told and stays. With --config, the policies of that file hold unless
+/// flags give one.
 ///
 /// Examples:
 ///   lifeboat prune --keep-within 15d --dry-run
@@ -68,11 +70,18 @@ struct DecisionJson {
 impl PruneArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         context.block_on(async {
-            let repository = self.repository.open().await?;
+            let place = self.repository.place()?;
+            let config = config(self.repository.config.as_deref())?;
+            let repository = Repository::open(place.store).await?;
+            let of_place = place.settings.map(|settings| settings.retention);
             let filter = Filter { clusters: self.clusters.clone(), since: None, until: None };
             let mut failure = None;
             for cluster in filter.clusters(&repository).await? {
-                if let Err(error) = self.prune(context, &repository, &cluster).await {
+                let of_cluster = config.iter().flat_map(|config| &config.clusters);
+                let of_cluster = of_cluster.filter(|of| of.name == cluster);
+                let of_cluster = of_cluster.filter_map(|of| of.retention.clone()).next();
+                let policy = self.policy.clone().over(of_cluster.or(of_place.clone()));
+                if let Err(error) = self.prune(context, &repository, &cluster, &policy).await {
                     // One cluster that fails does not keep the others; the last failure is told at the end.
                     if let Some(earlier) = failure.replace(error) {
                         earlier.warn();
@@ -88,10 +97,10 @@ impl PruneArgs {
         context: &Context,
         repository: &Repository,
         cluster: &ClusterName,
+        policy: &Policy,
     ) -> Result<(), Failure> {
         let options = PruneOptions { grace: self.grace, ..PruneOptions::default() };
-        let policy = self.policy.clone().over(None);
-        let plan = PrunePlan::new(repository, cluster, &policy, Timestamp::now(), options).await?;
+        let plan = PrunePlan::new(repository, cluster, policy, Timestamp::now(), options).await?;
         let decisions = decisions(&plan);
         let (freed, over_size) = (plan.bytes_to_free(), plan.over_size);
         if context.format != Format::Json {

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{cli::Context, output, report::Failure};
 use jiff::Timestamp;
-use repository::{ClusterName, listing::Target, rekey::rekey};
+use repository::{ClusterName, Repository, listing::Target, rekey::rekey};
 
 /// Encrypt backups to other recipients, and to nobody else
 ///
@@ -45,9 +45,10 @@ impl RekeyArgs {
                 "give the new public keys with --recipient",
             ));
         }
-        let identities = self.identities.read()?;
+        let place = self.repository.place()?;
+        let identities = place.identities(&self.identities)?;
         context.block_on(async {
-            let repository = self.repository.open().await?;
+            let repository = Repository::open(place.store).await?;
             let cluster = one_cluster(&repository, self.cluster.as_ref()).await?;
             let listing = repository.backups(&cluster).await?;
             let ids = match self.all {

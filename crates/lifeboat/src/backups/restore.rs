@@ -111,9 +111,10 @@ impl RestoreArgs {
     }
 
     fn restore_backup(&self, context: &Context) -> Result<(), Failure> {
+        let place = self.repository.place()?;
         let interrupt = Interrupt::watch()?;
         let (repository, manifest) = context.block_on(async {
-            let repository = self.repository.open().await?;
+            let repository = Repository::open(place.store.clone()).await?;
             let cluster = one_cluster(&repository, self.cluster.as_ref()).await?;
             let listing = repository.backups(&cluster).await?;
             let found = listing.find(&self.at, Timestamp::now())?;
@@ -124,7 +125,7 @@ impl RestoreArgs {
             return Ok(());
         }
         let wanted = self.restoring.check_with(&manifest.etcd.members)?;
-        let identities = self.identities.read()?;
+        let identities = place.identities(&self.identities)?;
         let store = repository.store().clone();
         let from = FetchFrom::Backup { store, manifest: Box::new(manifest.clone()) };
         let snapshot = self.fetch(context, &from, &identities, manifest.db.bytes, &interrupt)?;

@@ -115,10 +115,11 @@ struct Chosen<'l> {
 
 impl VerifyArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        let identities = self.identities.read()?;
+        let place = self.repository.place()?;
+        let identities = place.identities(&self.identities)?;
         let interrupt = Interrupt::watch()?;
         context.block_on(async {
-            let repository = self.repository.open().await?;
+            let repository = Repository::open(place.store).await?;
             let mut failure = None;
             for cluster in self.filter.clusters(&repository).await? {
                 tokio::select! {
@@ -168,7 +169,7 @@ impl VerifyArgs {
             let printed = tell(context, &VerdictJson::of(backup, &verdict));
             told = std::mem::replace(&mut told, Ok(())).and(printed);
         };
-        let checked = checking.run(backups, share, begun, watch, tell).await;
+        let checked = checking.run(&backups, share, begun, watch, tell).await;
         for error in &checked.unrecorded {
             eprintln!("warning: what was found could not be noted in the repository: {error}");
         }
