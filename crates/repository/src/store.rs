@@ -11,13 +11,17 @@ use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
 use std::{fmt, path::Path, sync::Arc};
 
+#[cfg(feature = "buckets")]
 mod answer;
+#[cfg(feature = "buckets")]
 mod client;
+#[cfg(feature = "buckets")]
 mod connect;
 mod error;
 mod local;
 mod options;
 mod path;
+#[cfg(feature = "buckets")]
 mod remote;
 #[doc(hidden)]
 pub mod testing;
@@ -100,6 +104,12 @@ impl Store {
     pub fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
         match options::Location::parse(url, options)? {
             options::Location::Folder(path) => Ok(Self::local(path)),
+            #[cfg(not(feature = "buckets"))]
+            options::Location::Remote(_) => Err(StoreError::BadUrl {
+                url: url.to_owned(),
+                reason: "this program was built for folders only".to_owned(),
+            }),
+            #[cfg(feature = "buckets")]
             options::Location::Remote(location) => {
                 let connection = connect::connect(&location, options)?;
                 Ok(Self::new(remote::Remote::new(location.url(), connection)))
