@@ -207,7 +207,21 @@ impl Board {
 
     /// Forgets the places that the settings name no more.
     pub fn retain(&self, known: impl Fn(&Place) -> bool) {
-        self.places().retain(|place, _| known(place));
+        let mut places = self.places();
+        let gone: Vec<_> = places.keys().filter(|place| !known(place)).cloned().collect();
+        for place in gone {
+            places.remove(&place);
+            self.metrics.forget(&place);
+            if !places.keys().any(|other| other.cluster == place.cluster) {
+                self.metrics.forget_cluster(&OfCluster { cluster: place.cluster });
+            }
+        }
+    }
+
+    /// What retention does not go below.
+    pub fn keeps(&self, cluster: &ClusterName, repository: &str, min_backups: u32) {
+        let place = place(cluster, repository);
+        self.metrics.min_backups.get_or_create(&place).set(i64::from(min_backups));
     }
 
     /// Everything, for `/status`.

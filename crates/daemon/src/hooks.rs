@@ -5,10 +5,14 @@
 //!  "scheduled_for":"2026-11-22T02:00:00Z","reason":"store-unreachable","error":"…"}
 //! ```
 //!
-//! * A hook has bounded time, and its failure is a line in the log: it never disturbs a backup.
+//! * A hook has bounded time, and its failure is a line in the log and a count: it never disturbs a backup.
 //! * Events wait in a bounded queue; when a hook is too slow for it, the newest are dropped, and logged as such.
 
-use crate::config::{Hook, Occasion, Secret};
+use crate::{
+    board::Board,
+    config::{Hook, Occasion, Secret},
+    metrics::FailedHook,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::{process::Stdio, sync::Arc};
@@ -82,19 +86,41 @@ impl Occasion {
 /// Where events go. Cheap to clone; never waits.
 #[derive(Clone, Debug)]
 pub struct Hooks {
-    queues: Arc<[(Hook, mpsc::Sender<Event>)]>,
+    queues: Arc<[Queue]>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    hook: Hook,
+    failures: Failures,
+    events: mpsc::Sender<Event>,
+}
+
+/// Counts what one hook did not take.
+#[derive(Clone, Debug)]
+struct Failures {
+    hook: u64,
+    board: Arc<Board>,
+}
+
+impl Failures {
+    fn add(&self, reason: &'static str) {
+        let failed = FailedHook { hook: self.hook, reason };
+        self.board.metrics.hook_failures.get_or_create(&failed).inc();
+    }
 }
 
 impl Hooks {
     /// Starts a task for each hook; it ends when the last clone is gone and its queue is empty.
-    pub fn start(hooks: &[Hook]) -> (Self, Vec<tokio::task::JoinHandle<()>>) {
+    pub fn start(hooks: &[Hook], board: &Arc<Board>) -> (Self, Vec<tokio::task::JoinHandle<()>>) {
         let mut tasks = Vec::new();
-        let start = |hook: &Hook| {
-            let (sender, queue) = mpsc::channel(QUEUE_EVENTS);
-            tasks.push(tokio::spawn(deliver(hook.clone(), queue)));
-            (hook.clone(), sender)
+        let start = |(place, hook): (u64, &Hook)| {
+            let (events, queue) = mpsc::channel(QUEUE_EVENTS);
+            let failures = Failures { hook: place, board: board.clone() };
+            tasks.push(tokio::spawn(deliver(hook.clone(), queue, failures.clone())));
+            Queue { hook: hook.clone(), failures, events }
         };
-        let queues: Vec<_> = hooks.iter().map(start).collect();
+        let queues: Vec<_> = (0..).zip(hooks).map(start).collect();
         (Self { queues: queues.into() }, tasks)
     }
 
@@ -105,8 +131,9 @@ impl Hooks {
 
     /// Tells all hooks that wait for it.
     pub fn tell(&self, occasion: Occasion, event: &Event) {
-        for (_, queue) in self.queues.iter().filter(|(hook, _)| hook.on.contains(&occasion)) {
-            if queue.try_send(event.clone()).is_err() {
+        for queue in self.queues.iter().filter(|queue| queue.hook.on.contains(&occasion)) {
+            if queue.events.try_send(event.clone()).is_err() {
+                queue.failures.add("dropped");
                 tracing::warn!(
                     event = event.event,
                     cluster = event.cluster,
@@ -117,7 +144,7 @@ impl Hooks {
     }
 }
 
-async fn deliver(hook: Hook, mut queue: mpsc::Receiver<Event>) {
+async fn deliver(hook: Hook, mut queue: mpsc::Receiver<Event>, failures: Failures) {
     while let Some(event) = queue.recv().await {
         let done = tokio::time::timeout(hook.timeout.0, once(&hook, &event)).await;
         let error = match done {
@@ -125,6 +152,7 @@ async fn deliver(hook: Hook, mut queue: mpsc::Receiver<Event>) {
             Ok(Err(error)) => error,
             Err(_) => HookError::Timeout,
         };
+        failures.add(error.reason());
         tracing::warn!(event = event.event, cluster = event.cluster, error = %crate::chain(&error), "a hook failed");
     }
 }
@@ -168,6 +196,20 @@ pub enum HookError {
     /// The receiver refused.
     #[error("the webhook answered {0}")]
     Answer(reqwest::StatusCode),
+}
+
+impl HookError {
+    /// The kind of failure. Closed, so that metrics have few of them.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Run { .. } => "cannot-run",
+            Self::Status { .. } => "status",
+            Self::File { .. } => "settings",
+            Self::Send { .. } => "unreachable",
+            Self::Answer(_) => "refused",
+        }
+    }
 }
 
 async fn once(hook: &Hook, event: &Event) -> Result<(), HookError> {
@@ -241,21 +283,26 @@ mod tests {
         Event::new(Occasion::Failure, "prod", Timestamp::UNIX_EPOCH)
     }
 
-    async fn told(hook: Hook, event: &Event) {
-        let (hooks, tasks) = Hooks::start(&[hook]);
+    /// What the metrics say after the hook was told.
+    async fn told(hook: Hook, event: &Event) -> String {
+        let board = Arc::new(Board::default());
+        let (hooks, tasks) = Hooks::start(&[hook], &board);
         hooks.tell(Occasion::Failure, event);
         hooks.tell(Occasion::Success, event);
         drop(hooks);
         for task in tasks {
             task.await.unwrap();
         }
+        board.scrape(Timestamp::UNIX_EPOCH)
     }
 
     #[tokio::test]
     async fn a_command_gets_the_event_on_its_standard_input() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
-        told(hook(&["/bin/sh", "-c", "cat >> \"$0\"", out.to_str().unwrap()]), &event()).await;
+        let hook = hook(&["/bin/sh", "-c", "cat >> \"$0\"", out.to_str().unwrap()]);
+        let metrics = told(hook, &event()).await;
+        assert!(!metrics.contains("hook_failures_total"), "{metrics}");
         let written = std::fs::read_to_string(out).unwrap();
         assert_eq!(written, r#"{"event":"failure","cluster":"prod","at":"1970-01-01T00:00:00Z"}"#);
     }
@@ -264,7 +311,9 @@ mod tests {
     async fn a_command_that_never_ends_is_stopped() {
         let hook =
             Hook { timeout: Span(Duration::from_millis(50)), ..hook(&["/bin/sleep", "1000"]) };
-        told(hook, &event()).await; // comes back
+        let metrics = told(hook, &event()).await; // comes back
+        let line = r#"lifeboat_hook_failures_total{hook="0",reason="timeout"} 1"#;
+        assert!(metrics.contains(line), "{metrics}");
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `/healthz` | 200 while the process works | no |
 //! | `/readyz` | 200 when settings are read and runners started; 503 before, and while stopping | no |
-//! | `/metrics` | Prometheus | yes, if there is one |
+//! | `/metrics` | Prometheus: OpenMetrics for who accepts it, else the older text format | yes, if there is one |
 //! | `/status` | every cluster in every repository, JSON | yes, if there is one |
 //!
 //! Connections are bounded in number and time, so that nobody who can reach the port can stop a backup.
@@ -12,6 +12,7 @@
 use crate::{
     board::Board,
     config::{Http, Secret},
+    metrics::in_text_format,
     tls::TlsError,
 };
 use axum::{
@@ -57,6 +58,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(600);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What every scraper reads.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Who may come in. Read again when settings are.
 #[derive(Clone)]
@@ -187,8 +191,14 @@ fn router(served: Served) -> Router {
         .with_state(served)
 }
 
-async fn metrics(State(served): State<Served>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, OPENMETRICS)], served.board.scrape(jiff::Timestamp::now()))
+async fn metrics(State(served): State<Served>, headers: HeaderMap) -> impl IntoResponse {
+    let metrics = served.board.scrape(jiff::Timestamp::now());
+    let wanted = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if wanted.contains("application/openmetrics-text") {
+        ([(header::CONTENT_TYPE, OPENMETRICS)], metrics)
+    } else {
+        ([(header::CONTENT_TYPE, TEXT_FORMAT)], in_text_format(&metrics))
+    }
 }
 
 async fn status(State(served): State<Served>) -> impl IntoResponse {

@@ -40,6 +40,15 @@ pub struct Failed {
     pub reason: FailureReason,
 }
 
+/// A hook that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FailedHook {
+    /// Its place in the settings, from 0: nothing else of a hook may be told.
+    pub hook: u64,
+    /// How: one of [`HookError::reason`](crate::hooks::HookError::reason), or `dropped`.
+    pub reason: &'static str,
+}
+
 impl EncodeLabelValue for FailureReason {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         encoder.write_str(self.name())
@@ -72,6 +81,8 @@ pub struct Metrics {
     pub(crate) store_bytes: Family<Place, Gauge>,
     pub(crate) store_backups: Family<Place, Gauge>,
     pub(crate) create_only: Family<Place, Gauge>,
+    pub(crate) min_backups: Family<Place, Gauge>,
+    pub(crate) hook_failures: Family<FailedHook, Counter>,
     pub(crate) next_run: Family<OfCluster, Seconds>,
     pub(crate) last_run: Family<OfCluster, Seconds>,
     pub(crate) running: Family<OfCluster, Gauge>,
@@ -166,6 +177,16 @@ impl Metrics {
                 "store_create_only",
                 "1 if the store keeps two writers apart by itself",
             ),
+            min_backups: plain(
+                &mut r,
+                "retention_min_backups",
+                "Verified backups that retention does not go below",
+            ),
+            hook_failures: plain(
+                &mut r,
+                "hook_failures",
+                "Events that a hook did not take, by reason",
+            ),
             next_run: in_seconds(
                 &mut r,
                 "schedule_next_run_timestamp",
@@ -193,6 +214,68 @@ impl Metrics {
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text
     }
+
+    /// Forgets what the settings name no more: an alert about it would never end.
+    pub(crate) fn forget(&self, place: &Place) {
+        for seconds in [
+            &self.last_success,
+            &self.age,
+            &self.duration,
+            &self.last_verification,
+            &self.last_prune,
+        ] {
+            seconds.remove(place);
+        }
+        for gauge in [
+            &self.last_revision,
+            &self.size,
+            &self.stored_size,
+            &self.stale,
+            &self.locked,
+            &self.store_up,
+            &self.store_bytes,
+            &self.store_backups,
+            &self.create_only,
+            &self.min_backups,
+        ] {
+            gauge.remove(place);
+        }
+    }
+
+    /// The same of a cluster.
+    pub(crate) fn forget_cluster(&self, cluster: &OfCluster) {
+        self.differing.remove(cluster);
+        self.running.remove(cluster);
+        self.next_run.remove(cluster);
+        self.last_run.remove(cluster);
+    }
+}
+
+/// The same metrics in Prometheus' older text format, for who does not ask for OpenMetrics: there a counter's own name
+/// ends in `_total`, an info is a gauge, and units and the end are not told.
+pub(crate) fn in_text_format(openmetrics: &str) -> String {
+    let mut text = String::with_capacity(openmetrics.len());
+    let mut help: Option<&str> = None;
+    for line in openmetrics.lines() {
+        let about = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '));
+        if let Some((name, kind)) = about {
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", kind),
+                "info" => ("_info", "gauge"),
+                _ => ("", kind),
+            };
+            if let Some(help) = help.take() {
+                let _ = writeln!(text, "# HELP {name}{suffix} {help}");
+            }
+            let _ = writeln!(text, "# TYPE {name}{suffix} {kind}");
+        } else if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ').map(|(_, help)| help);
+        } else if !line.starts_with('#') {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 fn plain<M>(registry: &mut Registry, name: &str, help: &str) -> M
@@ -250,6 +333,30 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn who_does_not_ask_for_openmetrics_gets_the_older_format() {
+        let metrics = Metrics::new();
+        let place = Place { cluster: "a # b".into(), repository: "disk".into() };
+        metrics.backups.get_or_create(&place).inc();
+        metrics.size.get_or_create(&place).set(8);
+        let wanted = format!(
+            "# HELP lifeboat_build_info The version that runs.
+# TYPE lifeboat_build_info gauge
+lifeboat_build_info{{version=\"{}\"}} 1
+# HELP lifeboat_backup_size_bytes The newest backup's snapshot.
+# TYPE lifeboat_backup_size_bytes gauge
+lifeboat_backup_size_bytes{{cluster=\"a # b\",repository=\"disk\"}} 8
+# HELP lifeboat_backups_total Backups that this daemon has made.
+# TYPE lifeboat_backups_total counter
+lifeboat_backups_total{{cluster=\"a # b\",repository=\"disk\"}} 1
+",
+            env!("CARGO_PKG_VERSION")
+        );
+        let text = in_text_format(&metrics.text());
+        let text: Vec<_> = text.lines().filter(|line| !line.contains("config_reload")).collect();
+        assert_eq!(text.join("\n") + "\n", wanted);
     }
 
     #[test]

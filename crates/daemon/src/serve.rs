@@ -213,7 +213,7 @@ impl Daemon {
 
     /// Starts runners; each waits until the one before it of the same cluster has come to its end.
     fn run(&mut self, plans: Vec<Plan>, jobs: Arc<dyn Jobs>) {
-        let (hooks, tasks) = Hooks::start(&self.config.hooks);
+        let (hooks, tasks) = Hooks::start(&self.config.hooks, &self.board);
         self.hooks.retain(|task| !task.is_finished());
         self.hooks.extend(tasks);
         self.aborts.retain(|task| !task.is_finished());
@@ -229,6 +229,7 @@ impl Daemon {
             backups: Semaphore::new(self.config.parallel_backups),
             verifications: Semaphore::new(1),
         });
+        self.show_floors();
         let mut before = std::mem::take(&mut self.runners);
         for running in before.values() {
             running.stop.send_replace(true);
@@ -248,6 +249,17 @@ impl Daemon {
             self.runners.insert(cluster, Running { stop, task });
         }
         self.leaving.extend(before.into_values().map(|running| running.task));
+    }
+
+    fn show_floors(&self) {
+        for cluster in &self.config.clusters {
+            for name in &cluster.repositories {
+                let of_repository = self.config.repository(name).map(|r| &r.retention);
+                let Some(policy) = cluster.retention.as_ref().or(of_repository) else { continue };
+                // One is kept even where none is asked for.
+                self.board.keeps(&cluster.name, name, policy.min_backups.max(1));
+            }
+        }
     }
 
     /// Takes new settings if all of them can be used; otherwise keeps what it has.
@@ -334,8 +346,8 @@ impl Listening {
         let server = Server::bind(address, board.clone()).await?;
         let (access, receiver) = watch::channel(access);
         let ready = server.ready();
-        let listens = server.address().ok();
-        tracing::info!(address = ?listens, "listening");
+        let listens = server.address().unwrap_or(address);
+        tracing::info!(address = %listens, "listening");
         let task = tokio::spawn(server.serve(receiver));
         Ok(Some(Self { task, access, ready }))
     }
