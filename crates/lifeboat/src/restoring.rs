@@ -8,7 +8,7 @@ use crate::{
     progress::Bytes,
     report::{Exit, Failure},
 };
-use repository::manifest::Member;
+use repository::manifest::{Etcd, Member};
 use restore::{
     Destination, Progress, RestorePlan, RestoreReport, RestoredCluster, Staged, TargetVersion,
     check_advertised, find_member, parse_cluster,
@@ -72,7 +72,7 @@ pub(crate) struct Restoring {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["name", "initial_advertise_peer_urls"])]
     all_members: Option<PathBuf>,
 
-    /// Etcd version that will run on the directories [default: the snapshot's]
+    /// Etcd version that will run on the directories [default: the backup's, else the snapshot's]
     #[arg(long, value_name = "3.4|3.5|3.6", value_parser = parse_target)]
     target_version: Option<TargetVersion>,
 
@@ -135,6 +135,8 @@ struct MemberJson {
 pub(crate) struct Wanted {
     cluster: RestoredCluster,
     token: String,
+    /// What the cluster ran, if that is known.
+    version: Option<TargetVersion>,
 }
 
 impl Restoring {
@@ -143,19 +145,20 @@ impl Restoring {
         self.check_cluster(self.initial_cluster.as_deref().unwrap_or(INITIAL_CLUSTER))
     }
 
-    /// The same; all members are those of the backup unless they are given.
-    pub(crate) fn check_with(&self, members: &[Member]) -> Result<Wanted, Failure> {
-        let of_backup = members.iter().flat_map(|member| {
-            member.peer_urls.iter().map(move |url| format!("{}={url}", member.name))
-        });
-        match (&self.initial_cluster, &self.all_members) {
-            (None, Some(_)) if !members.is_empty() => {
-                let cluster = of_backup.collect::<Vec<_>>().join(",");
+    /// The same for a backup: its members and its version, unless others are given.
+    pub(crate) fn check_with(&self, etcd: &Etcd) -> Result<Wanted, Failure> {
+        let wanted = match (&self.initial_cluster, &self.all_members) {
+            (None, Some(_)) if !etcd.members.is_empty() => {
+                let cluster = initial_cluster(&etcd.members);
                 eprintln!("the members are those of the backup: {cluster}");
                 self.check_cluster(&cluster)
             }
             _ => self.check(),
-        }
+        }?;
+        Ok(Wanted {
+            version: etcd.version.as_deref().and_then(TargetVersion::of_release),
+            ..wanted
+        })
     }
 
     /// The folder that the data directories will stand in: there is room for them, so there is for more.
@@ -177,7 +180,7 @@ impl Restoring {
                 check_advertised(member, urls)?;
             }
         }
-        Ok(Wanted { cluster, token })
+        Ok(Wanted { cluster, token, version: None })
     }
 
     /// Proves the snapshot, builds, and puts in place.
@@ -196,11 +199,11 @@ impl Restoring {
             return Err(refused.expect_err("a file without a digest is not proved").into());
         }
         let snapshot = snapshot.walk(&mut |finding| findings::print(&finding))?;
-        let target = match self.target_version {
+        let target = match self.target_version.or(wanted.version) {
             Some(target) => target,
             None => TargetVersion::of_snapshot(&snapshot)?,
         };
-        let Wanted { cluster, token } = wanted;
+        let Wanted { cluster, token, .. } = wanted;
         let plan = RestorePlan::new(&snapshot, cluster, self.destination(), target, bump)?;
         let staged = build(&plan, snapshot.db().size(), interrupt)?;
         let restored = Restored::of(&plan, token);
@@ -238,6 +241,15 @@ impl Restoring {
             },
         }
     }
+}
+
+/// Members as `--initial-cluster` has them.
+fn initial_cluster(members: &[Member]) -> String {
+    let urls = |member: &Member| {
+        let pairs = member.peer_urls.iter().map(|url| format!("{}={url}", member.name));
+        pairs.collect::<Vec<_>>().join(",")
+    };
+    members.iter().map(urls).collect::<Vec<_>>().join(",")
 }
 
 /// What a person should know before the cluster is started.

@@ -124,7 +124,7 @@ impl RestoreArgs {
         if self.plan {
             return Ok(());
         }
-        let wanted = self.restoring.check_with(&manifest.etcd.members)?;
+        let wanted = self.restoring.check_with(&manifest.etcd)?;
         let identities = place.identities(&self.identities)?;
         let store = repository.store().clone();
         let from = FetchFrom::Backup { store, manifest: Box::new(manifest.clone()) };
