@@ -66,11 +66,16 @@ fn every_command_is_refused(case: &Case, writes_only: bool) {
     ];
     let writing: &[&str] = &["backup", "--cluster", "prod", "--from-file", text(&file)];
     let reading = if writes_only { &reading[..0] } else { &reading[..] };
-    for arguments in reading.iter().chain([&writing]) {
-        let run = case.repo.run(*arguments).code_is(case.code);
-        let run = run.stderr_has(&["error: ", "help: "]).stderr_has(&case.words);
-        assert_eq!(run.stdout, "", "{run}");
-    }
+    // All at once, as they have patience with the store.
+    std::thread::scope(|scope| {
+        for arguments in reading.iter().chain([&writing]) {
+            scope.spawn(|| {
+                let run = case.repo.run(*arguments).code_is(case.code);
+                let run = run.stderr_has(&["error: ", "help: "]).stderr_has(&case.words);
+                assert_eq!(run.stdout, "", "{run}");
+            });
+        }
+    });
     assert_eq!(files(folder.path()).len(), 0, "something is left behind");
 }
 

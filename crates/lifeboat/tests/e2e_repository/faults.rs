@@ -85,9 +85,9 @@ fn all_commands_survive(s3: &S3, seed: u64, keys: Option<&Keys>) {
 /// Names that a copy reports, copied now or before.
 fn copied(run: &Run) -> impl Iterator<Item = String> {
     let name = |line: &str| {
-        line.strip_prefix("copied ").or(line.contains("there already").then_some(line)).and_then(
-            |rest| rest.split_whitespace().next().map(str::to_owned),
-        )
+        line.strip_prefix("copied ")
+            .or(line.contains("there already").then_some(line))
+            .and_then(|rest| rest.split_whitespace().next().map(str::to_owned))
     };
     run.stdout.lines().filter_map(name).collect::<Vec<_>>().into_iter()
 }
@@ -102,7 +102,8 @@ fn restore(repo: &Repo, data: &Path) {
     }
     let db = data.join("member/snap/db");
     let hash = |path: &Path, more: &[&str]| {
-        let mut command = crate::lifeboat().command(["snapshot", "hashkv", text(path), "-w", "json"]);
+        let mut command =
+            crate::lifeboat().command(["snapshot", "hashkv", text(path), "-w", "json"]);
         observed(command.args(more)).ok().json()["hash"].as_u64().unwrap()
     };
     assert_eq!(hash(&db, &[]), hash(&snapshot(), &[]), "{run}");

@@ -86,7 +86,12 @@ fn an_import_that_is_damaged_or_no_snapshot_is_refused_and_leaves_no_backup() {
         let run = run.stderr_has(&["error: ", "help: "]);
         assert!(reported(&run).is_empty());
         let data = folder.path().join("data");
-        let run = observed(&mut lifeboat().command(["restore", text(&source), "--data-dir", text(&data)]));
+        let run = observed(&mut lifeboat().command([
+            "restore",
+            text(&source),
+            "--data-dir",
+            text(&data),
+        ]));
         assert!(matches!(run.code, Some(1 | 3)), "{run}");
         run.stderr_has(&["error: ", "help: "]);
         assert!(!data.exists());
@@ -108,7 +113,10 @@ fn a_member_that_was_killed_becomes_a_backup_with_the_writes_of_its_log() {
         let manifest = &repo.run(["show", "-w", "json"]).ok().json()["manifest"];
         let etcd = &manifest["etcd"];
         assert_eq!(etcd["revision"].as_i64(), Some(expected.revision_after_restart), "{version}");
-        assert_eq!(etcd["hash_kv"]["hash"].as_u64(), Some(u64::from(expected.hashkv_after_restart.hash)));
+        assert_eq!(
+            etcd["hash_kv"]["hash"].as_u64(),
+            Some(u64::from(expected.hashkv_at_revision_after_restart.hash))
+        );
         assert_eq!(manifest["source"]["kind"], "data-dir");
     }
 }

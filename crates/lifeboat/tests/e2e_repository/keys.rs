@@ -51,7 +51,9 @@ fn an_identity_that_a_passphrase_protects_opens_backups_and_without_it_says_what
     let folder = tempfile::tempdir().unwrap();
     let keys = Keys::make_in(folder.path()).protected();
     let repo = Repo::folder(&folder.path().join("repo")).encrypted(&keys);
-    assert_eq!(reported(&repo.backup(&snapshot()).ok()).len(), 1);
+    let unlocked =
+        Repo { env: vec![("LIFEBOAT_PASSPHRASE", PASSPHRASE.to_owned())], ..repo.clone() };
+    assert_eq!(reported(&unlocked.backup(&snapshot()).ok()).len(), 1);
 
     let verify = || repo.command(["verify", "--no-record"]);
     let passphrase = folder.path().join("passphrase");
@@ -60,11 +62,11 @@ fn an_identity_that_a_passphrase_protects_opens_backups_and_without_it_says_what
     observed(verify().env("LIFEBOAT_PASSPHRASE_FILE", &passphrase)).ok();
     observed(verify().env("LIFEBOAT_PASSPHRASE", PASSPHRASE)).ok();
 
-    let wrong = observed(verify().env("LIFEBOAT_PASSPHRASE", "another")).code_is(1);
+    let wrong = observed(verify().env("LIFEBOAT_PASSPHRASE", "another")).code_is(2);
     wrong.stderr_has(&["identity.age", "help: "]);
-    let none = observed(verify().stdin(Stdio::null())).code_is(1);
+    let none = observed(verify().stdin(Stdio::null())).code_is(2);
     none.stderr_has(&["identity.age", "no terminal", "help: "]);
-    let absent = observed(verify().env("LIFEBOAT_PASSPHRASE_FILE", "/nowhere")).code_is(1);
+    let absent = observed(verify().env("LIFEBOAT_PASSPHRASE_FILE", "/nowhere")).code_is(2);
     absent.stderr_has(&["help: "]);
 }
 

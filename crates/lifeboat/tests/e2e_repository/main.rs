@@ -102,8 +102,9 @@ impl Repo {
 
     /// A command on it, not yet started.
     fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = lifeboat().command(arguments);
-        command.args(["--repo", &self.url]).envs(self.env.iter().cloned());
+        let mut arguments = arguments.into_iter();
+        let mut command = lifeboat().command(arguments.next());
+        command.args(["--repo", &self.url]).args(arguments).envs(self.env.iter().cloned());
         if let Some(keys) = &self.keys {
             command.env("LIFEBOAT_IDENTITY", &keys.identity);
             command.env("LIFEBOAT_RECIPIENTS", &keys.recipient);
