@@ -30,22 +30,24 @@ struct Answer {
     compact_revision: Option<i64>,
 }
 
+/// What all members answered, by their ids.
+pub(crate) struct Answers(BTreeMap<u64, Answer>);
+
 /// Asks all members, by the endpoints that were given and, where these do not lead to a member, by those
 /// that it tells itself.
 pub(crate) async fn ask_members(
     connector: &Connector,
     endpoints: &[Endpoint],
     members: &[Member],
-    own: &etcd_schema::HashKv,
-) -> HashKv {
-    let revision = own.hash_revision;
+    revision: i64,
+) -> Answers {
     let given = endpoints.iter().map(|endpoint| ask(connector, endpoint, revision));
     let mut answers: BTreeMap<u64, Answer> = join_all(given).await.into_iter().flatten().collect();
     let unheard = members.iter().filter(|member| !answers.contains_key(&member.id));
     let unheard = unheard.map(|member| ask_by_its_urls(connector, member, revision));
     let more = join_all(unheard).await;
     answers.extend(more.into_iter().flatten());
-    compare(members, &answers, own)
+    Answers(answers)
 }
 
 async fn ask_by_its_urls(
@@ -70,9 +72,10 @@ async fn ask(connector: &Connector, endpoint: &Endpoint, revision: i64) -> Optio
     Some((answer.header.member_id, Answer { hash: answer.hash, compact_revision }))
 }
 
-fn compare(
+/// Holds the answers against the hash of the snapshot.
+pub(crate) fn compare(
     members: &[Member],
-    answers: &BTreeMap<u64, Answer>,
+    Answers(answers): &Answers,
     own: &etcd_schema::HashKv,
 ) -> HashKv {
     let mut result = of_snapshot(own);
@@ -110,12 +113,12 @@ mod tests {
         let member = |id| Member { id, ..Member::default() };
         let members = [member(0xa), member(0xb), member(0xc), member(0xd)];
         let answer = |hash, compact_revision| Answer { hash, compact_revision };
-        let answers = BTreeMap::from([
+        let answers = Answers(BTreeMap::from([
             (0xa, answer(7, Some(5))),
             (0xb, answer(8, Some(5))),
             (0xc, answer(7, Some(6))),
             (0xe, answer(7, Some(5))),
-        ]);
+        ]));
         let own = etcd_schema::HashKv { hash: 7, hash_revision: 9, compact_revision: Some(5) };
         let result = compare(&members, &answers, &own);
         assert_eq!(result.agreed, ["a", "e"]);
@@ -126,7 +129,7 @@ mod tests {
     #[test]
     fn a_store_that_was_never_compacted_is_compared_however_that_is_written() {
         let members = [Member { id: 1, ..Member::default() }];
-        let answers = BTreeMap::from([(1, Answer { hash: 7, compact_revision: None })]);
+        let answers = Answers(BTreeMap::from([(1, Answer { hash: 7, compact_revision: None })]));
         for compact_revision in [None, Some(0)] {
             let own = etcd_schema::HashKv { hash: 7, hash_revision: 9, compact_revision };
             assert_eq!(compare(&members, &answers, &own).agreed, ["1"]);

@@ -23,6 +23,10 @@ use std::{
 };
 use tokio::sync::watch;
 
+/// How much must come until tails that wait are woken: etcd sends 32 KiB at a time, and to wake a thread for each of
+/// these costs more than to read them.
+const WAKE_BYTES: u64 = 1 << 20;
+
 /// What follows the file in the stream, as a file of another owner is not written to.
 type Trailer = Option<[u8; DIGEST_BYTES]>;
 
@@ -53,7 +57,7 @@ pub enum SpoolError {
 impl SpoolError {
     /// One imperative sentence: what to do next.
     pub fn remedy(&self) -> &'static str {
-        "free space there, or choose another folder for temporary files, which can be written to"
+        "free space there, or name another folder that can be written to: --spool-dir"
     }
 }
 
@@ -197,8 +201,13 @@ impl snapshot::Progress for Shared {
     }
 
     fn written(&self, bytes: u64) {
-        self.state().written = bytes;
-        self.grown.notify_all();
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.written, bytes);
+        let is_due = before / WAKE_BYTES != bytes / WAKE_BYTES || bytes >= state.total;
+        drop(state);
+        if is_due {
+            self.grown.notify_all();
+        }
     }
 }
 

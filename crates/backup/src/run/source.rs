@@ -321,10 +321,17 @@ impl LiveSource {
         let now = options.clock.now();
         let gathered =
             tokio::task::spawn_blocking(move || facts::gather(&snapshot, source, content, now));
-        let (mut facts, own) = gathered.await.expect("reading records does not panic")?;
-        if options.hash_kv != HashKvPolicy::Skip {
-            facts.etcd.hash_kv =
-                hashkv::ask_members(connector, endpoints, &told.members, &own).await;
+        // The members compute theirs meanwhile.
+        let answers = async {
+            match options.hash_kv {
+                HashKvPolicy::Skip => None,
+                _ => Some(hashkv::ask_members(connector, endpoints, &told.members, found).await),
+            }
+        };
+        let (gathered, answers) = futures::join!(gathered, answers);
+        let (mut facts, own) = gathered.expect("reading records does not panic")?;
+        if let Some(answers) = answers {
+            facts.etcd.hash_kv = hashkv::compare(&told.members, &answers, &own);
             judge(&mut facts, options.hash_kv, own.hash_revision, watcher)?;
         }
         told.add_to(&mut facts.etcd);

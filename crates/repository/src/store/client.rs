@@ -18,8 +18,8 @@ use std::{
 /// How long until a host that does not answer at all counts as gone.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Enough for the parts of a few uploads or downloads at once.
-const IDLE_CONNECTIONS_MAX: usize = 16;
+/// As many as manifests are read at once: those of a burst that has ended serve the next.
+const IDLE_CONNECTIONS_MAX: usize = crate::listing::PARALLEL;
 
 /// How long a metadata service is waited for: it is on the same machine.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
