@@ -128,7 +128,7 @@ fn wrong_settings_are_refused_and_right_ones_taken_and_what_is_left_out_is_forgo
     failed("one");
     failed("two");
     let metrics = daemon.metrics();
-    assert!(!metrics.contains("refused") && !metrics.contains("127.0.0.1"), "{metrics}");
+    assert!(!metrics.contains("Connection") && !metrics.contains("127.0.0.1"), "{metrics}");
 
     daemon.reload(&settings, "clusters: []\nrepositories: []\n");
     daemon.until_metric("lifeboat_config_reload_failures_total 1");
