@@ -502,23 +502,34 @@ fn pass(
 ) -> Result<(), CodecError> {
     let mut opener = match decoding.identities {
         None => Opener::plain(stored),
-        Some(identities) => {
-            Opener::sealed(identities, stored).map_err(|error| not_opened(decoding.object, decoding.expected, error))?
-        }
+        Some(identities) => Opener::sealed(identities, stored)
+            .map_err(|error| not_opened(decoding.object, decoding.expected, identities, error))?,
     };
     frames::decompress(&mut opener, content, decoding.workers, progress)
         .map_err(|error| CodecError::of(decoding.object, error))
 }
 
-fn not_opened(object: &str, expected: Option<&Expected>, error: SealError) -> CodecError {
-    match (error, expected) {
-        (SealError::NotForUs | SealError::NoIdentity, Some(expected))
-            if !expected.recipients.is_empty() =>
-        {
-            let recipients = expected.recipients.clone();
-            CodecError::NotForUs { object: object.to_owned(), recipients }
+/// Why an object cannot be opened. Where one of our keys is among those that it was encrypted to, its own head is at
+/// fault: a single wrong bit there makes every key the wrong one.
+fn not_opened(
+    object: &str,
+    expected: Option<&Expected>,
+    identities: &Identities,
+    error: SealError,
+) -> CodecError {
+    let expected = expected.map(|expected| &expected.recipients);
+    let Some(recipients) = expected.filter(|recipients| !recipients.is_empty()) else {
+        return CodecError::sealed(object, error);
+    };
+    let object = object.to_owned();
+    let is_ours = identities.recipients().keys().iter().any(|key| recipients.contains(key));
+    match error {
+        SealError::Read(_) | SealError::Write(_) => CodecError::sealed(&object, error),
+        error if is_ours && !error.is_damage() => CodecError::sealed(&object, SealError::Header),
+        SealError::NotForUs | SealError::NoIdentity => {
+            CodecError::NotForUs { object, recipients: recipients.clone() }
         }
-        (error, _) => CodecError::sealed(object, error),
+        error => CodecError::sealed(&object, error),
     }
 }
 

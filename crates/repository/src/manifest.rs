@@ -132,20 +132,30 @@ pub enum ManifestError {
 impl Committed {
     /// Reads what lies at `path`.
     pub fn parse(path: &str, json: &[u8]) -> Result<Self, ManifestError> {
+        // What of the rest is needed to say what is wrong.
         #[derive(Deserialize)]
         struct Head {
             format: u32,
         }
         let malformed = |source| ManifestError::Malformed { path: path.to_owned(), source };
+        let wrong = match serde_json::from_slice::<Manifest>(json) {
+            Ok(manifest) if manifest.format == FORMAT => {
+                return Ok(Self::Backup(Box::new(manifest)));
+            }
+            Ok(Manifest { format, .. }) => {
+                return Err(ManifestError::Format { path: path.to_owned(), format });
+            }
+            Err(wrong) => wrong,
+        };
+        // Another format may have other fields.
         let Head { format } = serde_json::from_slice(json).map_err(malformed)?;
-        if format == 0 || format > FORMAT {
+        if format != FORMAT {
             return Err(ManifestError::Format { path: path.to_owned(), format });
         }
-        // Not by serde's "untagged": its error would say nothing of the field that is wrong.
-        if let Ok(abandoned) = serde_json::from_slice(json) {
-            return Ok(Self::Abandoned(abandoned));
+        match serde_json::from_slice(json) {
+            Ok(abandoned) => Ok(Self::Abandoned(abandoned)),
+            Err(_) => Err(malformed(wrong)),
         }
-        serde_json::from_slice(json).map(Self::Backup).map_err(malformed)
     }
 }
 
@@ -381,7 +391,10 @@ mod tests {
             assert_eq!(generation_of(&manifest_name(generation)), Some(generation));
             for kind in [ObjectKind::Db, ObjectKind::Include] {
                 for age in [false, true] {
-                    assert_eq!(generation_of(&object_name(kind, generation, age)), Some(generation));
+                    assert_eq!(
+                        generation_of(&object_name(kind, generation, age)),
+                        Some(generation)
+                    );
                 }
             }
         }

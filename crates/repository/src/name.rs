@@ -29,7 +29,9 @@ pub enum NameError {
     )]
     Cluster(String),
     /// Not a backup's name.
-    #[error("{0:?} does not name a backup: it is written REVISION-TIME, as `lifeboat list` prints it")]
+    #[error(
+        "{0:?} does not name a backup: it is written REVISION-TIME, as `lifeboat list` prints it"
+    )]
     Backup(String),
 }
 

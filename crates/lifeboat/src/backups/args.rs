@@ -5,7 +5,7 @@ use crate::report::{Exit, Failure};
 use daemon::Config;
 use jiff::Timestamp;
 use repository::{
-    ClusterName, Repository,
+    ClusterName, Manifest, Repository,
     codec::{Identities, SecretString},
     store::{Store, StoreOptions},
 };
@@ -107,13 +107,36 @@ impl RepositoryArgs {
 }
 
 impl Place {
-    /// What decrypts its backups: what the flags name, else what the config file does.
-    pub(crate) fn identities(&self, args: &IdentityArgs) -> Result<Identities, Failure> {
+    /// What decrypts that backup: what the flags name, else what the config file does. Nothing is read, and no
+    /// passphrase asked for, if it is not encrypted.
+    pub(crate) fn identities(
+        &self,
+        args: &IdentityArgs,
+        manifest: &Manifest,
+    ) -> Result<Identities, Failure> {
+        match manifest.encryption {
+            Some(_) => self.configured_identities(args),
+            None => Ok(Identities::none()),
+        }
+    }
+
+    /// What decrypts any of its backups.
+    pub(crate) fn configured_identities(&self, args: &IdentityArgs) -> Result<Identities, Failure> {
         let identities = args.read()?;
         match &self.settings {
             Some(settings) if identities.is_empty() => Ok(settings.identities.clone()),
             _ => Ok(identities),
         }
+    }
+
+    /// The same for several: what decrypts the first that is encrypted decrypts all.
+    pub(crate) fn identities_of<'m>(
+        &self,
+        args: &IdentityArgs,
+        manifests: impl IntoIterator<Item = &'m Manifest>,
+    ) -> Result<Identities, Failure> {
+        let encrypted = manifests.into_iter().find(|manifest| manifest.encryption.is_some());
+        encrypted.map_or_else(|| Ok(Identities::none()), |manifest| self.identities(args, manifest))
     }
 }
 

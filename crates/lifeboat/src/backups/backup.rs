@@ -14,10 +14,17 @@ use crate::{
 use backup::{HashKvPolicy, Job, Options, Report, Source, Target, TargetReport};
 use daemon::Config;
 use etcd_live::Connector;
-use repository::{ClusterName, Manifest, lease::Terms};
+use repository::{ClusterName, Manifest, codec::Identities, lease::Terms};
 use serde::Serialize;
 use snapshot::{DigestRule, StoppedMember, UseLog};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Enough of a file to see whether age has encrypted it.
+const AGE_HEAD_BYTES: u64 = 32;
 
 /// Make one verified backup of a cluster
 ///
@@ -261,7 +268,7 @@ impl BackupArgs {
             return Ok(Source::File {
                 path: path.clone(),
                 digest,
-                identities: self.identities.read()?,
+                identities: self.identities_for(path)?,
             });
         }
         if let Some(data_dir) = &self.from_data_dir {
@@ -270,6 +277,17 @@ impl BackupArgs {
         }
         let connector = Connector::new(context.connection.options()?)?;
         Ok(Source::Live { connector, endpoints: context.connection.endpoints()? })
+    }
+
+    /// What decrypts the file; no passphrase is asked for if age has not encrypted it.
+    fn identities_for(&self, path: &Path) -> Result<Identities, Failure> {
+        let mut head = Vec::new();
+        // A file that cannot be read is told of by who reads all of it.
+        let _ = std::fs::File::open(path)
+            .and_then(|file| file.take(AGE_HEAD_BYTES).read_to_end(&mut head));
+        let is_age =
+            head.starts_with(b"age-encryption.org/") || head.starts_with(b"-----BEGIN AGE");
+        if is_age { self.identities.read() } else { Ok(Identities::none()) }
     }
 
     /// Options, where flags have the last word.

@@ -103,9 +103,10 @@ impl CopyArgs {
             None => None,
         };
         let storage = match encoding {
-            Some(encoding) => {
-                Storage::Anew { encoding, identities: from.identities(&self.identities)? }
-            }
+            Some(encoding) => Storage::Anew {
+                encoding,
+                identities: from.configured_identities(&self.identities)?,
+            },
             None => Storage::AsIs,
         };
         let bandwidth = self.encoding.bandwidth().cloned();

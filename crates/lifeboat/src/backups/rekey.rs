@@ -46,18 +46,19 @@ impl RekeyArgs {
             ));
         }
         let place = self.repository.place()?;
-        let identities = place.identities(&self.identities)?;
         context.block_on(async {
-            let repository = Repository::open(place.store).await?;
+            let repository = Repository::open(place.store.clone()).await?;
             let cluster = one_cluster(&repository, self.cluster.as_ref()).await?;
             let listing = repository.backups(&cluster).await?;
             let ids = match self.all {
-                true => listing.backups.iter().map(|backup| backup.id()).collect(),
+                true => listing.backups.iter().map(|backup| backup.id()).collect::<Vec<_>>(),
                 false => {
                     let find = |target| Ok(listing.find(target, Timestamp::now())?.backup.id());
                     self.targets.iter().map(find).collect::<Result<Vec<_>, Failure>>()?
                 }
             };
+            let manifests = listing.backups.iter().filter(|b| ids.contains(&b.id())).map(|b| &b.manifest);
+            let identities = place.identities_of(&self.identities, manifests)?;
             for id in ids {
                 let bandwidth = self.encoding.bandwidth();
                 let rekeyed = rekey(repository.store(), &cluster, id, &identities, &recipients, bandwidth, |_| {}).await?;

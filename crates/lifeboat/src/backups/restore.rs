@@ -125,7 +125,7 @@ impl RestoreArgs {
             return Ok(());
         }
         let wanted = self.restoring.check_with(&manifest.etcd)?;
-        let identities = place.identities(&self.identities)?;
+        let identities = place.identities(&self.identities, &manifest)?;
         let store = repository.store().clone();
         let from = FetchFrom::Backup { store, manifest: Box::new(manifest.clone()) };
         let snapshot = self.fetch(context, &from, &identities, manifest.db.bytes, &interrupt)?;

@@ -1,7 +1,7 @@
 //! `verify`: backups read back and proved.
 
 use super::{
-    args::{Filter, IdentityArgs, RepositoryArgs, spool_dir},
+    args::{Filter, IdentityArgs, Place, RepositoryArgs, spool_dir},
     events::Show,
 };
 use crate::{
@@ -116,16 +116,15 @@ struct Chosen<'l> {
 impl VerifyArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let place = self.repository.place()?;
-        let identities = place.identities(&self.identities)?;
         let interrupt = Interrupt::watch()?;
         context.block_on(async {
-            let repository = Repository::open(place.store).await?;
+            let repository = Repository::open(place.store.clone()).await?;
             let mut failure = None;
             for cluster in self.filter.clusters(&repository).await? {
                 tokio::select! {
                     biased;
                     () = interrupt.wait() => return Err(Failure::interrupted()),
-                    result = self.cluster(context, &repository, &cluster, &identities) => {
+                    result = self.cluster(context, &place, &repository, &cluster) => {
                         failure = worse(failure, result?);
                     }
                 }
@@ -137,9 +136,9 @@ impl VerifyArgs {
     async fn cluster(
         &self,
         context: &Context,
+        place: &Place,
         repository: &Repository,
         cluster: &ClusterName,
-        identities: &Identities,
     ) -> Result<Option<Failure>, Failure> {
         let begun = Timestamp::now();
         let mut listing = repository.backups(cluster).await?;
@@ -154,10 +153,14 @@ impl VerifyArgs {
             let all = listing.backups.len();
             eprintln!("{cluster}: share {share}, {} of {all} backups", backups.len());
         }
+        let identities = match self.quick {
+            true => Identities::none(),
+            false => place.identities_of(&self.identities, backups.iter().map(|b| &b.manifest))?,
+        };
         let checking = Checking {
             repository,
             cluster,
-            identities,
+            identities: &identities,
             spool_dir: &spool_dir(self.spool_dir.as_ref()),
             quick: self.quick,
             record: !self.no_record,

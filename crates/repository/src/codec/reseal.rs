@@ -96,8 +96,9 @@ impl Thread {
         {
             let mut opener = match &self.identities {
                 None => Opener::plain(&mut found),
-                Some(identities) => Opener::sealed(identities, &mut found)
-                    .map_err(|error| not_opened(&self.object, Some(&self.expected), error))?,
+                Some(identities) => Opener::sealed(identities, &mut found).map_err(|error| {
+                    not_opened(&self.object, Some(&self.expected), identities, error)
+                })?,
             };
             let mut piece = vec![0; PIECE_BYTES];
             let mut done = 0;

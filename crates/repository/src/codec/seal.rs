@@ -153,7 +153,10 @@ impl SealError {
                 "give a file that age-keygen wrote"
             }
             Self::KeyFile { .. } => "check the path and the permissions of the file",
-            Self::NoPassphrase { .. } | Self::Passphrase { .. } => "give the right passphrase",
+            Self::NoPassphrase { .. } => {
+                "run on a terminal, or give it by --passphrase-file or LIFEBOAT_PASSPHRASE"
+            }
+            Self::Passphrase { .. } => "give the right passphrase",
             Self::Work { .. } | Self::NotByPassphrase { .. } => {
                 "decrypt the identities with the age command, and encrypt them again with age -p"
             }

@@ -109,7 +109,7 @@ impl LeaseError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Held { .. } => {
-                "wait for the other writer, or stop it; a writer that died is replaced when its lease ends"
+                "wait for the other writer (--wait 5m), or stop it; one that died is replaced when its lease ends"
             }
             Self::Lost { .. } | Self::Fenced { .. } => {
                 "run the backup again; if this happens often, the writer is paused or the store too slow"

@@ -74,8 +74,12 @@ impl Process {
         let pid_namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name, in brackets, may hold anything; the start is the 20th field after it.
-        let started_ticks =
-            stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        // One that has ended and whose parent does not look stays in the list, as `Z`.
+        if matches!(fields.next()?, "Z" | "X") {
+            return None;
+        }
+        let started_ticks = fields.nth(18)?.parse().ok()?;
         Some(Self {
             boot_id: boot_id.trim().to_owned(),
             pid_namespace: pid_namespace.to_string_lossy().into_owned(),
@@ -105,6 +109,10 @@ mod tests {
         let its = Holder { process: Process::read(child.id()), ..me.clone() };
         assert!(!its.is_known_dead());
         child.kill().unwrap();
+        // Also before its parent has looked.
+        while !its.is_known_dead() {
+            std::thread::yield_now();
+        }
         child.wait().unwrap();
         assert!(its.is_known_dead());
     }

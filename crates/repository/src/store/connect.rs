@@ -37,6 +37,8 @@ pub(super) struct Connection {
     pub(super) has_plain_completion: bool,
     /// The store may lock objects, and tells so in the headers of S3.
     pub(super) has_object_lock: bool,
+    /// How often a request is tried again.
+    pub(super) retries: u32,
     /// How long a call without a stream of bytes may take with all its retries.
     pub(super) bound: Duration,
 }
@@ -70,6 +72,7 @@ pub(super) fn connect(
         is_known_create_only: endpoint.is_none() || location.kind != Kind::S3,
         has_plain_completion: location.kind == Kind::Gcs,
         has_object_lock: location.kind == Kind::S3,
+        retries,
         bound: patience * 2 + RETRY_DELAY_MAX * 2,
     })
 }

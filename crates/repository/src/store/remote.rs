@@ -275,7 +275,7 @@ impl Shared {
 
     async fn read(&self, at: At, bytes_max: u64) -> Result<Bytes, StoreError> {
         check_path(&at.path)?;
-        let mut attempts_left = PIECE_ATTEMPTS_MAX;
+        let mut attempts_left = PIECE_ATTEMPTS_MAX.min(self.connection.retries);
         loop {
             match self.read_once(&at, bytes_max).await {
                 // Its connection broke half-way, which OpenDAL does not mend here.
@@ -304,7 +304,7 @@ impl Shared {
 
     /// A piece of a large object, all of it.
     async fn piece(&self, at: &At, from: u64, to: u64) -> Result<Bytes, StoreError> {
-        let mut attempts_left = PIECE_ATTEMPTS_MAX;
+        let mut attempts_left = PIECE_ATTEMPTS_MAX.min(self.connection.retries);
         loop {
             let options = ReadOptions { range: (from..to).into(), ..ReadOptions::default() };
             let error = match self.operator().read_options(&at.path, options).await {
