@@ -125,6 +125,7 @@ log: {{level: trace}}
     seen.push(std::fs::read_to_string(format!("{process}/cmdline")).unwrap());
     seen.push(std::fs::read_to_string(format!("{process}/environ")).unwrap());
     daemon.stop();
+    assert!(daemon.said().contains(" TRACE "), "all is logged that can be");
     seen.push(daemon.said());
     seen.push(std::fs::read_to_string(settings.path("told")).unwrap());
     for key in s3.list("serve") {
