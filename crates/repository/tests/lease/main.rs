@@ -283,7 +283,7 @@ fn a_second_writer_is_told_who_holds_the_cluster_and_until_when() {
     let _first = now(acquire(&store, "first", &hand)).unwrap();
     match now(acquire(&store, "second", &hand)).err() {
         Some(LeaseError::Held { by, until, .. }) => {
-            assert_eq!((by.as_str(), until), ("first", at(60)))
+            assert_eq!((by.as_str(), until), ("first", at(60)));
         }
         other => panic!("{other:?}"),
     }
@@ -411,9 +411,9 @@ fn whichever_operation_fails_or_loses_its_answer_the_slot_is_done_once() {
             let (world, hand) = (World::default(), Hand::default());
             let (store, faults) = repository::store::testing::faulty(world.open());
             if lost_answer {
-                faults.lose_answer_at(operation)
+                faults.lose_answer_at(operation);
             } else {
-                faults.fail_at(operation)
+                faults.fail_at(operation);
             }
             let mut claimed = Vec::new();
             for _ in 0..3 {
