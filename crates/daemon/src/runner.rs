@@ -3,7 +3,7 @@
 //! * Backups of one cluster never overlap: one task makes them, one after the other.
 //! * A slot is tried until every repository has it, attempts are used up, or the next slot is due: whichever is first.
 //!   Only repositories that do not have it yet are tried again.
-//! * Waiting is done in pieces of [`WAKE`], so a clock that jumps is noticed soon.
+//! * Waiting is done in pieces of `WAKE`, so a clock that jumps is noticed soon.
 //! * Told to stop, a runner finishes the attempt at hand and starts no other.
 
 use crate::{

@@ -535,9 +535,9 @@ async fn a_rekey_cut_at_any_operation_leaves_a_backup_and_can_be_done_again() {
             backup(&folder.store, &encoding(true)).await;
             let (store, faults) = faulty(folder.store.clone());
             if is_answer_lost {
-                faults.cut_after(at)
+                faults.cut_after(at);
             } else {
-                faults.cut_at(at)
+                faults.cut_at(at);
             }
             let cut = rekeyed(&store, 0, 1).await;
             assert!(cut.is_err() || is_answer_lost, "cut {at}");
