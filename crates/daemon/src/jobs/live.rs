@@ -180,7 +180,12 @@ impl Live {
         let place = self.place(name)?;
         let of = NonZeroU32::new(of).unwrap_or(NonZeroU32::MIN);
         let failed = |error: RepositoryError| of_repository(&error);
-        let repository = Repository::open(place.store.clone()).await.map_err(failed)?;
+        let repository = match Repository::open(place.store.clone()).await {
+            Ok(repository) => repository,
+            // The first backup will make it one; until then nothing is there to be wrong.
+            Err(RepositoryError::NotARepository { .. }) => return Ok(Verified::default()),
+            Err(error) => return Err(failed(error)),
+        };
         let begun = self.clock.now();
         let share = Share::due(of, &repository.checks(cluster).await.map_err(failed)?);
         let listing = repository.backups(cluster).await.map_err(failed)?;
