@@ -5,6 +5,7 @@
 
 use crate::{
     event::Watcher,
+    place,
     verify::{VerifyError, verify},
 };
 use jiff::Timestamp;
@@ -42,6 +43,8 @@ pub enum Verdict {
     Damaged(Vec<String>),
     /// It could not be found out.
     Unknown(VerifyError),
+    /// It was removed meanwhile: it is no backup any more, and so not a damaged one.
+    Gone,
 }
 
 /// What was found of all.
@@ -72,6 +75,10 @@ impl Checking<'_> {
         for backup in backups {
             let verdict = self.one(backup, &watch(backup)).await;
             let list = match &verdict {
+                Verdict::Gone => {
+                    tell(backup, verdict);
+                    continue;
+                }
                 Verdict::Sound => &mut checked.sound,
                 Verdict::Damaged(findings) => {
                     let noted = self.note(backup, begun, findings).await;
@@ -89,6 +96,18 @@ impl Checking<'_> {
     }
 
     async fn one(&self, backup: &Backup, watcher: &Watcher) -> Verdict {
+        let verdict = self.look_at(backup, watcher).await;
+        // Pruning deletes the manifest first: as long as it is there, so is the claim that the backup is whole.
+        if matches!(verdict, Verdict::Damaged(_)) {
+            let manifest = place::manifest_path(&backup.manifest);
+            if self.repository.store().size(&manifest).await.is_err_and(|e| e.is_not_found()) {
+                return Verdict::Gone;
+            }
+        }
+        verdict
+    }
+
+    async fn look_at(&self, backup: &Backup, watcher: &Watcher) -> Verdict {
         if backup.state != State::Whole {
             return Verdict::Damaged(vec![backup.state.to_string()]);
         }

@@ -16,6 +16,7 @@ mod unpack;
 pub use unpack::{UnpackError, Unpacked, unpack};
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs::{self, File, Metadata},
     io::{self, Read, Write},
@@ -100,7 +101,7 @@ impl IncludeError {
 
 /// Writes `paths`, and all that is in them, to `output` as a tar.
 pub fn pack(paths: &[PathBuf], output: impl Write) -> Result<(), IncludeError> {
-    let mut packing = Packing { tar: Builder::new(output) };
+    let mut packing = Packing { tar: Builder::new(output), packed: BTreeSet::new() };
     for path in paths {
         packing.add(path, 0)?;
     }
@@ -109,6 +110,8 @@ pub fn pack(paths: &[PathBuf], output: impl Write) -> Result<(), IncludeError> {
 
 struct Packing<W: Write> {
     tar: Builder<W>,
+    /// Names that are in it: a folder may be given, and what is in it too.
+    packed: BTreeSet<PathBuf>,
 }
 
 impl<W: Write> Packing<W> {
@@ -117,6 +120,9 @@ impl<W: Write> Packing<W> {
             return Err(IncludeError::TooDeep { path: path.to_owned() });
         }
         let name = name_of(path)?;
+        if !self.packed.insert(name.clone()) {
+            return Ok(());
+        }
         let found = fs::symlink_metadata(path).map_err(read_error(path))?;
         let kind = found.file_type();
         if kind.is_dir() {

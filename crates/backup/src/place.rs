@@ -1,6 +1,6 @@
 //! Where objects of a backup lie.
 
-use repository::{BackupId, ClusterName, Manifest};
+use repository::{BackupId, ClusterName, Manifest, manifest::manifest_name};
 
 /// An object in the folder of a backup.
 pub(crate) fn object_path(cluster: &ClusterName, id: BackupId, name: &str) -> String {
@@ -16,4 +16,9 @@ pub(crate) fn db_path(manifest: &Manifest) -> String {
 pub(crate) fn include_path(manifest: &Manifest) -> Option<String> {
     let include = manifest.include.as_ref()?;
     Some(object_path(&manifest.cluster, manifest.id, &include.object.name))
+}
+
+/// The manifest of a backup.
+pub(crate) fn manifest_path(manifest: &Manifest) -> String {
+    object_path(&manifest.cluster, manifest.id, &manifest_name(manifest.generation))
 }

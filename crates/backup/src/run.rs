@@ -202,6 +202,7 @@ impl<'j> Running<'j> {
         let started = self.job.options.clock.now();
         let prepared = unless(&mut interrupted, self.prepare()).await??;
         let (packed, prepared) = prepared;
+        let started = prepared.dated().unwrap_or(started);
         let id = BackupId::new(prepared.at_least(), started);
         let begun = unless(&mut interrupted, self.begin(id)).await?;
         let (mut writers, mut results) = (Vec::new(), Vec::new());

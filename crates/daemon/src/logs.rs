@@ -28,7 +28,11 @@ pub(crate) fn filter(level: &str) -> Result<EnvFilter, LogError> {
 /// Sends the events of this process to standard error. Where someone has set that up already, theirs stays.
 pub(crate) fn start(log: &Log) -> Result<(), LogError> {
     let filter = filter(log.level.as_deref().unwrap_or("info"))?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Logs that nobody can read must not end the daemon: errors of logging would be told on stderr, and panic there.
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let _ = match log.format {
         LogFormat::Text => logs.with_ansi(false).finish().try_init(),
         LogFormat::Json => logs.json().flatten_event(true).finish().try_init(),

@@ -121,7 +121,7 @@ impl Cli {
             // A failure to print leaves nothing better to do than to end.
             let _ = error.print();
             if tool == Tool::EtcdTool && error.kind() == ErrorKind::InvalidSubcommand {
-                eprintln!(
+                say!(
                     "help: this is lifeboat under the name of an etcd tool; it stands in for \
                      snapshot, member list, endpoint and cluster-health only"
                 );

@@ -118,6 +118,11 @@ impl std::fmt::Debug for ConnectionArgs {
 }
 
 impl ConnectionArgs {
+    /// Whether a flag names endpoints.
+    pub(crate) fn names_endpoints(&self) -> bool {
+        !self.endpoints.is_empty()
+    }
+
     /// The endpoints that were given, or etcd's usual one.
     pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
         Settings::of_process(self).endpoints()

@@ -1,5 +1,21 @@
 //! The `lifeboat` command: arguments in, results out. What is decided is decided in the crates below.
 
+/// A line on stderr. Where nobody can read it, what is being done goes on all the same.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
+/// The same without the line's end.
+macro_rules! say_part {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = write!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod backups;
 mod cli;
 mod commands;

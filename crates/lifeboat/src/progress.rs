@@ -44,7 +44,7 @@ impl Bytes {
     fn show(&self, before: u64, after: u64) {
         match &self.bar {
             Some(bar) => bar.set_position(after),
-            None if self.line(after) > self.line(before) => eprintln!(
+            None if self.line(after) > self.line(before) => say!(
                 "{}: {} of {} ({}%)",
                 self.what,
                 humanize_bytes(after),

@@ -91,7 +91,7 @@ impl Failure {
     /// Tells it as a warning, where others are still to be done.
     pub(crate) fn warn(&self) {
         for line in self.render().lines() {
-            eprintln!("warning: {line}");
+            say!("warning: {line}");
         }
     }
 
@@ -115,7 +115,7 @@ pub(crate) fn exit(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprint!("{}", failure.render());
+            say_part!("{}", failure.render());
             ExitCode::from(failure.exit as u8)
         }
     }

@@ -150,7 +150,7 @@ impl Restoring {
         let wanted = match (&self.initial_cluster, &self.all_members) {
             (None, Some(_)) if !etcd.members.is_empty() => {
                 let cluster = initial_cluster(&etcd.members);
-                eprintln!("the members are those of the backup: {cluster}");
+                say!("the members are those of the backup: {cluster}");
                 self.check_cluster(&cluster)
             }
             _ => self.check(),
@@ -257,13 +257,13 @@ fn warn(snapshot: &Snapshot<Verified>, bump: u64) {
     let survey = snapshot.survey();
     for alarm in &survey.alarms {
         let kind = if alarm.alarm == 1 { "NOSPACE" } else { "CORRUPT" };
-        eprintln!("note: the {kind} alarm of member {:x} was dropped", alarm.member_id);
+        say!("note: the {kind} alarm of member {:x} was dropped", alarm.member_id);
     }
     if survey.auth_enabled {
-        eprintln!("note: authentication is on, with the users and passwords of the snapshot");
+        say!("note: authentication is on, with the users and passwords of the snapshot");
     }
     if bump == 0 {
-        eprintln!(
+        say!(
             "note: revisions go back to {}; restart clients that have seen later ones, or \
              restore with --bump-revision auto",
             survey.revision()
@@ -285,7 +285,7 @@ fn build(plan: &RestorePlan<'_>, bytes: u64, interrupt: &Interrupt) -> Result<St
     Ok(plan.build(&|progress| {
         match progress {
             Progress::Built(more) => bar.add(more),
-            Progress::Syncing => eprintln!("reading back and syncing"),
+            Progress::Syncing => say!("reading back and syncing"),
         }
         if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?)
@@ -316,7 +316,7 @@ impl Restored {
         let members: Vec<_> = members.collect();
         match (context.tool, context.format) {
             // etcdctl and etcdutl print nothing but logs.
-            (Tool::EtcdTool, _) => eprint!("{}", self.text(&members)),
+            (Tool::EtcdTool, _) => say_part!("{}", self.text(&members)),
             (Tool::Lifeboat, Format::Json) => {
                 output::print(&output::json(&RestoredJson { restored: self, members }))?;
             }

@@ -70,7 +70,7 @@ impl CheckArgs {
         let file = config_file(self.file.or(self.config))?;
         let problems = daemon::check(&file)?;
         for problem in &problems {
-            eprintln!("{}: {problem}", file.display());
+            say!("{}: {problem}", file.display());
         }
         match problems.len() {
             0 => output::print(&format!("{} is right\n", file.display())),

@@ -311,8 +311,10 @@ impl Repository {
             Committed::Abandoned(_) => return Ok(None),
             Committed::Backup(manifest) => *manifest,
         };
-        if found.id != id || found.generation != generation {
-            let found = format!("{}, generation {}", found.id, found.generation);
+        let in_cluster = path.split('/').next() == Some(found.cluster.as_str());
+        if !in_cluster || found.id != id || found.generation != generation {
+            let found =
+                format!("{} of {}, generation {}", found.id, found.cluster, found.generation);
             return Err(RepositoryError::Misplaced { path: path.to_owned(), found });
         }
         Ok(Some(found))

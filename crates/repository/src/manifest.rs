@@ -175,7 +175,7 @@ pub struct Manifest {
     pub fence: u64,
     /// Where the snapshot came from.
     pub source: Source,
-    /// When the backup began.
+    /// When the backup began; of a file, when that was written: the time of the data.
     pub started: Timestamp,
     /// When all of it was stored and proved.
     pub finished: Timestamp,

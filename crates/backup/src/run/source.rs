@@ -16,6 +16,7 @@ use crate::{
     spool::{Spool, SpoolError},
 };
 use etcd_live::{Candidate, Connector, Endpoint};
+use jiff::Timestamp;
 use repository::{codec::Identities, manifest};
 use snapshot::{
     DigestRule, Fetched, Finding, SaveEvent, Saved, Snapshot, StoppedMember, Verified,
@@ -66,7 +67,12 @@ impl fmt::Debug for Source {
 /// A source of which the revision is known.
 pub(super) enum Prepared {
     Live(LiveSource),
-    Proved { spool: Spool, facts: Box<Facts> },
+    Proved {
+        spool: Spool,
+        facts: Box<Facts>,
+        /// The time of the data, where it is not of now.
+        dated: Option<Timestamp>,
+    },
 }
 
 /// Members that can deliver.
@@ -225,7 +231,13 @@ fn place_in_spool(
     let facts = work.gather(snapshot, source, digests.file)?;
     let file = snapshot.try_clone_file()?;
     let spool = Spool::of_database(path, file, bytes, digests.database.0);
-    Ok(Prepared::Proved { spool, facts })
+    Ok(Prepared::Proved { spool, facts, dated: changed(path, work.options.clock.now()) })
+}
+
+/// When a file was written, which is the time of what is in it: a policy and a restore go by that. Not after `now`.
+fn changed(path: &Path, now: Timestamp) -> Option<Timestamp> {
+    let modified = path.metadata().and_then(|found| found.modified()).ok()?;
+    Timestamp::try_from(modified).ok().map(|changed| changed.min(now))
 }
 
 /// Takes a snapshot out of what another tool has wrapped it in.
@@ -257,7 +269,7 @@ fn save_data_dir(member: &StoppedMember, work: &Work) -> Result<Prepared, Backup
     let source = manifest::Source::DataDir { path: member.data_dir.display().to_string() };
     let facts = work.gather(&saved.snapshot, source, saved.snapshot.digests().file)?;
     spool.filled(saved.snapshot.file_bytes());
-    Ok(Prepared::Proved { spool, facts })
+    Ok(Prepared::Proved { spool, facts, dated: None })
 }
 
 impl Prepared {
@@ -269,11 +281,19 @@ impl Prepared {
         }
     }
 
+    /// The time of the data, if it is not of now.
+    pub(super) fn dated(&self) -> Option<Timestamp> {
+        match self {
+            Self::Live(_) => None,
+            Self::Proved { dated, .. } => *dated,
+        }
+    }
+
     /// A place for the snapshot, and what is left to do to fill it.
     pub(super) fn into_spool(self, options: &Options) -> Result<(Spool, Filling), BackupError> {
         Ok(match self {
             Self::Live(live) => (Spool::create(&options.spool_dir)?, Filling::Live(live)),
-            Self::Proved { spool, facts } => (spool, Filling::Done(facts)),
+            Self::Proved { spool, facts, .. } => (spool, Filling::Done(facts)),
         })
     }
 }

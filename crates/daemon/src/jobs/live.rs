@@ -201,7 +201,7 @@ impl Live {
         covered.retain(|backup| share.covers(backup.id()));
         let mut unknown = None;
         let tell = |backup: &Backup, verdict: Verdict| match verdict {
-            Verdict::Sound => {}
+            Verdict::Sound | Verdict::Gone => {}
             Verdict::Damaged(findings) => {
                 tracing::error!(%cluster, backup = %backup.id(), ?findings, "a backup is damaged");
             }

@@ -52,7 +52,7 @@ pub(crate) struct IdentityArgs {
 /// Which backups are meant
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Filter {
-    /// Cluster; may be given several times [default: all in the repository]
+    /// Cluster; may be given several times [default: all in the repository] [env: LIFEBOAT_CLUSTER]
     #[arg(long = "cluster", value_name = "NAME")]
     pub(crate) clusters: Vec<ClusterName>,
 
@@ -221,10 +221,18 @@ impl Filter {
         &self,
         repository: &Repository,
     ) -> Result<Vec<ClusterName>, Failure> {
-        if self.clusters.is_empty() {
-            return Ok(repository.clusters().await?);
+        let known = repository.clusters().await?;
+        let mut named = self.clusters.clone();
+        if named.is_empty() {
+            named.extend(cluster_setting()?);
         }
-        Ok(self.clusters.clone())
+        if named.is_empty() {
+            return Ok(known);
+        }
+        match named.iter().find(|name| !known.contains(name)) {
+            Some(unknown) => Err(no_such_cluster(repository, unknown, &known)),
+            None => Ok(named),
+        }
     }
 
     /// Whether a backup of that time is meant.
@@ -234,15 +242,38 @@ impl Filter {
     }
 }
 
+/// The cluster that the environment names.
+pub(crate) fn cluster_setting() -> Result<Option<ClusterName>, Failure> {
+    Ok(setting(None, "LIFEBOAT_CLUSTER").map(|name| name.parse()).transpose()?)
+}
+
+fn no_such_cluster(
+    repository: &Repository,
+    unknown: &ClusterName,
+    known: &[ClusterName],
+) -> Failure {
+    let known: Vec<_> = known.iter().map(ClusterName::as_str).collect();
+    let url = repository.store().url();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Failure::new(
+        Exit::Failed,
+        format!("{url} has no backups of cluster {unknown}; it has: {known}"),
+        "check the name of the cluster, and the repository",
+    )
+}
+
 /// The cluster that is named, or the only one that the repository has.
 pub(crate) async fn one_cluster(
     repository: &Repository,
     named: Option<&ClusterName>,
 ) -> Result<ClusterName, Failure> {
-    if let Some(cluster) = named {
-        return Ok(cluster.clone());
-    }
     let clusters = repository.clusters().await?;
+    if let Some(cluster) = named.cloned().map_or_else(cluster_setting, |named| Ok(Some(named)))? {
+        return match clusters.contains(&cluster) {
+            true => Ok(cluster),
+            false => Err(no_such_cluster(repository, &cluster, &clusters)),
+        };
+    }
     match clusters.as_slice() {
         [cluster] => Ok(cluster.clone()),
         [] => Err(Failure::new(

@@ -1,7 +1,7 @@
 //! `backup`: one verified backup into one repository or several.
 
 use super::{
-    args::{IdentityArgs, Place, config, configured, place, setting, spool_dir},
+    args::{IdentityArgs, Place, cluster_setting, config, configured, place, setting, spool_dir},
     encoding::{EncodingArgs, usage, warn_unencrypted},
     events::Show,
 };
@@ -146,7 +146,7 @@ struct ResultJson<'a> {
 impl BackupArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let jobs = match config(self.config.as_deref())? {
-            Some(config) if self.is_by_config() => self.configured_jobs(&config)?,
+            Some(config) if self.is_by_config() => self.configured_jobs(context, &config)?,
             _ => vec![self.job(context)?],
         };
         let interrupt = Interrupt::watch()?;
@@ -174,8 +174,8 @@ impl BackupArgs {
     fn job(&self, context: &Context) -> Result<Job, Failure> {
         let cluster = match self.clusters.as_slice() {
             [cluster] => cluster.clone(),
-            [] => match setting(None, "LIFEBOAT_CLUSTER") {
-                Some(cluster) => cluster.parse()?,
+            [] => match cluster_setting()? {
+                Some(cluster) => cluster,
                 None => {
                     return Err(usage(
                         "the cluster has no name",
@@ -209,7 +209,13 @@ impl BackupArgs {
     }
 
     /// The backups that the config file describes.
-    fn configured_jobs(&self, config: &Config) -> Result<Vec<Job>, Failure> {
+    fn configured_jobs(&self, context: &Context, config: &Config) -> Result<Vec<Job>, Failure> {
+        if self.encoding.is_given() || context.connection.names_endpoints() {
+            return Err(usage(
+                "with a config file, it says where clusters are and how backups are stored",
+                "leave out --endpoints, --recipient, --level and --bandwidth-limit, or --config (LIFEBOAT_CONFIG)",
+            ));
+        }
         let unknown =
             self.clusters.iter().find(|name| config.clusters.iter().all(|c| c.name != **name));
         if let Some(name) = unknown {
@@ -240,6 +246,7 @@ impl BackupArgs {
             let named = config.repository(name).expect("the config file was checked");
             let Place { name, store, settings } = configured(named)?;
             let encoding = settings.map(|settings| settings.encoding).unwrap_or_default();
+            warn_unencrypted(&encoding, &name);
             targets.push(Target { name, store, encoding });
         }
         if targets.is_empty() {

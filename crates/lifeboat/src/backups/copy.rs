@@ -160,10 +160,10 @@ fn tell(cluster: &ClusterName, report: &CopyReport) -> Result<Option<Failure>, F
         }
     }
     for (name, error) in &report.pins_failed {
-        eprintln!("warning: pin {name} was not copied: {error}");
+        say!("warning: pin {name} was not copied: {error}");
     }
     if !report.untried.is_empty() {
-        eprintln!("warning: {} backups of {cluster} were not tried", report.untried.len());
+        say!("warning: {} backups of {cluster} were not tried", report.untried.len());
     }
     Ok(failure)
 }

@@ -39,7 +39,12 @@ impl EncodingArgs {
         })
     }
 
-    /// Whether anything was said of how to store.
+    /// Whether any flag says how to store.
+    pub(crate) fn is_given(&self) -> bool {
+        self.names_recipients() || self.bandwidth_limit.is_some() || self.level.is_some()
+    }
+
+    /// Whether any flag says who shall read.
     pub(crate) fn names_recipients(&self) -> bool {
         !self.recipients.is_empty() || !self.recipients_files.is_empty()
     }
@@ -66,7 +71,7 @@ impl EncodingArgs {
 /// What must be said of backups that everyone can read.
 pub(crate) fn warn_unencrypted(encoding: &Encoding, place: &str) {
     if encoding.recipients.is_empty() {
-        eprintln!(
+        say!(
             "note: backups in {place} are not encrypted; a snapshot of a Kubernetes cluster holds all its \
              Secrets (--recipient)"
         );

@@ -43,27 +43,27 @@ impl State {
             _ => *bar = None,
         }
         match event {
-            Event::PassedOver { endpoint, why } => eprintln!("passed over {endpoint}: {why}"),
+            Event::PassedOver { endpoint, why } => say!("passed over {endpoint}: {why}"),
             Event::Chosen { endpoint, why } => {
-                eprintln!("taking the snapshot from {endpoint} ({why})");
+                say!("taking the snapshot from {endpoint} ({why})");
             }
             Event::FailedOver { why, next } => {
-                eprintln!("warning: {why}; beginning again from {next}");
+                say!("warning: {why}; beginning again from {next}");
             }
-            Event::LeftOut(left) => eprintln!("note: {left}"),
+            Event::LeftOut(left) => say!("note: {left}"),
             Event::Replayed(replayed) => crate::commands::save::tell_log(&replayed),
-            Event::Verifying => eprintln!("verifying"),
+            Event::Verifying => say!("verifying"),
             Event::Found(finding) => findings::print(&finding),
             Event::HashKv { revision, agreed, differed, unasked } => {
                 tell_hash_kv(revision, &agreed, &differed, &unasked);
             }
-            Event::UploadFailed { repository, why, again_in } => eprintln!(
+            Event::UploadFailed { repository, why, again_in } => say!(
                 "warning: the upload to {} failed: {why}; trying again in {} s",
                 self.repositories[repository],
                 again_in.as_secs()
             ),
             Event::RepositoryFailed { repository, why } => {
-                eprintln!("warning: no backup in {}: {why}", self.repositories[repository]);
+                say!("warning: no backup in {}: {why}", self.repositories[repository]);
             }
             _ => {}
         }
@@ -72,7 +72,7 @@ impl State {
 
 fn tell_hash_kv(revision: i64, agreed: &[String], differed: &[String], unasked: &[String]) {
     if !differed.is_empty() {
-        eprintln!(
+        say!(
             "WARNING: at revision {revision} the data of member{} {} DIFFER from the snapshot's: the members of \
              this cluster do not hold the same data",
             if differed.len() == 1 { "" } else { "s" },
@@ -80,14 +80,14 @@ fn tell_hash_kv(revision: i64, agreed: &[String], differed: &[String], unasked: 
         );
     }
     if !agreed.is_empty() {
-        eprintln!(
+        say!(
             "the data of {} member{} equal the snapshot's",
             agreed.len(),
             if agreed.len() == 1 { "" } else { "s" }
         );
     }
     if !unasked.is_empty() {
-        eprintln!(
+        say!(
             "note: member{} {} could not be compared",
             if unasked.len() == 1 { "" } else { "s" },
             unasked.join(", ")

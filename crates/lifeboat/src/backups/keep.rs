@@ -39,7 +39,7 @@ pub(crate) struct KeepArgs {
     #[arg(long, value_name = "PIN", conflicts_with = "target")]
     remove: Option<PinName>,
 
-    /// The cluster, if the repository has several
+    /// The cluster, if the repository has several [env: LIFEBOAT_CLUSTER]
     #[arg(long, value_name = "NAME")]
     cluster: Option<ClusterName>,
 

@@ -102,14 +102,14 @@ impl ListArgs {
 /// What is there besides backups, on stderr.
 fn tell_rest(listing: &Listing) {
     for unreadable in &listing.unreadable {
-        eprintln!("warning: {} of {}: {}", unreadable.id, listing.cluster, unreadable.error);
+        say!("warning: {} of {}: {}", unreadable.id, listing.cluster, unreadable.error);
     }
     for error in &listing.pins.unreadable {
-        eprintln!("warning: a pin of {}: {error}", listing.cluster);
+        say!("warning: a pin of {}: {error}", listing.cluster);
     }
     if !listing.orphans.is_empty() {
         let bytes = listing.orphans.iter().map(Orphan::stored_bytes).sum();
-        eprintln!(
+        say!(
             "note: {} folder{} of {}, {}, unfinished or given up; `prune` clears them",
             listing.orphans.len(),
             if listing.orphans.len() == 1 { "" } else { "s" },

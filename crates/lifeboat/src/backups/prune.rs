@@ -30,7 +30,7 @@ use serde::Serialize;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct PruneArgs {
-    /// Cluster; may be given several times [default: all in the repository]
+    /// Cluster; may be given several times [default: all in the repository] [env: LIFEBOAT_CLUSTER]
     #[arg(long = "cluster", value_name = "NAME")]
     clusters: Vec<ClusterName>,
 
@@ -124,7 +124,7 @@ impl PruneArgs {
             output::print(&format!("{cluster}: {would} {}\n", humanize_bytes(bytes_freed)))?;
         }
         if let Some(over) = over_size {
-            eprintln!(
+            say!(
                 "warning: {cluster} has {} more than --max-total-size, but the floor, pins and the newest stay",
                 humanize_bytes(over)
             );
@@ -197,10 +197,10 @@ fn explain(format: Format, cluster: &ClusterName, decisions: &[DecisionJson]) ->
 
 fn check(cluster: &ClusterName, report: &PruneReport) -> Result<(), Failure> {
     for locked in &report.locked {
-        eprintln!("note: {locked}; it stays");
+        say!("note: {locked}; it stays");
     }
     for error in &report.failed {
-        eprintln!("warning: {error}");
+        say!("warning: {error}");
     }
     let undone = report.failed.len() + report.untried;
     match report.failed.last() {

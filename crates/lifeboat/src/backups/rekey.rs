@@ -22,7 +22,7 @@ pub(crate) struct RekeyArgs {
     #[arg(long, conflicts_with = "targets")]
     all: bool,
 
-    /// The cluster, if the repository has several
+    /// The cluster, if the repository has several [env: LIFEBOAT_CLUSTER]
     #[arg(long, value_name = "NAME")]
     cluster: Option<ClusterName>,
 
@@ -65,7 +65,7 @@ impl RekeyArgs {
                 let done = if rekeyed.is_rewritten { "encrypted anew" } else { "encrypted to these keys already" };
                 output::print(&format!("{id} of {cluster}: {done}\n"))?;
                 for locked in rekeyed.locked {
-                    eprintln!("warning: {locked} is locked by the store and stays: the old keys still open it");
+                    say!("warning: {locked} is locked by the store and stays: the old keys still open it");
                 }
             }
             Ok(())

@@ -49,7 +49,7 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "POINT", default_value = "newest")]
     at: Target,
 
-    /// The cluster, if the repository has several
+    /// The cluster, if the repository has several [env: LIFEBOAT_CLUSTER]
     #[arg(long, value_name = "NAME")]
     cluster: Option<ClusterName>,
 
@@ -129,15 +129,9 @@ impl RestoreArgs {
         let store = repository.store().clone();
         let from = FetchFrom::Backup { store, manifest: Box::new(manifest.clone()) };
         let snapshot = self.fetch(context, &from, &identities, manifest.db.bytes, &interrupt)?;
-        self.restoring.run(
-            context,
-            wanted,
-            snapshot,
-            DigestRule::Required,
-            self.bump(),
-            &interrupt,
-        )?;
-        self.unpack_include(context, &repository, &manifest, &identities)
+        // Before anything is put in place: whatever is wrong with them is known then.
+        self.unpack_include(context, &repository, &manifest, &identities)?;
+        self.restoring.run(context, wanted, snapshot, DigestRule::Required, self.bump(), &interrupt)
     }
 
     fn restore_source(&self, context: &Context, source: &str) -> Result<(), Failure> {
@@ -195,24 +189,20 @@ impl RestoreArgs {
                         .await?)
                 })?;
                 let Some(unpacked) = unpacked else {
-                    eprintln!("note: no files were kept with this backup");
+                    say!("note: no files were kept with this backup");
                     return Ok(());
                 };
                 for (link, target) in &unpacked.links_left_out {
-                    eprintln!(
-                        "note: the link {} to {} was not made",
-                        link.display(),
-                        target.display()
-                    );
+                    say!("note: the link {} to {} was not made", link.display(), target.display());
                 }
-                eprintln!(
+                say!(
                     "{} files that were kept with the backup are in {}",
                     unpacked.files,
                     folder.display()
                 );
             }
             (None, Some(paths)) => {
-                eprintln!(
+                say!(
                     "note: files were kept with this backup ({paths}); --include-to DIR brings them back"
                 );
             }
@@ -241,7 +231,7 @@ impl RestoreArgs {
         let skipped: Vec<_> =
             found.skipped.iter().map(|(id, unfit)| format!("{id}: {unfit}")).collect();
         for skipped in &skipped {
-            eprintln!("warning: passed over {skipped}");
+            say!("warning: passed over {skipped}");
         }
         if self.plan && context.format == Format::Json {
             return output::print(&output::json(&PlanJson {
@@ -272,7 +262,7 @@ impl RestoreArgs {
         if self.plan {
             return output::print(&text);
         }
-        eprint!("{text}");
+        say_part!("{text}");
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct ShowArgs {
     #[arg(value_name = "BACKUP", default_value = "newest")]
     target: Target,
 
-    /// Its cluster, if the repository has several
+    /// Its cluster, if the repository has several [env: LIFEBOAT_CLUSTER]
     #[arg(long, value_name = "NAME")]
     cluster: Option<ClusterName>,
 
@@ -41,7 +41,7 @@ impl ShowArgs {
             let found = listing.find(&self.target, Timestamp::now())?;
             let damage = repository.damage(&cluster, found.backup.id()).await?;
             for finding in damage.iter().flat_map(|damage| &damage.findings) {
-                eprintln!("finding: {finding}");
+                say!("finding: {finding}");
             }
             Ok((repository.store().url().to_owned(), found.backup.clone()))
         })?;

@@ -90,7 +90,7 @@ impl FromStr for Sample {
 struct VerdictJson<'a> {
     cluster: &'a ClusterName,
     name: BackupId,
-    /// `verified`, `damaged`, or `unknown`: it could not be found out.
+    /// `verified`, `damaged`, `unknown` (it could not be found out), or `gone` (removed meanwhile).
     result: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     findings: Vec<String>,
@@ -102,6 +102,7 @@ impl<'a> VerdictJson<'a> {
             Verdict::Sound => ("verified", Vec::new()),
             Verdict::Damaged(findings) => ("damaged", findings.clone()),
             Verdict::Unknown(error) => ("unknown", vec![etcd_live::one_line(error)]),
+            Verdict::Gone => ("gone", Vec::new()),
         };
         Self { cluster: &backup.manifest.cluster, name: backup.id(), result, findings }
     }
@@ -144,14 +145,14 @@ impl VerifyArgs {
         let mut listing = repository.backups(cluster).await?;
         listing.backups.retain(|backup| self.filter.covers(backup.manifest.started));
         let mut failure = listing.unreadable.first().map(|unreadable| {
-            eprintln!("warning: {} of {cluster}: {}", unreadable.id, unreadable.error);
+            say!("warning: {} of {cluster}: {}", unreadable.id, unreadable.error);
             let help = unreadable.error.remedy();
             Failure::damaged(format!("a manifest of {cluster} cannot be read"), help)
         });
         let Chosen { share, backups } = self.choose(repository, &listing).await?;
         if let Some(share) = share {
             let all = listing.backups.len();
-            eprintln!("{cluster}: share {share}, {} of {all} backups", backups.len());
+            say!("{cluster}: share {share}, {} of {all} backups", backups.len());
         }
         let identities = match self.quick {
             true => Identities::none(),
@@ -174,7 +175,7 @@ impl VerifyArgs {
         };
         let checked = checking.run(&backups, share, begun, watch, tell).await;
         for error in &checked.unrecorded {
-            eprintln!("warning: what was found could not be noted in the repository: {error}");
+            say!("warning: what was found could not be noted in the repository: {error}");
         }
         told.map(|()| failure)
     }
@@ -210,7 +211,7 @@ impl VerifyArgs {
 /// What a verdict makes of the exit code.
 fn failure_of(backup: &Backup, verdict: &Verdict) -> Option<Failure> {
     match verdict {
-        Verdict::Sound => None,
+        Verdict::Sound | Verdict::Gone => None,
         Verdict::Damaged(_) => Some(Failure::damaged(
             format!("backup {} is damaged", backup.id()),
             "restore from another; `prune` removes it when a newer one is verified",
@@ -237,7 +238,7 @@ fn worse(first: Option<Failure>, second: Option<Failure>) -> Option<Failure> {
 
 fn tell(context: &Context, verdict: &VerdictJson<'_>) -> Result<(), Failure> {
     for finding in &verdict.findings {
-        eprintln!("finding: {}: {finding}", verdict.name);
+        say!("finding: {}: {finding}", verdict.name);
     }
     output::print(&match context.format {
         Format::Json => output::json(verdict),

@@ -4,7 +4,7 @@ use snapshot::Finding;
 /// stdout stays what it is for whole files.
 pub(crate) fn print(finding: &Finding) {
     match finding.is_harmless() {
-        true => eprintln!("warning: {finding}"),
-        false => eprintln!("finding: {finding}"),
+        true => say!("warning: {finding}"),
+        false => say!("finding: {finding}"),
     }
 }

@@ -176,7 +176,7 @@ impl SaveArgs {
             snapshot::save_offline(&member, &self.file, existing, on_finding, interrupted)?
         };
         match &saved.replayed {
-            None => eprintln!("the write-ahead log was left out, as --db-only says"),
+            None => say!("the write-ahead log was left out, as --db-only says"),
             Some(replayed) => tell_log(replayed),
         }
         let report = SavedJson::new(&self.file, None, &saved.snapshot);
@@ -195,7 +195,7 @@ impl SaveArgs {
     fn tell(&self, context: &Context, report: &SavedJson) -> Result<(), Failure> {
         let text = report.render(context);
         if self.to_stdout() {
-            eprint!("{text}");
+            say_part!("{text}");
             return Ok(());
         }
         output::print(&text)
@@ -205,26 +205,27 @@ impl SaveArgs {
 /// Says on stderr which member was chosen and why, and what is wrong with the others.
 fn tell_choice(choice: &Choice) {
     for passed in &choice.passed_over {
-        eprintln!("passed over {}: {}", passed.endpoint, passed.reason);
+        say!("passed over {}: {}", passed.endpoint, passed.reason);
     }
     if let Some(chosen) = choice.candidates.first() {
-        eprintln!("taking the snapshot from {} ({})", chosen.connection.endpoint(), chosen.why);
+        say!("taking the snapshot from {} ({})", chosen.connection.endpoint(), chosen.why);
     }
 }
 
 /// Says on stderr what the log of a stopped member has added.
 pub(crate) fn tell_log(replayed: &Replayed) {
     let Replayed { entries, beyond_commit, index, term, torn } = replayed;
-    eprintln!(
+    say!(
         "{entries} entries of the write-ahead log were applied, {beyond_commit} of them beyond the \
          commit that it tells"
     );
     let of_term = term.map(|term| format!(" of term {term}")).unwrap_or_default();
-    eprintln!("the last entry is {index}{of_term}");
+    say!("the last entry is {index}{of_term}");
     if let Some(torn) = torn {
-        eprintln!(
+        say!(
             "the log breaks off in a write at offset {} of {}: what stood there was not acknowledged",
-            torn.offset, torn.segment
+            torn.offset,
+            torn.segment
         );
     }
 }
@@ -236,13 +237,13 @@ fn show(bar: &Mutex<Option<Bytes>>, event: &SaveEvent<'_>) {
         SaveEvent::Received(bytes) => bar.iter().for_each(|bar| bar.set(*bytes)),
         SaveEvent::FailedOver { error, next } => {
             *bar = None;
-            eprintln!("warning: {error}");
+            say!("warning: {error}");
             let mut cause = std::error::Error::source(error);
             while let Some(error) = cause {
-                eprintln!("warning: caused by: {error}");
+                say!("warning: caused by: {error}");
                 cause = error.source();
             }
-            eprintln!("beginning again from {next}");
+            say!("beginning again from {next}");
         }
         SaveEvent::Verifying => *bar = None,
         SaveEvent::Found(finding) => findings::print(finding),

@@ -102,7 +102,7 @@ pub(super) fn report_failed<T>(
         match answer {
             Ok(answer) => good.push((endpoint, answer)),
             Err(error) => {
-                eprintln!("Failed to get the {what} of endpoint {endpoint} ({})", one_line(&error));
+                say!("Failed to get the {what} of endpoint {endpoint} ({})", one_line(&error));
                 failed.push(error);
             }
         }

@@ -59,7 +59,7 @@ impl HashKvArgs {
         match compare(&answers) {
             Comparison::Equal => outcome,
             Comparison::NotComparable => {
-                eprintln!(
+                say!(
                     "warning: the members were compacted to different revisions, so not all hashes \
                      can be compared; ask again in a moment, or with --rev"
                 );

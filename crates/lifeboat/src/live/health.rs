@@ -60,7 +60,7 @@ pub(super) async fn run(
     output::print(&render(format, &checked))?;
     if format == Format::Simple {
         for (endpoint, fault) in faults(&checked) {
-            eprintln!("{endpoint} is unhealthy: failed to commit proposal: {fault}");
+            say!("{endpoint} is unhealthy: failed to commit proposal: {fault}");
         }
     }
     outcome(&checked)

@@ -196,7 +196,7 @@ impl Target {
 
 /// Why something names no target.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no backup: write latest, revision:N, time:RFC3339, or a backup's name")]
+#[error("{0:?} names no backup: write newest, revision:N, time:RFC3339, or a backup's name")]
 pub struct TargetError(String);
 
 impl FromStr for Target {
