@@ -273,6 +273,11 @@ impl Runner {
 
     fn report(&self, repository: &str, slot: Timestamp, failure: &Failure, last: bool) {
         let (cluster, reason, error) = (&self.plan.cluster, failure.reason.name(), &failure.error);
+        if failure.reason == FailureReason::Stopped {
+            // Whoever stops the daemon knows; the next one catches up.
+            tracing::info!(%cluster, repository, %slot, "backup abandoned, as the daemon is stopped");
+            return;
+        }
         if !last {
             tracing::warn!(%cluster, repository, %slot, reason, error, "backup failed; it will be tried again");
             return;

@@ -15,10 +15,11 @@ use std::path::Path;
 /// Back up etcd clusters and bring them back
 ///
 /// Called through a link named `etcdctl` or `etcdutl`, it takes that tool's command line for the
-/// commands below. Settings come from flags, then LIFEBOAT_* variables, then ETCDCTL_* variables.
+/// commands below. Settings come from flags, then LIFEBOAT_* variables, then ETCDCTL_* variables, then
+/// the config file.
 ///
-/// Exit codes: 0 success; 1 failed; 2 wrong usage; 3 damage found, or members differ; 4 the cluster
-/// cannot be reached; 5 refused, as it would overwrite something.
+/// Exit codes: 0 success; 1 failed; 2 wrong usage; 3 damage found, or members differ; 4 the cluster or the
+/// store cannot be reached; 5 refused, as it would overwrite or expose something; 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "lifeboat", version, max_term_width = 100)]
 pub(crate) struct Cli {

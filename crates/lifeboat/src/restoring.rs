@@ -137,6 +137,8 @@ pub(crate) struct Wanted {
     token: String,
     /// What the cluster ran, if that is known.
     version: Option<TargetVersion>,
+    /// The revision that the backup is said to have.
+    revision: Option<i64>,
 }
 
 impl Restoring {
@@ -180,7 +182,7 @@ impl Restoring {
                 check_advertised(member, urls)?;
             }
         }
-        Ok(Wanted { cluster, token, version: None })
+        Ok(Wanted { cluster, token, version: None, revision: None })
     }
 
     /// Proves the snapshot, builds, and puts in place.
@@ -199,6 +201,13 @@ impl Restoring {
             return Err(refused.expect_err("a file without a digest is not proved").into());
         }
         let snapshot = snapshot.walk(&mut |finding| findings::print(&finding))?;
+        let found = snapshot.survey().revision();
+        if let Some(said) = wanted.revision.filter(|said| *said != found) {
+            return Err(Failure::damaged(
+                format!("the manifest says revision {said}, but the snapshot is of {found}"),
+                "find out who has changed the manifest; `lifeboat verify` tells what else differs",
+            ));
+        }
         let target = match self.target_version.or(wanted.version) {
             Some(target) => target,
             None => TargetVersion::of_snapshot(&snapshot)?,

@@ -85,6 +85,10 @@ pub(crate) struct BackupArgs {
     #[arg(long, requires = "include")]
     include_unencrypted: bool,
 
+    /// Do not encrypt, even where the newest backup of the cluster is encrypted
+    #[arg(long, conflicts_with_all = ["recipients", "recipients_files"])]
+    unencrypted: bool,
+
     /// What to do if a member's data differs from the snapshot's
     ///
     /// [default: warn]
@@ -151,6 +155,9 @@ impl BackupArgs {
         };
         let interrupt = Interrupt::watch()?;
         context.block_on(async {
+            for job in &jobs {
+                self.refuse_to_expose(job).await?;
+            }
             let mut failed = None;
             for job in &jobs {
                 let names = job.targets.iter().map(|target| target.name.clone()).collect();
@@ -168,6 +175,28 @@ impl BackupArgs {
             }
             failed.map_or(Ok(()), Err)
         })
+    }
+
+    /// Whoever has encrypted once has not meant to leave the next one open: by a variable that was not set, say.
+    async fn refuse_to_expose(&self, job: &Job) -> Result<(), Failure> {
+        let open = job.targets.iter().filter(|target| target.encoding.recipients.is_empty());
+        for target in open.filter(|_| !self.unencrypted) {
+            // A store that does not answer now will say so to the backup itself.
+            let objects = target.store.list(&format!("{}/snapshots/", job.cluster)).await;
+            let objects = objects.unwrap_or_default();
+            let newest = objects.iter().rev().find(|entry| entry.path.contains("/db."));
+            if newest.is_some_and(|entry| entry.path.ends_with(".age")) {
+                return Err(Failure::new(
+                    Exit::Refused,
+                    format!(
+                        "the newest backup of {} in {} is encrypted, and this one would not be",
+                        job.cluster, target.name
+                    ),
+                    "give --recipient (LIFEBOAT_RECIPIENTS), or --unencrypted if that is meant",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The backup that the flags describe.

@@ -93,7 +93,7 @@ impl ListArgs {
             0 => Ok(()),
             bad => Err(Failure::damaged(
                 format!("{bad} of the backups cannot be relied on"),
-                "see the column STATE, and `lifeboat show NAME`; `prune` removes them once a newer one is verified",
+                "see the column STATE, the warnings, and `lifeboat show NAME`; `prune` removes damaged ones once a newer one is verified",
             )),
         }
     }
@@ -101,21 +101,26 @@ impl ListArgs {
 
 /// What is there besides backups, on stderr.
 fn tell_rest(listing: &Listing) {
+    warn_unreadable(listing);
+    let unfinished = || listing.orphans.iter().filter(|orphan| !orphan.is_only_closed());
+    let (count, bytes) = (unfinished().count(), unfinished().map(Orphan::stored_bytes).sum());
+    if count > 0 {
+        say!(
+            "note: {count} folder{} of {}, {}, unfinished or given up; `prune` clears them when they are a day old",
+            if count == 1 { "" } else { "s" },
+            listing.cluster,
+            humanize_bytes(bytes)
+        );
+    }
+}
+
+/// What may be a backup but cannot be read: nobody should look for it in vain.
+pub(super) fn warn_unreadable(listing: &Listing) {
     for unreadable in &listing.unreadable {
         say!("warning: {} of {}: {}", unreadable.id, listing.cluster, unreadable.error);
     }
     for error in &listing.pins.unreadable {
         say!("warning: a pin of {}: {error}", listing.cluster);
-    }
-    if !listing.orphans.is_empty() {
-        let bytes = listing.orphans.iter().map(Orphan::stored_bytes).sum();
-        say!(
-            "note: {} folder{} of {}, {}, unfinished or given up; `prune` clears them",
-            listing.orphans.len(),
-            if listing.orphans.len() == 1 { "" } else { "s" },
-            listing.cluster,
-            humanize_bytes(bytes)
-        );
     }
 }
 

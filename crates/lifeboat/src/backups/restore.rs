@@ -4,6 +4,7 @@ use super::{
     args::{IdentityArgs, Place, RepositoryArgs, one_cluster, place},
     encoding::usage,
     events::Show,
+    list::warn_unreadable,
     moment::age,
 };
 use crate::{
@@ -117,6 +118,7 @@ impl RestoreArgs {
             let repository = Repository::open(place.store.clone()).await?;
             let cluster = one_cluster(&repository, self.cluster.as_ref()).await?;
             let listing = repository.backups(&cluster).await?;
+            warn_unreadable(&listing);
             let found = listing.find(&self.at, Timestamp::now())?;
             self.tell_plan(context, &repository, &found)?;
             Ok((repository, found.backup.manifest.clone()))
@@ -247,11 +249,16 @@ impl RestoreArgs {
                 manifest,
             }));
         }
+        let (age, lost) = match age(manifest.started, now) {
+            _ if manifest.started > now => {
+                ("dated in the future: a clock was wrong".to_owned(), String::new())
+            }
+            age => (format!("{age} ago"), format!(" since then: the last {age}")),
+        };
         let exact = if found.is_exact { "" } else { " (the nearest before what was asked for)" };
-        let age = age(manifest.started, now);
         let text = format!(
-            "restoring {} of {}{exact}\n  from      {object}\n  begun     {:.0} ({age} ago)\n  revision  {}, raised to {}\n  \
-             lost      all writes since then: the last {age}, and every revision above {}\n",
+            "restoring {} of {}{exact}\n  from      {object}\n  begun     {:.0} ({age})\n  revision  {}, raised to {}\n  \
+             lost      all writes{lost}, and every revision above {}\n",
             manifest.id,
             manifest.cluster,
             manifest.started,

@@ -2,7 +2,7 @@
 
 use super::{
     args::{RepositoryArgs, one_cluster},
-    list::{BackupJson, fields, state},
+    list::{BackupJson, fields, state, warn_unreadable},
     moment::age,
 };
 use crate::{
@@ -38,6 +38,7 @@ impl ShowArgs {
             let repository = self.repository.open().await?;
             let cluster = one_cluster(&repository, self.cluster.as_ref()).await?;
             let listing = repository.backups(&cluster).await?;
+            warn_unreadable(&listing);
             let found = listing.find(&self.target, Timestamp::now())?;
             let damage = repository.damage(&cluster, found.backup.id()).await?;
             for finding in damage.iter().flat_map(|damage| &damage.findings) {

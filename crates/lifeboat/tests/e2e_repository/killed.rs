@@ -52,6 +52,7 @@ fn timed(command: &mut Command) -> (Duration, Run) {
 }
 
 fn backup_command(repo: &Repo, file: &PathBuf) -> Command {
+    crate::written_now(file);
     let mut command = repo.command(["backup", "--cluster", "prod", "-w", "json", "--from-file"]);
     command.arg(file);
     command

@@ -121,6 +121,7 @@ impl Repo {
     /// A backup of a file.
     #[track_caller]
     fn backup(&self, file: &Path) -> Run {
+        written_now(file);
         self.run(["backup", "--cluster", "prod", "-w", "json", "--from-file", text(file)])
     }
 
@@ -161,6 +162,13 @@ fn reported(run: &Run) -> Vec<String> {
 /// A small snapshot that etcd wrote.
 fn snapshot() -> PathBuf {
     fixture("3.5.30/final.db")
+}
+
+/// Dates a file now: a backup of a file is dated by it, and here each shall be newer than the one before.
+#[track_caller]
+fn written_now(file: &Path) {
+    let now = std::time::SystemTime::now();
+    std::fs::File::open(file).and_then(|file| file.set_modified(now)).unwrap();
 }
 
 /// A path as an argument.
