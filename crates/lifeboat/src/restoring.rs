@@ -157,10 +157,8 @@ impl Restoring {
             }
             _ => self.check(),
         }?;
-        Ok(Wanted {
-            version: etcd.version.as_deref().and_then(TargetVersion::of_release),
-            ..wanted
-        })
+        let version = etcd.version.as_deref().and_then(TargetVersion::of_release);
+        Ok(Wanted { version, revision: Some(etcd.revision), ..wanted })
     }
 
     /// The folder that the data directories will stand in: there is room for them, so there is for more.

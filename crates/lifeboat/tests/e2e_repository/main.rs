@@ -10,6 +10,7 @@ mod failing_stores;
 mod faults;
 mod flips;
 mod full_disk;
+mod guards;
 mod imports;
 mod keys;
 mod killed;

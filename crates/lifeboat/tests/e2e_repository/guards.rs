@@ -1,0 +1,104 @@
+//! What could expose, hide or lose a backup by mistake is refused, and said.
+
+use std::fs;
+
+use crate::{Repo, keys::Keys, lifeboat, observed, snapshot, text};
+
+#[test]
+fn a_cluster_is_meant_by_its_variable_and_an_unknown_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::folder(&folder.path().join("repo"));
+    for cluster in ["prod", "other"] {
+        for _ in 0..2 {
+            repo.run(["backup", "--cluster", cluster, "--from-file", text(&snapshot())]).ok();
+        }
+    }
+    let mut prune = repo.command(["prune", "--keep-last", "1"]);
+    let pruned = observed(prune.env("LIFEBOAT_CLUSTER", "prod")).ok();
+    assert!(!pruned.stdout.contains("other"), "{}", pruned.stdout);
+    assert_eq!(repo.list()["backups"].as_array().unwrap().len(), 3);
+
+    for arguments in [
+        &["list"][..],
+        &["verify", "--all"],
+        &["prune", "--keep-last", "1"],
+        &["copy", "--all", "--to", text(&folder.path().join("to"))],
+        &["show"],
+    ] {
+        let run = repo.run(arguments.iter().chain(&["--cluster", "prodd"])).code_is(1);
+        run.stderr_has(&["prodd", "other, prod", "help: "]);
+    }
+    assert!(!folder.path().join("repo/prodd").exists());
+}
+
+#[test]
+fn a_cluster_that_was_encrypted_gets_no_open_backup_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = Repo::folder(&folder.path().join("repo"));
+    let sealed = open.clone().encrypted(&Keys::make_in(folder.path()));
+    sealed.backup(&snapshot()).ok();
+    open.backup(&snapshot()).code_is(5).stderr_has(&["is encrypted", "--unencrypted"]);
+    assert_eq!(sealed.list()["backups"].as_array().unwrap().len(), 1);
+    let file = snapshot();
+    open.run(["backup", "--cluster", "prod", "--unencrypted", "--from-file", text(&file)]).ok();
+}
+
+#[test]
+fn a_manifest_in_the_folder_of_another_cluster_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::folder(&folder.path().join("repo"));
+    repo.backup(&snapshot()).ok();
+    fs::rename(folder.path().join("repo/prod"), folder.path().join("repo/prod2")).unwrap();
+    for command in [&["list"][..], &["verify", "--all"]] {
+        repo.run(command).code_is(3).stderr_has(&["is the manifest of", "prod"]);
+    }
+    repo.run(["show"]).code_is(1).stderr_has(&["is the manifest of"]);
+    fs::rename(folder.path().join("repo/prod2"), folder.path().join("repo/prod")).unwrap();
+    repo.run(["verify", "--all"]).ok();
+}
+
+#[test]
+fn a_manifest_that_was_changed_by_hand_is_not_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::folder(&folder.path().join("repo"));
+    repo.backup(&snapshot()).ok();
+    let snapshots = folder.path().join("repo/prod/snapshots");
+    let backup = fs::read_dir(snapshots).unwrap().next().unwrap().unwrap().path();
+    let manifest = backup.join("manifest.json");
+    let json = fs::read_to_string(&manifest).unwrap();
+    fs::remove_file(&manifest).unwrap();
+    fs::write(&manifest, json.replace("\"revision\": 600", "\"revision\": 601")).unwrap();
+    let data = folder.path().join("data");
+    let run = repo.run(["restore", "--data-dir", text(&data)]).code_is(3);
+    run.stderr_has(&["601", "600"]);
+    assert!(!data.exists());
+}
+
+#[test]
+fn folders_that_are_included_twice_come_back_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::folder(&folder.path().join("repo")).encrypted(&Keys::make_in(folder.path()));
+    let pki = folder.path().join("pki");
+    fs::create_dir_all(pki.join("etcd")).unwrap();
+    fs::write(pki.join("etcd/ca.crt"), "a certificate").unwrap();
+    let (file, inner) = (snapshot(), pki.join("etcd"));
+    let include = ["--include", text(&pki), "--include", text(&inner), "--include", text(&pki)];
+    let backup = ["backup", "--cluster", "prod", "--from-file", text(&file)];
+    repo.run(backup.iter().chain(&include)).ok();
+    let (data, to) = (folder.path().join("data"), folder.path().join("to"));
+    repo.run(["restore", "--data-dir", text(&data), "--include-to", text(&to)]).ok();
+    let back = to.join(inner.strip_prefix("/").unwrap()).join("ca.crt");
+    assert_eq!(fs::read_to_string(back).unwrap(), "a certificate");
+}
+
+#[test]
+fn nothing_ends_because_nobody_reads_what_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = folder.path().join("repo");
+    let file = snapshot();
+    let mut command = lifeboat().command(["backup", "--repo", text(&repo), "--cluster", "prod"]);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = command.args(["--from-file", text(&file)]).stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    Repo::folder(&repo).run(["verify"]).ok();
+}
