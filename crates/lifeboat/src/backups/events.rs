@@ -51,6 +51,11 @@ impl State {
                 say!("warning: {why}; beginning again from {next}");
             }
             Event::LeftOut(left) => say!("note: {left}"),
+            Event::OtherCluster { repository, first, found } => say!(
+                "WARNING: the first backup of that name in {} is of cluster {first}, and this is {found}: if it was not \
+                 restored from it, two clusters share a name, and each counts against the other's policy",
+                self.repositories[repository]
+            ),
             Event::Replayed(replayed) => crate::commands::save::tell_log(&replayed),
             Event::Verifying => say!("verifying"),
             Event::Found(finding) => findings::print(&finding),
