@@ -18,6 +18,7 @@ use repository::{ClusterName, Manifest, codec::Identities, lease::Terms};
 use serde::Serialize;
 use snapshot::{DigestRule, StoppedMember, UseLog};
 use std::{
+    collections::BTreeSet,
     io::Read,
     path::{Path, PathBuf},
     time::Duration,
@@ -219,7 +220,9 @@ impl BackupArgs {
                 ));
             }
         };
-        let places = self.places()?;
+        let mut places = self.places()?;
+        let mut seen = BTreeSet::new();
+        places.retain(|place| seen.insert(place.name.clone()));
         let encoding = self.encoding.read()?;
         for place in &places {
             warn_unencrypted(&encoding, &place.name);

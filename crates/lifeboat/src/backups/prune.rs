@@ -2,6 +2,7 @@
 
 use super::{
     args::{Filter, RepositoryArgs, config},
+    encoding::usage,
     policy::PolicyArgs,
 };
 use crate::{
@@ -69,6 +70,12 @@ struct DecisionJson {
 
 impl PruneArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        if self.grace.is_negative() {
+            return Err(usage(
+                "--grace is a stretch of time, and not negative",
+                "write it like 24h or 2h30m",
+            ));
+        }
         context.block_on(async {
             let place = self.repository.place()?;
             let config = config(self.repository.config.as_deref())?;
