@@ -332,11 +332,10 @@ impl BackupArgs {
     /// Options, where flags have the last word.
     fn options(&self, base: Options) -> Options {
         let patience = self.wait.try_into().unwrap_or(Duration::ZERO);
-        let spool = self.spool_dir.as_ref().map(|_| spool_dir(self.spool_dir.as_ref()));
         let include =
             if self.include.is_empty() { base.include.clone() } else { self.include.clone() };
         Options {
-            spool_dir: spool.unwrap_or_else(|| base.spool_dir.clone()),
+            spool_dir: self.spool_dir.clone().unwrap_or_else(|| base.spool_dir.clone()),
             hash_kv: self.hash_kv.map_or(base.hash_kv, Into::into),
             include,
             include_plain: base.include_plain || self.include_unencrypted,

@@ -291,20 +291,23 @@ fn a_second_writer_is_told_who_holds_the_cluster_and_until_when() {
     now(acquire(&store, "second", &hand)).unwrap();
 }
 
+/// Whether a writer that waits twice the time to live gets the cluster.
+fn is_acquired_by_waiting(store: &Store, hand: &Hand) -> bool {
+    let terms = Terms { ttl: TTL, patience: TTL * 2 };
+    let holder = Holder::named("second");
+    let cluster = cluster();
+    let second = Lease::acquire(store, &cluster, &holder, terms, Arc::new(hand.clone()));
+    let mut second = second.boxed();
+    let mut context = Context::from_waker(Waker::noop());
+    (0..20).any(|_| second.poll_unpin(&mut context).map(|lease| lease.unwrap()).is_ready())
+}
+
 #[test]
 fn a_patient_writer_waits_until_the_lease_has_expired() {
     let (world, hand) = (World::default(), Hand::default());
     let store = world.open();
     let _first = now(acquire(&store, "first", &hand)).unwrap();
-    let terms = Terms { ttl: TTL, patience: TTL * 2 };
-    let holder = Holder::named("second");
-    let cluster = cluster();
-    let second = Lease::acquire(&store, &cluster, &holder, terms, Arc::new(hand.clone()));
-    let mut second = second.boxed();
-    let mut context = Context::from_waker(Waker::noop());
-    let acquired =
-        (0..20).any(|_| second.poll_unpin(&mut context).map(|lease| lease.unwrap()).is_ready());
-    assert!(acquired);
+    assert!(is_acquired_by_waiting(&store, &hand));
     assert!(hand.now() >= at(60) && hand.now() <= at(120), "{}", hand.now());
 }
 
@@ -315,15 +318,10 @@ fn a_holder_whose_clock_was_a_year_ahead_is_replaced_after_one_time_to_live() {
     hand.forward(365 * 86400);
     let _first = now(acquire(&store, "first", &hand)).unwrap();
     hand.forward(-365 * 86400);
-    let terms = Terms { ttl: TTL, patience: TTL * 2 };
-    let holder = Holder::named("second");
-    let cluster = cluster();
-    let second = Lease::acquire(&store, &cluster, &holder, terms, Arc::new(hand.clone()));
-    let mut second = second.boxed();
-    let mut context = Context::from_waker(Waker::noop());
-    let acquired =
-        (0..20).any(|_| second.poll_unpin(&mut context).map(|lease| lease.unwrap()).is_ready());
-    assert!(acquired, "the claim stood unchanged for a minute, whatever it says");
+    assert!(
+        is_acquired_by_waiting(&store, &hand),
+        "the claim stood unchanged for a minute, whatever it says"
+    );
 }
 
 #[test]
