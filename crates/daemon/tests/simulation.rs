@@ -235,12 +235,11 @@ fn plan() -> Plan {
 
 fn start(
     name: &str,
-    world: &World,
+    store: Store,
     wall: &Wall,
     dice: &Dice,
 ) -> (tokio::task::JoinHandle<()>, watch::Sender<bool>) {
     let clock: Arc<dyn Clock> = Arc::new(wall.clone());
-    let store = world.through(gate(dice));
     let jobs = Simulated { store, name: name.to_owned(), clock: clock.clone(), dice: dice.clone() };
     let shared = Shared {
         jobs: Arc::new(jobs),
@@ -258,7 +257,7 @@ fn start(
 async fn troubled(name: &'static str, world: World, wall: Wall, dice: Dice, clocks_jump: bool) {
     let begin = Instant::now();
     while begin.elapsed() < HOUR {
-        let (task, _stop) = start(name, &world, &wall, &dice);
+        let (task, _stop) = start(name, world.through(gate(&dice)), &wall, &dice);
         tokio::time::sleep(Duration::from_secs(dice.below(1500))).await;
         if dice.below(3) > 0 {
             task.abort();
@@ -309,20 +308,7 @@ async fn one_hour(seed: u64) -> (usize, usize) {
     // Then one that is in good health, for a little more than a period, so that the newest slot is due once more.
     let sound = wall();
     let calm = Dice::new(seed);
-    let store_opens = World::open(&world);
-    let clock: Arc<dyn Clock> = Arc::new(sound.clone());
-    let jobs =
-        Simulated { store: store_opens, name: "c".to_owned(), clock: clock.clone(), dice: calm };
-    let shared = Shared {
-        jobs: Arc::new(jobs),
-        clock,
-        board: Arc::new(Board::default()),
-        hooks: Hooks::none(),
-        backups: Semaphore::new(1),
-        verifications: Semaphore::new(1),
-    };
-    let (_stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(Runner::new(plan(), Arc::new(shared), stopped).run());
+    let (task, _stop) = start("c", World::open(&world), &sound, &calm);
     let healthy_from = sound.now();
     tokio::time::sleep(Duration::from_secs(1200)).await;
     let healthy_to = sound.now();
