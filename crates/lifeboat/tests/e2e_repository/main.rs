@@ -119,10 +119,12 @@ impl Repo {
         observed(&mut self.command(arguments))
     }
 
-    /// A backup of a file.
+    /// A backup of a file or folder, dated now if it is there.
     #[track_caller]
     fn backup(&self, file: &Path) -> Run {
-        written_now(file);
+        if file.exists() {
+            written_now(file);
+        }
         self.run(["backup", "--cluster", "prod", "-w", "json", "--from-file", text(file)])
     }
 
