@@ -1,0 +1,108 @@
+use super::*;
+
+const SHORT: &str = "
+cluster: prod
+hosts:
+- host: 10.0.0.1
+  member: {name: m1, peer-urls: ['https://10.0.0.1:2380']}
+";
+
+fn problems(yaml: &str) -> Vec<String> {
+    Spec::parse(yaml).unwrap().check().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_short_file_is_enough() {
+    let spec = Spec::parse(SHORT).unwrap();
+    assert_eq!(spec.check(), []);
+    let host = &spec.resolved()[0];
+    assert_eq!(host.data_dir, Path::new("/var/lib/etcd"));
+    assert_eq!(host.service, Service::Systemd("etcd".to_owned()));
+    assert_eq!(host.member.as_ref().unwrap().client_urls, ["https://10.0.0.1:2379"]);
+}
+
+#[test]
+fn a_host_may_say_otherwise() {
+    let yaml = "
+cluster: prod
+ssh: {user: admin, port: 22, options: [ProxyJump=bastion]}
+etcd: {data-dir: /var/lib/etcd, service: {static-pod: /etc/kubernetes/manifests/etcd.yaml}}
+clients: [{systemd: kube-apiserver, ready: 'https://127.0.0.1:6443/readyz'}, {systemd: kubelet, restart: true}]
+hosts:
+- host: a
+  member: {name: m1, peer-urls: ['http://a:2380']}
+- host: b
+  ssh: {port: 2222}
+  etcd: {data-dir: /srv/etcd, service: {command: {start: /bin/a, stop: b, running: c}}}
+  clients: []
+";
+    let spec = Spec::parse(yaml).unwrap();
+    assert_eq!(spec.check(), []);
+    let hosts = spec.resolved();
+    assert_eq!(hosts[0].service.name(), "etcd");
+    assert_eq!(hosts[0].clients.len(), 2);
+    assert!(hosts[0].clients[1].restart);
+    let b = &hosts[1];
+    assert_eq!(
+        (b.label.as_str(), b.ssh.port, b.ssh.user.as_deref()),
+        ("b", Some(2222), Some("admin"))
+    );
+    assert_eq!((b.data_dir.to_str(), b.clients.len(), &b.member), (Some("/srv/etcd"), 0, &None));
+}
+
+#[test]
+fn what_is_written_reads_back_the_same() {
+    let mut spec = Spec::parse(SHORT).unwrap();
+    spec.backup = Some(Backup { repo: Some("s3://b/etcd".to_owned()), ..Backup::default() });
+    spec.clients = vec![Client {
+        service: Service::Command(Commands {
+            start: "a 'b' &".to_owned(),
+            stop: "c: d".to_owned(),
+            running: "e\nf".to_owned(),
+        }),
+        ready: None,
+        restart: false,
+    }];
+    spec.etcd.service = Some(Service::StaticPod("/etc/kubernetes/manifests/etcd.yaml".into()));
+    let yaml = spec.to_yaml();
+    assert_eq!(Spec::parse(&yaml).unwrap_or_else(|e| panic!("{e}\n{yaml}")), spec);
+}
+
+#[test]
+fn a_field_that_is_not_known_is_refused_with_its_line() {
+    let error = Spec::parse("cluster: prod\nhots: []\n").unwrap_err().to_string();
+    assert!(error.contains("hots") && error.contains('2'), "{error}");
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let yaml = "
+cluster: ''
+backup: {repo: a, file: b}
+etcd: {data-dir: etcd, user: root}
+hosts:
+- {host: '-oProxyCommand=x', member: {name: m1, peer-urls: ['10.0.0.1:2380']}}
+- {host: b, etcd: {data-dir: /a/../b, service: {systemd: 'a; b'}}, member: {name: m1, peer-urls: []}}
+";
+    let problems = problems(yaml).join("\n");
+    for part in [
+        "cluster: it has no plain name",
+        "backup: needs either repo or file",
+        "hosts: member names: \"m1\" is there twice",
+        "hosts.m1.host: is no host",
+        "\"10.0.0.1:2380\" is not of the form",
+        "hosts.m1.etcd.data-dir: must be an absolute path",
+        "hosts.m1.etcd.user: needs password-file",
+        "\"a; b\" is no unit's name",
+        "hosts.m1.member.peer-urls: there is none",
+    ] {
+        assert!(problems.contains(part), "{part}\nnot in\n{problems}");
+    }
+}
+
+#[test]
+fn one_directory_cannot_be_two_members() {
+    let yaml = SHORT.to_owned()
+        + "- {host: 10.0.0.1, member: {name: m2, peer-urls: ['https://10.0.0.1:2480']}}\n";
+    assert_eq!(problems(&yaml), ["hosts.m2: /var/lib/etcd of 10.0.0.1 is there twice"]);
+}
