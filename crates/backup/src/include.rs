@@ -13,7 +13,7 @@
 
 mod unpack;
 
-pub use unpack::{UnpackError, Unpacked, unpack};
+pub use unpack::{UnpackError, Unpacked, check_absent_or_empty, unpack};
 
 use std::{
     collections::BTreeSet,

@@ -43,7 +43,7 @@ pub enum SpoolError {
         source: io::Error,
     },
     /// It would not fit.
-    #[error("{} has {available} bytes free, but {needed} are needed", dir.display())]
+    #[error("{}: {}", dir.display(), etcd_schema::shortage(*needed, *available))]
     NoSpace {
         /// Where.
         dir: PathBuf,

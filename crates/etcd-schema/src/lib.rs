@@ -23,6 +23,7 @@ mod crc;
 mod error;
 pub mod go_json;
 mod hash;
+mod humanize;
 mod key_value;
 mod lease;
 mod live;
@@ -38,6 +39,7 @@ pub use auth::{AUTH_ENABLED, AUTH_REVISION, Permission, PermissionType, Role, Us
 pub use crc::Crc32c;
 pub use error::{ReadError, SchemaError};
 pub use hash::{HashKv, HashKvError, StatusHash, hash_kv};
+pub use humanize::{humanize_bytes, shortage};
 pub use key_value::KeyValue;
 pub use lease::{Lease, lease_key};
 pub use live::count_live_keys;

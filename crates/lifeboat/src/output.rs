@@ -12,7 +12,6 @@
 //! here writes to a terminal but [`print()`].
 
 pub(crate) mod duration;
-mod humanize;
 mod json;
 mod quote;
 mod table;
@@ -21,7 +20,7 @@ use std::io::{self, Write};
 
 use crate::report::{Exit, Failure};
 
-pub(crate) use humanize::humanize_bytes;
+pub(crate) use etcd_schema::humanize_bytes;
 pub(crate) use json::{is_default, json};
 pub(crate) use quote::quote;
 pub(crate) use table::table;

@@ -11,14 +11,10 @@ use crate::{
 use repository::manifest::{Etcd, Member};
 use restore::{
     Destination, Progress, RestorePlan, RestoreReport, RestoredCluster, Staged, TargetVersion,
-    check_advertised, find_member, parse_cluster,
+    check_advertised, find_member, parse_cluster, raised,
 };
 use snapshot::{DigestRule, Fetched, Snapshot, Verified};
-use std::{
-    collections::BTreeMap,
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf};
 
 /// Revisions that `--bump-revision auto` adds: as many as a cluster with 1,500 writes a second makes
 /// in a week, so more than clients can have seen after any backup that is worth restoring.
@@ -141,6 +137,19 @@ pub(crate) struct Wanted {
     revision: Option<i64>,
 }
 
+impl Wanted {
+    /// The new cluster, as `--initial-cluster` has it.
+    pub(crate) fn initial_cluster(&self) -> String {
+        let urls = |member: &etcd_schema::Member| {
+            let pairs = member.peer_urls.iter().map(|url| format!("{}={url}", member.name));
+            pairs.collect::<Vec<_>>().join(",")
+        };
+        let mut members: Vec<_> = self.cluster.members().iter().collect();
+        members.sort_by_key(|member| &member.name);
+        members.into_iter().map(urls).collect::<Vec<_>>().join(",")
+    }
+}
+
 impl Restoring {
     /// Checks what can be checked without the snapshot.
     pub(crate) fn check(&self) -> Result<Wanted, Failure> {
@@ -151,9 +160,7 @@ impl Restoring {
     pub(crate) fn check_with(&self, etcd: &Etcd) -> Result<Wanted, Failure> {
         let wanted = match (&self.initial_cluster, &self.all_members) {
             (None, Some(_)) if !etcd.members.is_empty() => {
-                let cluster = initial_cluster(&etcd.members);
-                say!("the members are those of the backup: {cluster}");
-                self.check_cluster(&cluster)
+                self.check_cluster(&initial_cluster(&etcd.members))
             }
             _ => self.check(),
         }?;
@@ -162,13 +169,36 @@ impl Restoring {
     }
 
     /// The folder that the data directories will stand in: there is room for them, so there is for more.
-    pub(crate) fn beside(&self) -> PathBuf {
-        let target = match self.destination() {
-            Destination::AllMembers { dir } => dir,
-            Destination::Member { data_dir, .. } => data_dir,
-        };
-        let exists = |folder: &&Path| folder.is_dir();
-        target.ancestors().skip(1).find(exists).map_or_else(|| PathBuf::from("."), Path::to_owned)
+    pub(crate) fn beside(&self) -> Result<PathBuf, Failure> {
+        Ok(self.destination().parent()?)
+    }
+
+    /// Refuses what must fail later, where that is known already: a destination that is in use, a revision that
+    /// cannot be raised so far.
+    pub(crate) fn refuse_ahead(&self, wanted: &Wanted, bump: u64) -> Result<(), Failure> {
+        self.destination().check(&wanted.cluster)?;
+        raised(wanted.revision.unwrap_or(1), bump)?;
+        Ok(())
+    }
+
+    /// What the data directories of a database of so many bytes take, and where.
+    pub(crate) fn needs(&self, wanted: &Wanted, database_bytes: u64) -> (PathBuf, u64) {
+        let destination = self.destination();
+        let bytes = destination.bytes(&wanted.cluster, database_bytes);
+        match destination {
+            Destination::AllMembers { dir } => (dir, bytes),
+            Destination::Member { data_dir, .. } => (data_dir, bytes),
+        }
+    }
+
+    /// The data directory of each member that is made.
+    pub(crate) fn data_dirs(&self, wanted: &Wanted) -> Vec<(String, PathBuf)> {
+        self.destination().data_dirs(&wanted.cluster)
+    }
+
+    /// The etcd that the directories are for, as far as that is known.
+    pub(crate) fn target(&self, wanted: &Wanted) -> Option<TargetVersion> {
+        self.target_version.or(wanted.version)
     }
 
     fn check_cluster(&self, initial_cluster: &str) -> Result<Wanted, Failure> {
@@ -193,6 +223,7 @@ impl Restoring {
         bump: u64,
         interrupt: &Interrupt,
     ) -> Result<(), Failure> {
+        self.refuse_ahead(&wanted, bump)?;
         if rule == DigestRule::Required && snapshot.stored_digest().is_none() {
             // It will be refused; what else is wrong with it is told too.
             let refused = snapshot.verify(rule, &mut |finding| findings::print(&finding));
@@ -206,7 +237,7 @@ impl Restoring {
                 "find out who has changed the manifest; `lifeboat verify` tells what else differs",
             ));
         }
-        let target = match self.target_version.or(wanted.version) {
+        let target = match self.target(&wanted) {
             Some(target) => target,
             None => TargetVersion::of_snapshot(&snapshot)?,
         };
@@ -227,6 +258,7 @@ impl Restoring {
     pub(crate) fn bump(&self) -> Option<u64> {
         self.bump_revision.map(|bump| bump.0)
     }
+
     fn token(&self) -> Result<String, Failure> {
         match (&self.initial_cluster_token, &self.all_members) {
             (Some(token), _) => Ok(token.clone()),

@@ -55,7 +55,7 @@ pub enum RestoreError {
     },
     /// The file system is too full for what would be written.
     #[error(
-        "{} has {available} bytes free, but {needed} are needed", path.display()
+        "{}: {}", path.display(), etcd_schema::shortage(*needed, *available)
     )]
     NoSpace {
         /// Where.

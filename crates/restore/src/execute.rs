@@ -2,6 +2,7 @@
 //! once the snapshot is proved, put in place.
 
 use crate::{
+    ahead::free_in,
     database::{self, BuiltDatabase, DatabaseError, Rewrite},
     error::RestoreError,
     output::Output,
@@ -20,7 +21,7 @@ use std::{
 };
 
 /// Room for WAL, raft snapshot and folders of one member, and for buckets that grow in the rewriting.
-const RAFT_FILES_BYTES: u64 = 1 << 20;
+pub(crate) const RAFT_FILES_BYTES: u64 = 1 << 20;
 
 /// How far a restore has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +172,7 @@ impl RestorePlan<'_> {
 
 /// The WAL directory, unless it is where it would be anyway. One that lies elsewhere in the data
 /// directory, or around it, could not be put in place by itself.
-fn elsewhere(wal_dir: &Path, data_dir: &Path) -> Result<Option<PathBuf>, RestoreError> {
+pub(crate) fn elsewhere(wal_dir: &Path, data_dir: &Path) -> Result<Option<PathBuf>, RestoreError> {
     let (wal, data) = (absolute(wal_dir)?, absolute(data_dir)?);
     if wal == data.join("member/wal") {
         return Ok(None);
@@ -186,8 +187,7 @@ fn elsewhere(wal_dir: &Path, data_dir: &Path) -> Result<Option<PathBuf>, Restore
 /// Whether `needed` bytes are free where `staged` is. `shown` is what the user calls that place.
 fn check_space(staged: &Path, shown: &Path, needed: u64) -> Result<(), RestoreError> {
     let on = staged.ancestors().find(|path| path.is_dir()).unwrap_or(staged);
-    let stat = rustix::fs::statvfs(on).map_err(|e| io_error("inspect", on)(e.into()))?;
-    let available = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let available = free_in(on)?;
     if available < needed {
         return Err(RestoreError::NoSpace { path: shown.to_owned(), needed, available });
     }

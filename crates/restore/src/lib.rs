@@ -12,6 +12,7 @@
 //! **Invariants:** nothing is put in place before the snapshot is proved; a target that holds anything is never touched; a directory appears complete and
 //! durable, by a rename, or not at all; what a killed run left never blocks the next.
 
+mod ahead;
 mod cluster;
 mod database;
 mod error;
@@ -20,6 +21,7 @@ mod output;
 mod plan;
 mod staging;
 
+pub use ahead::{Room, raised};
 pub use cluster::{ClusterError, check_advertised, find_member, parse_cluster};
 pub use error::RestoreError;
 pub use etcd_raftfiles::restore::RestoredCluster;

@@ -1,6 +1,6 @@
 //! What will be restored, where and how: decided in full before anything is touched.
 
-use crate::{cluster::ClusterError, error::RestoreError, find_member};
+use crate::{ahead::raised, cluster::ClusterError, error::RestoreError, find_member};
 use etcd_raftfiles::restore::{RestoredCluster, Target};
 use snapshot::{Snapshot, Surveyed, Walked};
 use std::path::{Path, PathBuf};
@@ -116,8 +116,7 @@ impl<'s> RestorePlan<'s> {
             Destination::AllMembers { .. } => check_folder_names(&cluster)?,
         }
         let revision = source.survey().revision();
-        let bump_to = i64::try_from(bump).ok().and_then(|by| revision.checked_add(by));
-        let bump_to = bump_to.ok_or(RestoreError::BumpTooFar { revision, by: bump })?;
+        let bump_to = raised(revision, bump)?;
         let bump_to = (bump > 0).then_some(bump_to);
         Ok(Self { source, cluster, destination, target, bump_to })
     }
@@ -149,7 +148,7 @@ impl<'s> RestorePlan<'s> {
 }
 
 /// A name becomes a folder, so it must not lead elsewhere.
-fn check_folder_names(cluster: &RestoredCluster) -> Result<(), ClusterError> {
+pub(crate) fn check_folder_names(cluster: &RestoredCluster) -> Result<(), ClusterError> {
     for member in cluster.members() {
         let name = &member.name;
         if name.contains(['/', '\0']) || matches!(name.as_str(), "." | "..") {

@@ -322,6 +322,24 @@ fn is_directory(path: &Path) -> Result<bool, RestoreError> {
     }
 }
 
+/// Whether `place` could be staged, and `far` beside it, as far as can be told without touching anything.
+pub(crate) fn check_absent_or_empty(place: &Path, far: Option<&Path>) -> Result<(), RestoreError> {
+    let place = absolute(place)?;
+    let inside = is_directory(&place)?;
+    let root = if inside { place.join(INSIDE) } else { beside(&place) };
+    if root.join(PLACING).exists() {
+        // What a run that was cut has placed is taken back, or refused, when the next one is staged.
+        return Ok(());
+    }
+    if inside {
+        check_empty(&place)?;
+    }
+    match far.filter(|far| far.symlink_metadata().is_ok()) {
+        Some(far) => Err(RestoreError::Exists { path: far.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 fn check_empty(target: &Path) -> Result<(), RestoreError> {
     for entry in fs::read_dir(target).map_err(io_error("list", target))? {
         let name = entry.map_err(io_error("list", target))?.file_name();

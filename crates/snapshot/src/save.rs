@@ -86,7 +86,7 @@ pub enum SaveError {
     #[error("cannot pass the snapshot on to stdout")]
     Output(#[source] io::Error),
     /// The file system has no room for it.
-    #[error("{} has {available} bytes free, but the snapshot needs {needed}", path.display())]
+    #[error("{}: {}", path.display(), etcd_schema::shortage(*needed, *available))]
     NoSpace {
         /// Where.
         path: PathBuf,

@@ -76,17 +76,28 @@ pub fn unpack(archive: impl Read, folder: &Path) -> Result<Unpacked, UnpackError
     unpacking.finish()
 }
 
+/// Refuses a folder that [`unpack`] would refuse; touches nothing.
+pub fn check_absent_or_empty(folder: &Path) -> Result<(), UnpackError> {
+    is_there_and_empty(folder).map(|_| ())
+}
+
 fn make_empty(folder: &Path) -> Result<(), UnpackError> {
-    let write = |source| UnpackError::Write { path: folder.to_owned(), source };
+    if is_there_and_empty(folder)? {
+        return Ok(());
+    }
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|source| UnpackError::Write { path: folder.to_owned(), source })
+}
+
+/// Whether an empty folder is there; `false` if nothing is, an error if something else is.
+fn is_there_and_empty(folder: &Path) -> Result<bool, UnpackError> {
     match fs::read_dir(folder) {
         Ok(mut entries) => match entries.next() {
-            None => Ok(()),
+            None => Ok(true),
             Some(_) => Err(UnpackError::NotEmpty { path: folder.to_owned() }),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(write)
-        }
-        Err(error) => Err(write(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(UnpackError::Write { path: folder.to_owned(), source }),
     }
 }
 

@@ -1,27 +1,31 @@
 //! `restore`: data directories from the repository, or from what another tool has stored.
 
+mod plan;
+
 use super::{
     args::{IdentityArgs, Place, RepositoryArgs, one_cluster, place},
     encoding::usage,
     events::Show,
     list::warn_unreadable,
-    moment::age,
 };
 use crate::{
     cli::Context,
     interrupt::Interrupt,
-    output::{self, Format},
     report::Failure,
-    restoring::{BUMP_AUTO, Restoring},
+    restoring::{BUMP_AUTO, Restoring, Wanted},
 };
-use backup::fetch::{From as FetchFrom, fetch, fetch_include};
+use backup::{
+    fetch::{FetchError, From as FetchFrom, fetch, fetch_include},
+    include::check_absent_or_empty,
+};
 use jiff::Timestamp;
+use plan::Plan;
 use repository::{
     ClusterName, Manifest, Repository,
-    codec::Identities,
+    codec::{CodecError, Identities},
     listing::{Found, Target},
 };
-use serde::Serialize;
+use restore::Room;
 use snapshot::{DigestRule, Fetched, Snapshot};
 use std::path::PathBuf;
 
@@ -31,7 +35,8 @@ use std::path::PathBuf;
 /// URL that another tool has written: etcdctl, k3s and RKE2 (.zip), OpenShift, kOps (.gz), etcd-backup-restore.
 ///
 /// It is decrypted, decompressed and proved on the way; nothing is put in place before, and nothing that exists is
-/// touched. The revision is raised above what clients can have seen, and what was before is marked compacted, so
+/// touched. What can be known before (a target that is in use, too little room, a missing identity) is told before
+/// anything is fetched. The revision is raised above what clients can have seen, and what was before is marked compacted, so
 /// that no client waits for a future that was undone: --bump-revision 0 leaves that out.
 ///
 /// Examples:
@@ -54,7 +59,10 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "NAME")]
     cluster: Option<ClusterName>,
 
-    /// Say what would be done, from which object, how old it is and what is lost, and do nothing
+    /// Say what would be done, and do nothing
+    ///
+    /// From which object, how old it is and what is lost; which members are made and where; what room that takes; and
+    /// what speaks against it. The exit code is then that of the restore.
     #[arg(long)]
     plan: bool,
 
@@ -80,21 +88,6 @@ pub(crate) struct RestoreArgs {
     repository: RepositoryArgs,
 }
 
-/// What would be restored.
-#[derive(Serialize)]
-struct PlanJson<'a> {
-    repository: &'a str,
-    cluster: &'a ClusterName,
-    name: String,
-    object: String,
-    age_seconds: i64,
-    revision: i64,
-    restored_revision: u64,
-    exact: bool,
-    skipped: Vec<String>,
-    manifest: &'a Manifest,
-}
-
 impl RestoreArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         match &self.source {
@@ -107,33 +100,97 @@ impl RestoreArgs {
         self.restoring.bump().unwrap_or(BUMP_AUTO)
     }
 
-    fn spool(&self) -> PathBuf {
-        self.spool_dir.clone().unwrap_or_else(|| self.restoring.beside())
+    fn spool(&self) -> Result<PathBuf, Failure> {
+        self.spool_dir.clone().map_or_else(|| self.restoring.beside(), Ok)
     }
 
     fn restore_backup(&self, context: &Context) -> Result<(), Failure> {
         let place = self.repository.place()?;
         let interrupt = Interrupt::watch()?;
-        let (repository, manifest) = context.block_on(async {
+        let (repository, found) = context.block_on(async {
             let repository = Repository::open(place.store.clone()).await?;
             let cluster = one_cluster(&repository, self.cluster.as_ref()).await?;
             let listing = repository.backups(&cluster).await?;
             warn_unreadable(&listing);
-            let found = listing.find(&self.at, Timestamp::now())?;
-            self.tell_plan(context, &repository, &found)?;
-            Ok((repository, found.backup.manifest.clone()))
+            let Found { backup, is_exact, skipped } = listing.find(&self.at, Timestamp::now())?;
+            Ok((repository, (backup.manifest.clone(), is_exact, skipped)))
         })?;
+        let (manifest, is_exact, skipped) = found;
+        for (id, unfit) in &skipped {
+            say!("warning: passed over {id}: {unfit}");
+        }
+        let wanted = self.restoring.check_with(&manifest.etcd)?;
+        let mut problems = Vec::new();
+        let identities = self.identities_of(&place, &manifest).unwrap_or_else(|missing| {
+            problems.push(missing);
+            Identities::none()
+        });
+        let rooms = self.rooms(&wanted, &manifest, &mut problems)?;
+        let (url, skipped) = (repository.store().url(), &skipped[..]);
+        let plan = Plan {
+            args: self,
+            url,
+            manifest: &manifest,
+            is_exact,
+            skipped,
+            wanted: &wanted,
+            rooms,
+        };
+        plan.tell(context, &problems)?;
+        let mut problems = problems.into_iter();
+        if let Some(first) = problems.next() {
+            problems.for_each(|problem| problem.warn());
+            return Err(first);
+        }
         if self.plan {
             return Ok(());
         }
-        let wanted = self.restoring.check_with(&manifest.etcd)?;
-        let identities = place.identities(&self.identities, &manifest)?;
         let store = repository.store().clone();
         let from = FetchFrom::Backup { store, manifest: Box::new(manifest.clone()) };
         let snapshot = self.fetch(context, &from, &identities, manifest.db.bytes, &interrupt)?;
         // Before anything is put in place: whatever is wrong with them is known then.
         self.unpack_include(context, &repository, &manifest, &identities)?;
         self.restoring.run(context, wanted, snapshot, DigestRule::Required, self.bump(), &interrupt)
+    }
+
+    /// What opens the backup, which its manifest tells before anything is fetched.
+    fn identities_of(&self, place: &Place, manifest: &Manifest) -> Result<Identities, Failure> {
+        let identities = place.identities(&self.identities, manifest)?;
+        let Some(encryption) = &manifest.encryption else { return Ok(identities) };
+        let ours = identities.recipients().keys();
+        match encryption.recipients.iter().any(|recipient| ours.contains(recipient)) {
+            true => Ok(identities),
+            false => Err(CodecError::NotForUs {
+                object: plan::object(manifest),
+                recipients: encryption.recipients.clone(),
+            }
+            .into()),
+        }
+    }
+
+    /// The room that it takes; and all that speaks against it before anything is fetched.
+    fn rooms(
+        &self,
+        wanted: &Wanted,
+        manifest: &Manifest,
+        problems: &mut Vec<Failure>,
+    ) -> Result<Vec<Room>, Failure> {
+        problems.extend(self.restoring.refuse_ahead(wanted, self.bump()).err());
+        let tar = manifest.include.as_ref().map_or(0, |include| include.tar.bytes);
+        let mut needs = vec![
+            self.restoring.needs(wanted, manifest.db.bytes),
+            (self.spool()?, manifest.db.bytes),
+        ];
+        if let Some(folder) = self.include_to.as_ref().filter(|_| tar > 0) {
+            problems.extend(
+                check_absent_or_empty(folder).map_err(FetchError::from).err().map(Failure::from),
+            );
+            // The archive goes to the spool before it is unpacked.
+            needs.extend([(self.spool()?, tar), (folder.clone(), tar)]);
+        }
+        let rooms = Room::of(&needs)?;
+        problems.extend(rooms.iter().filter_map(|room| room.check().err()).map(Failure::from));
+        Ok(rooms)
     }
 
     fn restore_source(&self, context: &Context, source: &str) -> Result<(), Failure> {
@@ -144,6 +201,7 @@ impl RestoreArgs {
             ));
         }
         let wanted = self.restoring.check()?;
+        self.restoring.refuse_ahead(&wanted, self.bump())?;
         let interrupt = Interrupt::watch()?;
         let from = match source.contains("://") && !source.starts_with("file://") {
             true => object(source)?,
@@ -165,7 +223,7 @@ impl RestoreArgs {
         bytes: u64,
         interrupt: &Interrupt,
     ) -> Result<Snapshot<Fetched>, Failure> {
-        let (watcher, spool) = (Show::reading(bytes).watcher(), self.spool());
+        let (watcher, spool) = (Show::reading(bytes).watcher(), self.spool()?);
         context.block_on(async {
             tokio::select! {
                 biased;
@@ -185,7 +243,7 @@ impl RestoreArgs {
         let paths = manifest.include.iter().map(|include| include.paths.join(", ")).next();
         match (&self.include_to, paths) {
             (Some(folder), _) => {
-                let spool = self.spool();
+                let spool = self.spool()?;
                 let unpacked = context.block_on(async {
                     Ok(fetch_include(repository.store(), manifest, identities, &spool, folder)
                         .await?)
@@ -210,66 +268,6 @@ impl RestoreArgs {
             }
             (None, None) => {}
         }
-        Ok(())
-    }
-
-    /// What is restored, on stderr; on stdout if it is all that was asked for.
-    fn tell_plan(
-        &self,
-        context: &Context,
-        repository: &Repository,
-        found: &Found<'_>,
-    ) -> Result<(), Failure> {
-        let manifest = &found.backup.manifest;
-        let now = Timestamp::now();
-        let revision = u64::try_from(manifest.etcd.revision).unwrap_or_default();
-        let object = format!(
-            "{}/{}/snapshots/{}/{}",
-            repository.store().url(),
-            manifest.cluster,
-            manifest.id,
-            manifest.object.name
-        );
-        let skipped: Vec<_> =
-            found.skipped.iter().map(|(id, unfit)| format!("{id}: {unfit}")).collect();
-        for skipped in &skipped {
-            say!("warning: passed over {skipped}");
-        }
-        if self.plan && context.format == Format::Json {
-            return output::print(&output::json(&PlanJson {
-                repository: repository.store().url(),
-                cluster: &manifest.cluster,
-                name: manifest.id.to_string(),
-                object,
-                age_seconds: now.as_second() - manifest.started.as_second(),
-                revision: manifest.etcd.revision,
-                restored_revision: revision + self.bump(),
-                exact: found.is_exact,
-                skipped,
-                manifest,
-            }));
-        }
-        let (age, lost) = match age(manifest.started, now) {
-            _ if manifest.started > now => {
-                ("dated in the future: a clock was wrong".to_owned(), String::new())
-            }
-            age => (format!("{age} ago"), format!(" since then: the last {age}")),
-        };
-        let exact = if found.is_exact { "" } else { " (the nearest before what was asked for)" };
-        let text = format!(
-            "restoring {} of {}{exact}\n  from      {object}\n  begun     {:.0} ({age})\n  revision  {}, raised to {}\n  \
-             lost      all writes{lost}, and every revision above {}\n",
-            manifest.id,
-            manifest.cluster,
-            manifest.started,
-            manifest.etcd.revision,
-            revision + self.bump(),
-            manifest.etcd.revision,
-        );
-        if self.plan {
-            return output::print(&text);
-        }
-        say_part!("{text}");
         Ok(())
     }
 }

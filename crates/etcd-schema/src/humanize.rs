@@ -2,10 +2,16 @@
 
 const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
 
+/// What is needed and what is free, where there is too little: rounded, and to the byte.
+pub fn shortage(needed: u64, available: u64) -> String {
+    let (free, wanted) = (humanize_bytes(available), humanize_bytes(needed));
+    format!("{free} are free ({available} bytes), but {wanted} are needed ({needed} bytes)")
+}
+
 /// A size as etcdctl prints it: two significant digits below 10 units, whole units above.
 ///
 /// The unit is chosen before rounding, so 999,950 bytes are `1000 kB`; etcdctl says the same.
-pub(crate) fn humanize_bytes(bytes: u64) -> String {
+pub fn humanize_bytes(bytes: u64) -> String {
     if bytes < 10 {
         return format!("{bytes} B");
     }
