@@ -29,6 +29,8 @@ use std::{
 const CLIENT_PORT: u16 = 2379;
 /// Where etcd's packages keep their data.
 const DATA_DIR: &str = "/var/lib/etcd";
+/// Where lifeboat keeps its own things on a host.
+const STATE_DIR: &str = "/var/lib/lifeboat";
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +91,9 @@ pub struct Ssh {
     /// Whether `sudo -n` makes root of a user who is not. Default: yes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sudo: Option<bool>,
+    /// Folder on the host for lifeboat's binary, journals and locks. Default: `/var/lib/lifeboat`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<PathBuf>,
 }
 
 /// How etcd runs on a host. Paths are those of the host.
@@ -232,6 +237,8 @@ pub struct Resolved {
     pub ssh: Ssh,
     /// The member that will run on it.
     pub member: Option<Member>,
+    /// Folder for lifeboat's own things.
+    pub state_dir: PathBuf,
     /// Data directory.
     pub data_dir: PathBuf,
     /// WAL directory outside of it.
@@ -339,11 +346,13 @@ impl Spec {
                 false => host.ssh.options.clone(),
             },
             sudo: host.ssh.sudo.or(self.ssh.sudo),
+            state_dir: host.ssh.state_dir.clone().or_else(|| self.ssh.state_dir.clone()),
         };
         let member = host.member.clone().map(Member::with_client_urls);
         Resolved {
             label: member.as_ref().map_or_else(|| host.host.clone(), |member| member.name.clone()),
             host: host.host.clone(),
+            state_dir: ssh.state_dir.clone().unwrap_or_else(|| STATE_DIR.into()),
             ssh,
             member,
             data_dir: of_host.data_dir.or(of_all.data_dir).unwrap_or_else(|| DATA_DIR.into()),

@@ -1,0 +1,268 @@
+//! What is found on a host before anything is decided: one script that only looks, and its answer read.
+//!
+//! The answer is lines of `key value`. What a host could not tell is left out, never guessed.
+
+use crate::{
+    service::{Shell, unit},
+    shell::{Frame, quote, quote_path},
+    spec::{Resolved, Service},
+};
+use serde::{Deserialize, Serialize};
+use std::{fmt::Write as _, path::PathBuf};
+
+/// Tools that steps need; those that are only better to have are not among them.
+const TOOLS: [&str; 8] =
+    ["sha256sum", "tee", "mkfifo", "stat", "readlink", "sync", "sleep", "date"];
+
+/// What was found on a host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Facts {
+    /// Whether commands run as root.
+    pub root: bool,
+    /// As `uname -m` says.
+    pub machine: String,
+    /// The host's clock less ours, in seconds.
+    pub clock_ahead: f64,
+    /// The data directory with links followed.
+    pub data: Option<Directory>,
+    /// The WAL directory, if it is apart.
+    pub wal: Option<Directory>,
+    /// Version of the etcd that would be started.
+    pub etcd_version: Option<String>,
+    /// Whether etcd's service is known there.
+    pub service_known: bool,
+    /// Whether it runs.
+    pub service_running: bool,
+    /// Of each client: whether it is known there, and whether it runs.
+    pub clients: Vec<(bool, bool)>,
+    /// Tools that are needed and missing.
+    pub missing_tools: Vec<String>,
+    /// The run that holds the host's lock.
+    pub lock: Option<String>,
+    /// When the client certificate ends, in seconds since 1970, if that could be found out.
+    pub certificate_ends: Option<i64>,
+    /// Files named in the spec that are not there.
+    pub missing_files: Vec<String>,
+}
+
+/// A directory of etcd.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Directory {
+    /// With links followed.
+    pub path: PathBuf,
+    /// Whether it is there.
+    pub exists: bool,
+    /// Whether something of etcd is in it.
+    pub filled: bool,
+    /// Whether it is a mount point, so that it cannot be renamed.
+    pub mount_point: bool,
+    /// `USER:GROUP`.
+    pub owner: Option<String>,
+    /// Octal.
+    pub mode: Option<String>,
+    /// Bytes in it.
+    pub bytes: u64,
+    /// Bytes free on its file system.
+    pub free: u64,
+}
+
+/// The script whose answer [`parse`] reads.
+pub(crate) fn script(host: &Resolved, frame: &Frame<'_>) -> String {
+    let mut text = String::from(
+        "say() { printf '%s %s\\n' \"$1\" \"$2\"; }\n\
+         say uid \"$(id -u)\"\n\
+         say machine \"$(uname -m)\"\n\
+         say clock \"$(date +%s.%N)\"\n",
+    );
+    for tool in TOOLS {
+        let _ = writeln!(text, "command -v {tool} >/dev/null || say missing-tool {tool}");
+    }
+    directory(&mut text, "data", &quote_path(&host.data_dir), "/member");
+    if let Some(wal_dir) = &host.wal_dir {
+        directory(&mut text, "wal", &quote_path(wal_dir), "");
+    }
+    let run_dir = frame.run_dir();
+    service(&mut text, "service", &host.service, &run_dir);
+    for client in &host.clients {
+        service(&mut text, "client", &client.service, &run_dir);
+    }
+    version(&mut text, &host.service);
+    let lock = frame.lock();
+    let _ = writeln!(text, "[ ! -e {lock} ] || say lock \"$(cat {lock})\"");
+    files(&mut text, host);
+    text
+}
+
+fn directory(text: &mut String, key: &str, path: &str, inside: &str) {
+    let _ = writeln!(
+        text,
+        "at={path}\n\
+         real=$(readlink -f \"$at\" 2>/dev/null) || real=$at\n\
+         say {key}-path \"$real\"\n\
+         on=$real\n\
+         while [ ! -e \"$on\" ]; do on=$(dirname \"$on\"); done\n\
+         say {key}-free-kib \"$(df -Pk \"$on\" | sed -n '$p' | sed 's/.* \\([0-9][0-9]*\\)  *[0-9][0-9]*% .*/\\1/')\"\n\
+         if [ -d \"$real\" ]; then\n\
+         say {key}-exists yes\n\
+         say {key}-owner \"$(stat -c %U:%G \"$real\")\"\n\
+         say {key}-mode \"$(stat -c %a \"$real\")\"\n\
+         say {key}-kib \"$(du -sk \"$real\" | sed 's/[^0-9].*//')\"\n\
+         [ \"$(stat -c %d \"$real\")\" = \"$(stat -c %d \"$real/..\")\" ] || say {key}-mount yes\n\
+         [ -z \"$(ls -A \"$real\"{inside} 2>/dev/null)\" ] || say {key}-filled yes\n\
+         fi"
+    );
+}
+
+fn service(text: &mut String, key: &str, service: &Service, run_dir: &str) {
+    let running = Shell::new(service, run_dir).running();
+    let known = match service {
+        Service::Systemd(name) => {
+            format!(
+                "[ \"$(systemctl show -p LoadState {})\" = LoadState=loaded ]",
+                quote(&unit(name))
+            )
+        }
+        // One that is stopped by an earlier run is in that run's folder; it is not known then.
+        Service::StaticPod(manifest) => format!("[ -e {} ]", quote_path(manifest)),
+        Service::Command(_) => "true".to_owned(),
+    };
+    let _ = writeln!(
+        text,
+        "if {known}; then known=yes; else known=no; fi\n\
+         if {running}; then running=yes; else running=no; fi\n\
+         say {key} \"$known $running\""
+    );
+}
+
+fn version(text: &mut String, service: &Service) {
+    let ask = match service {
+        Service::Systemd(name) => format!(
+            "bin=$(systemctl show -p ExecStart {} | sed -n 's/.*path=\\([^ ;]*\\).*/\\1/p' | head -n 1)\n\
+             [ -x \"$bin\" ] || bin=$(command -v etcd)\n\
+             version=$(\"$bin\" --version 2>/dev/null | sed -n 's/^etcd Version: //p')",
+            quote(&unit(name))
+        ),
+        Service::StaticPod(manifest) => format!(
+            "version=$(sed -n 's/.*image:.*etcd:v\\{{0,1\\}}\\([0-9][0-9.]*\\).*/\\1/p' {} 2>/dev/null | head -n 1)",
+            quote_path(manifest)
+        ),
+        Service::Command(_) => {
+            "version=$(etcd --version 2>/dev/null | sed -n 's/^etcd Version: //p')".to_owned()
+        }
+    };
+    let _ = writeln!(text, "{ask}\n[ -z \"$version\" ] || say etcd-version \"$version\"");
+}
+
+fn files(text: &mut String, host: &Resolved) {
+    let tls = &host.certificates;
+    for file in [&tls.ca, &tls.cert, &tls.key, &host.password_file].into_iter().flatten() {
+        let file = quote_path(file);
+        let _ = writeln!(text, "[ -r {file} ] || say missing-file {file}");
+    }
+    if let Some(cert) = &tls.cert {
+        let _ = writeln!(
+            text,
+            "ends=$(openssl x509 -enddate -noout -in {} 2>/dev/null | sed -n 's/^notAfter=//p')\n\
+             [ -z \"$ends\" ] || say certificate-ends \"$(date -d \"$ends\" +%s 2>/dev/null)\"",
+            quote_path(cert)
+        );
+    }
+}
+
+/// Reads the answer. `now` is our clock in the middle of asking.
+pub(crate) fn parse(answer: &str, now: f64) -> Facts {
+    let mut facts = Facts::default();
+    for line in answer.lines() {
+        let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+        let value = value.trim();
+        match key {
+            "uid" => facts.root = value == "0",
+            "machine" => facts.machine = value.to_owned(),
+            "clock" => facts.clock_ahead = value.parse::<f64>().map_or(0.0, |clock| clock - now),
+            "missing-tool" => facts.missing_tools.push(value.to_owned()),
+            "missing-file" => facts.missing_files.push(value.to_owned()),
+            "service" => (facts.service_known, facts.service_running) = yes_yes(value),
+            "client" => facts.clients.push(yes_yes(value)),
+            "etcd-version" => facts.etcd_version = Some(value.to_owned()),
+            "lock" => facts.lock = Some(value.to_owned()),
+            "certificate-ends" => facts.certificate_ends = value.parse().ok(),
+            _ => {
+                if let Some(key) = key.strip_prefix("data-") {
+                    fill(facts.data.get_or_insert_default(), key, value);
+                } else if let Some(key) = key.strip_prefix("wal-") {
+                    fill(facts.wal.get_or_insert_default(), key, value);
+                }
+            }
+        }
+    }
+    facts
+}
+
+fn fill(directory: &mut Directory, key: &str, value: &str) {
+    let bytes = || value.parse::<u64>().unwrap_or(0).saturating_mul(1024);
+    match key {
+        "path" => directory.path = value.into(),
+        "exists" => directory.exists = true,
+        "filled" => directory.filled = true,
+        "mount" => directory.mount_point = true,
+        "owner" => directory.owner = Some(value.to_owned()),
+        "mode" => directory.mode = Some(value.to_owned()),
+        "kib" => directory.bytes = bytes(),
+        "free-kib" => directory.free = bytes(),
+        _ => {}
+    }
+}
+
+fn yes_yes(value: &str) -> (bool, bool) {
+    let (known, running) = value.split_once(' ').unwrap_or_default();
+    (known == "yes", running == "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Spec;
+    use std::process::Command;
+
+    #[test]
+    fn this_machine_tells_what_is_in_its_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("my data");
+        std::fs::create_dir_all(data.join("member/snap")).unwrap();
+        std::fs::write(data.join("member/snap/db"), vec![1; 100_000]).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&data, &link).unwrap();
+        let spec = Spec::parse(&format!(
+            "cluster: c
+etcd: {{data-dir: '{}', wal-dir: /no/such/wal, certificates: {{ca: /no/ca.pem}}, service: {{command: {{start: 'true', stop: 'true', running: 'false'}}}}}}
+clients: [{{command: {{start: 'true', stop: 'true', running: 'true'}}}}]
+hosts: [{{host: h, member: {{name: m1, peer-urls: ['http://h:2380']}}}}]",
+            link.display()
+        ))
+        .unwrap();
+        let host = &spec.resolved()[0];
+        let frame = Frame { run: "r1", label: "m1", state_dir: folder.path() };
+        let text = frame.look(&script(host, &frame));
+        let output = Command::new("sh").arg("-c").arg(&text).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let facts = parse(&String::from_utf8(output.stdout).unwrap(), 0.0);
+        let found = facts.data.unwrap();
+        assert_eq!(found.path, data.canonicalize().unwrap(), "{errors}");
+        assert!(found.exists && found.filled && !found.mount_point, "{found:?} {errors}");
+        assert!(found.bytes >= 100_000 && found.free > 0, "{found:?}");
+        assert!(found.owner.is_some() && found.mode.as_deref() == Some("755"), "{found:?}");
+        let wal = facts.wal.unwrap();
+        assert!(!wal.exists && wal.free > 0, "{wal:?}");
+        assert_eq!((facts.service_known, facts.service_running), (true, false));
+        assert_eq!(facts.clients, [(true, true)]);
+        assert_eq!(facts.missing_files, ["/no/ca.pem"]);
+        assert!(facts.clock_ahead > 1e9 && facts.lock.is_none() && facts.missing_tools.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_understood_is_left_out() {
+        assert_eq!(parse("hello\n\nwal\nclock soon\n", 0.0), Facts::default());
+    }
+}

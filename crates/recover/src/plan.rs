@@ -1,0 +1,381 @@
+//! What will be done, decided in full before anything is touched: pure data, kept as `plan.yaml` of the run.
+
+use crate::{
+    facts::Facts,
+    place::Places,
+    shell::Frame,
+    spec::{Resolved, Spec},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, io};
+
+/// Added to the newest revision that anybody can have seen, unless something else is asked for: what a cluster with 1,500 writes a
+/// second makes in a week.
+pub const BUMP_MARGIN: u64 = 1_000_000_000;
+/// Clocks that differ by more are told: etcd warns at one second.
+const CLOCK_SECONDS: f64 = 1.0;
+/// What etcd writes first beside the database: two WAL segments of 64 MB.
+const WAL_BYTES: u64 = 160 << 20;
+
+/// A recovery.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Plan {
+    /// The run's id: time and chance.
+    pub run: String,
+    /// When it was made.
+    pub made: Timestamp,
+    /// The new cluster's token: no other cluster has it.
+    pub token: String,
+    /// What the cluster is brought back from.
+    pub backup: Chosen,
+    /// By how much the revision is raised.
+    pub bump: Bump,
+    /// The program on the hosts that asks etcd.
+    pub agent: Agent,
+    /// What was found on each host, by label.
+    pub facts: BTreeMap<String, Facts>,
+    /// What a person said.
+    pub spec: Spec,
+}
+
+/// A backup that was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Chosen {
+    /// The repository or the file, without credentials.
+    pub from: String,
+    /// The cluster in the repository.
+    pub cluster: Option<String>,
+    /// The backup's name.
+    pub name: Option<String>,
+    /// The revision it has.
+    pub revision: Option<i64>,
+    /// When it was begun.
+    pub taken: Option<Timestamp>,
+    /// Size of the database.
+    pub bytes: u64,
+    /// Version of etcd that it is from.
+    pub version: Option<String>,
+}
+
+/// By how much the revision is raised.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Bump {
+    /// Above the newest revision that is known. 0: nothing is raised.
+    pub margin: u64,
+    /// The newest revision that a member was seen at.
+    pub last_seen: Option<i64>,
+    /// Which member that was.
+    pub seen_at: Option<String>,
+}
+
+/// The program that is pushed to hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Agent {
+    /// Its version.
+    pub version: String,
+    /// SHA-256 in hex.
+    pub sha256: String,
+}
+
+/// What preflight has to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Nothing can be done before these are put right.
+    pub problems: Vec<String>,
+    /// To know.
+    pub warnings: Vec<String>,
+}
+
+impl Bump {
+    /// What is added to the revision of the backup.
+    pub fn amount(&self, backup_revision: i64) -> u64 {
+        if self.margin == 0 {
+            return 0;
+        }
+        let ahead = self.last_seen.unwrap_or(0).saturating_sub(backup_revision).max(0);
+        self.margin.saturating_add(ahead.unsigned_abs())
+    }
+}
+
+impl Plan {
+    /// A new run's id: sorts by time.
+    pub fn new_run(now: Timestamp) -> io::Result<String> {
+        let mut random = [0; 2];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        Ok(format!("{}-{:04x}", now.strftime("%Y%m%dt%H%M%S"), u16::from_ne_bytes(random)))
+    }
+
+    /// The hosts, in the order of the spec.
+    pub fn hosts(&self) -> Vec<Resolved> {
+        self.spec.resolved()
+    }
+
+    /// What was found on a host.
+    pub fn facts(&self, host: &Resolved) -> &Facts {
+        static NOTHING: std::sync::LazyLock<Facts> = std::sync::LazyLock::new(Facts::default);
+        self.facts.get(&host.label).unwrap_or(&NOTHING)
+    }
+
+    /// Members as `--initial-cluster` has them.
+    pub fn initial_cluster(&self) -> String {
+        let members = self.hosts().into_iter().filter_map(|host| host.member);
+        let pairs = members.flat_map(|member| {
+            let name = member.name.clone();
+            member.peer_urls.into_iter().map(move |url| format!("{name}={url}"))
+        });
+        pairs.collect::<Vec<_>>().join(",")
+    }
+
+    /// The same as YAML.
+    pub fn to_yaml(&self) -> String {
+        serde_saphyr::to_string(self).expect("a plan has nothing that YAML cannot say")
+    }
+
+    /// Reads it back.
+    pub fn parse(yaml: &str) -> Result<Self, Box<serde_saphyr::Error>> {
+        serde_saphyr::from_str(yaml).map_err(Box::new)
+    }
+
+    pub(crate) fn frame<'a>(&'a self, host: &'a Resolved) -> Frame<'a> {
+        Frame { run: &self.run, label: &host.label, state_dir: &host.state_dir }
+    }
+
+    pub(crate) fn places(&self, host: &Resolved) -> Places {
+        let facts = self.facts(host);
+        let real = |found: Option<&crate::facts::Directory>, said: &std::path::Path| {
+            found.map_or_else(|| said.to_owned(), |directory| directory.path.clone())
+        };
+        let inside = facts.data.as_ref().is_some_and(|data| data.mount_point);
+        let data_dir = real(facts.data.as_ref(), &host.data_dir);
+        let wal_dir = host.wal_dir.as_ref().map(|wal_dir| real(facts.wal.as_ref(), wal_dir));
+        Places::new(&data_dir, wal_dir.as_deref(), inside, &self.run)
+    }
+
+    /// What speaks against it, as far as the hosts tell.
+    pub fn findings(&self, machine: &str) -> Findings {
+        let mut findings = Findings::default();
+        for host in self.hosts() {
+            self.check_host(&host, machine, &mut findings);
+        }
+        findings
+    }
+
+    fn check_host(&self, host: &Resolved, machine: &str, findings: &mut Findings) {
+        let (facts, label) = (self.facts(host), &host.label);
+        let mut problem = |text: String| findings.problems.push(format!("{label}: {text}"));
+        if !facts.root && host.ssh.sudo != Some(false) {
+            problem("commands do not run as root".to_owned());
+        }
+        if !facts.missing_tools.is_empty() {
+            problem(format!("these commands are missing: {}", facts.missing_tools.join(", ")));
+        }
+        for file in &facts.missing_files {
+            problem(format!("{file} is not there, or cannot be read"));
+        }
+        if let Some(other) = facts.lock.as_ref().filter(|other| **other != self.run) {
+            problem(format!(
+                "it is held by the run {other}: finish that with `recover run`, or `recover rollback`"
+            ));
+        }
+        if facts.machine != machine {
+            problem(format!(
+                "it is a {}, but the program to be pushed is for {machine}: give --agent",
+                facts.machine
+            ));
+        }
+        if facts.wal.as_ref().is_some_and(|wal| wal.mount_point) {
+            problem("the WAL directory is a mount point: name a folder in it".to_owned());
+        }
+        if host.member.is_some() {
+            if !facts.service_known {
+                problem(format!("there is no service {}", host.service.name()));
+            }
+            self.check_space(facts, &mut problem);
+        }
+        self.check_version(label, facts, findings);
+        if facts.clock_ahead.abs() > CLOCK_SECONDS {
+            let text = format!("{label}: its clock is {:+.1} s from ours", facts.clock_ahead);
+            findings.warnings.push(text);
+        }
+        let now = self.made.as_second();
+        if let Some(ends) = facts.certificate_ends.filter(|ends| *ends < now + 7 * 86_400) {
+            let text = match ends < now {
+                true => format!("{label}: the client certificate has expired"),
+                false => format!("{label}: the client certificate expires in less than a week"),
+            };
+            let expired = ends < now;
+            if expired { findings.problems.push(text) } else { findings.warnings.push(text) }
+        }
+        for (client, (known, _)) in host.clients.iter().zip(&facts.clients) {
+            if !known {
+                let text = format!(
+                    "{label}: there is no service {}; it is left out",
+                    client.service.name()
+                );
+                findings.warnings.push(text);
+            }
+        }
+        if !facts.data.as_ref().is_some_and(|data| data.filled) && host.member.is_some() {
+            findings
+                .warnings
+                .push(format!("{label}: there are no old data in {}", host.data_dir.display()));
+        }
+    }
+
+    fn check_space(&self, facts: &Facts, problem: &mut dyn FnMut(String)) {
+        let needed = self.backup.bytes + self.backup.bytes / 8 + WAL_BYTES;
+        if let Some(data) = facts.data.as_ref().filter(|data| data.free < needed) {
+            problem(format!(
+                "{} bytes are free for {}, but {needed} are needed beside the old data",
+                data.free,
+                data.path.display()
+            ));
+        }
+    }
+
+    /// etcd opens data of its own minor version and of the one before.
+    fn check_version(&self, label: &str, facts: &Facts, findings: &mut Findings) {
+        let minor = |text: &str| {
+            let mut parts = text.trim_start_matches('v').split('.');
+            Some((parts.next()?.parse::<u32>().ok()?, parts.next()?.parse::<u32>().ok()?))
+        };
+        let (Some(runs), Some(backup)) = (
+            facts.etcd_version.as_deref().and_then(minor),
+            self.backup.version.as_deref().and_then(minor),
+        ) else {
+            return;
+        };
+        if runs < backup {
+            findings.warnings.push(format!(
+                "{label}: etcd {}.{} will run on data of {}.{}; they are made for {}.{}",
+                runs.0, runs.1, backup.0, backup.1, runs.0, runs.1
+            ));
+        }
+    }
+
+    /// The version of etcd that the data are made for: what is said, else the oldest that will run, else the backup's.
+    pub fn target_version(&self) -> Option<String> {
+        let said = self.spec.etcd.version.clone();
+        let hosts = self.hosts();
+        let found = hosts.iter().filter(|host| host.member.is_some());
+        let oldest =
+            found.filter_map(|host| self.facts(host).etcd_version.clone()).min_by_key(|version| {
+                version.split('.').map(|part| part.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>()
+            });
+        said.or(oldest).or_else(|| self.backup.version.clone())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::facts::Directory;
+
+    /// Three members: two with systemd units, one whose data directory is a mount point.
+    pub(crate) fn plan() -> Plan {
+        let spec = Spec::parse(
+            "cluster: prod
+etcd: {data-dir: '/var/lib/my etcd', owner: 'etcd:etcd'}
+clients: [{systemd: kube-apiserver, ready: 'https://127.0.0.1:6443/readyz'}, {systemd: kubelet, restart: true}]
+hosts:
+- {host: 10.0.0.1, member: {name: m1, peer-urls: ['http://10.0.0.1:2380']}}
+- {host: 10.0.0.2, ssh: {user: admin, port: 2222}, member: {name: m2, peer-urls: ['http://10.0.0.2:2380']}}
+- {host: 10.0.0.3, clients: [], member: {name: m3, peer-urls: ['http://10.0.0.3:2380']}}
+",
+        )
+        .unwrap();
+        let facts = |mount_point, clients: usize| Facts {
+            root: true,
+            machine: "x86_64".to_owned(),
+            service_known: true,
+            etcd_version: Some("3.5.16".to_owned()),
+            clients: vec![(true, true); clients],
+            data: Some(Directory {
+                path: "/var/lib/my etcd".into(),
+                exists: true,
+                filled: true,
+                mount_point,
+                owner: Some("etcd:etcd".to_owned()),
+                mode: Some("700".to_owned()),
+                bytes: 1 << 20,
+                free: 1 << 40,
+            }),
+            ..Facts::default()
+        };
+        Plan {
+            run: "20261122t160000-12ab".to_owned(),
+            made: "2026-11-22T16:00:00Z".parse().unwrap(),
+            token: "lifeboat-20261122t160000-12ab".to_owned(),
+            backup: Chosen {
+                from: "s3://backups/etcd".to_owned(),
+                cluster: Some("prod".to_owned()),
+                name: Some("00000000000000000100-20261122T150000Z".to_owned()),
+                revision: Some(100),
+                taken: Some("2026-11-22T15:00:00Z".parse().unwrap()),
+                bytes: 1 << 20,
+                version: Some("3.5.16".to_owned()),
+            },
+            bump: Bump { margin: 1000, last_seen: Some(150), seen_at: Some("m1".to_owned()) },
+            agent: Agent { version: "0.1.0".to_owned(), sha256: "ab".repeat(32) },
+            facts: [("m1", facts(false, 2)), ("m2", facts(false, 2)), ("m3", facts(true, 0))]
+                .map(|(label, facts)| (label.to_owned(), facts))
+                .into(),
+            spec,
+        }
+    }
+
+    #[test]
+    fn a_plan_that_is_written_reads_back_the_same() {
+        let yaml = plan().to_yaml();
+        assert_eq!(Plan::parse(&yaml).unwrap_or_else(|e| panic!("{e}\n{yaml}")), plan());
+    }
+
+    #[test]
+    fn the_revision_is_raised_above_what_was_seen_last() {
+        assert_eq!(plan().bump.amount(100), 1050);
+        assert_eq!(Bump { margin: 7, ..Bump::default() }.amount(100), 7);
+        assert_eq!(Bump { margin: 0, last_seen: Some(500), seen_at: None }.amount(100), 0);
+    }
+
+    #[test]
+    fn run_ids_sort_by_time_and_differ_by_chance() {
+        let id = |at: &str| Plan::new_run(at.parse().unwrap()).unwrap();
+        let first = id("2026-11-22T15:00:00Z");
+        assert!(first.starts_with("20261122t150000-") && first < id("2026-11-22T15:00:01Z"));
+    }
+
+    #[test]
+    fn what_speaks_against_it_is_told_of_every_host() {
+        let mut plan = plan();
+        assert_eq!(plan.findings("x86_64"), Findings::default());
+        plan.backup.bytes = 1 << 41;
+        plan.facts.get_mut("m1").unwrap().lock = Some("another".to_owned());
+        plan.facts.get_mut("m2").unwrap().clock_ahead = -30.0;
+        plan.facts.get_mut("m3").unwrap().service_known = false;
+        let findings = plan.findings("aarch64");
+        let problems = findings.problems.join("\n");
+        for part in [
+            "m1: it is held by the run another",
+            "m1: it is a x86_64",
+            "m2: 1099511627776 bytes are free",
+            "m3: there is no service etcd",
+        ] {
+            assert!(problems.contains(part), "{part} not in\n{problems}");
+        }
+        assert_eq!(findings.warnings, ["m2: its clock is -30.0 s from ours"]);
+    }
+
+    #[test]
+    fn the_new_cluster_is_that_of_the_spec() {
+        assert_eq!(
+            plan().initial_cluster(),
+            "m1=http://10.0.0.1:2380,m2=http://10.0.0.2:2380,m3=http://10.0.0.3:2380"
+        );
+        assert_eq!(plan().target_version().as_deref(), Some("3.5.16"));
+    }
+}

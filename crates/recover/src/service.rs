@@ -1,0 +1,265 @@
+//! How a thing is run on a host, as text for the shell.
+//!
+//! | kind | stopped | kept from coming back at a reboot | started |
+//! | --- | --- | --- | --- |
+//! | systemd unit | `systemctl stop` | a drop-in whose condition fails while it is there | drop-in removed, `systemctl start` |
+//! | static pod | manifest moved away, kubelet stops it | the manifest is away | manifest moved back |
+//! | commands | the command `stop` | (as the commands have it) | the command `start` |
+
+use crate::{
+    shell::{quote, quote_path},
+    spec::Service,
+};
+
+/// How long something may take to stop: longer than systemd's own limit, after which it kills.
+const STOP_SECONDS: u32 = 150;
+/// How long something may take to answer that it is ready.
+const READY_SECONDS: u32 = 180;
+/// The kernel keeps that many bytes of a process's name.
+const COMM_BYTES: usize = 15;
+
+/// Texts for one service on one host. `keep` is a folder of the run where manifests are kept meanwhile.
+pub(crate) struct Shell<'a> {
+    service: &'a Service,
+    /// The run's folder on the host, quoted.
+    run_dir: &'a str,
+}
+
+impl<'a> Shell<'a> {
+    pub(crate) fn new(service: &'a Service, run_dir: &'a str) -> Self {
+        Self { service, run_dir }
+    }
+
+    /// An expression that succeeds while it runs, or is about to.
+    pub(crate) fn running(&self) -> String {
+        match self.service {
+            Service::Systemd(name) => format!(
+                "case \"$(systemctl show -p ActiveState {})\" in *=active|*=activating|*=deactivating|*=reloading) true ;; *) false ;; esac",
+                quote(&unit(name))
+            ),
+            Service::StaticPod(_) => {
+                let name = self.service.name();
+                let comm: String = name.chars().take(COMM_BYTES).collect();
+                format!(
+                    "{{ [ -n \"$(crictl ps -q --name {} 2>/dev/null)\" ] || pgrep -x {} >/dev/null; }}",
+                    quote(&format!("^{name}$")),
+                    quote(&comm)
+                )
+            }
+            Service::Command(commands) => {
+                format!("sh -c {} >/dev/null 2>&1 9>&-", quote(&commands.running))
+            }
+        }
+    }
+
+    /// An expression that succeeds if it does not run, and will not by itself.
+    pub(crate) fn stopped(&self) -> String {
+        match self.held() {
+            Some(held) => format!("{held} && ! {{ {}; }}", self.running()),
+            None => format!("! {{ {}; }}", self.running()),
+        }
+    }
+
+    /// An expression that succeeds if it was started.
+    pub(crate) fn started(&self) -> String {
+        match (self.service, self.held()) {
+            // Whether kubelet has started the pod already is seen by who asks etcd.
+            (Service::StaticPod(manifest), _) => format!("[ -e {} ]", quote_path(manifest)),
+            (_, Some(held)) => format!("! {held} && {{ {}; }}", self.running()),
+            (_, None) => self.running(),
+        }
+    }
+
+    /// Stops it, and waits until it has.
+    pub(crate) fn stop(&self) -> String {
+        let stop = match self.service {
+            Service::Systemd(name) => {
+                let (unit, drop_in) = (quote(&unit(name)), drop_in(name));
+                format!(
+                    "mkdir -p {}\n\
+                     printf '# made by lifeboat recover, which removes it\\n[Unit]\\nConditionPathExists=!%s\\n' {drop_in} >{drop_in}\n\
+                     systemctl daemon-reload\n\
+                     systemctl stop {unit}",
+                    quote(&drop_in_dir(name)),
+                )
+            }
+            Service::StaticPod(manifest) => {
+                let (manifest, kept) = (quote_path(manifest), self.kept());
+                format!(
+                    "mkdir -p {}/manifests\n\
+                     if [ -e {manifest} ]; then mv {manifest} {kept}; fi\n\
+                     sync",
+                    self.run_dir
+                )
+            }
+            Service::Command(commands) => {
+                format!("if {}; then sh -c {} 9>&-; fi", self.running(), quote(&commands.stop))
+            }
+        };
+        format!(
+            "{stop}\n{}",
+            wait(&format!("! {{ {}; }}", self.running()), STOP_SECONDS, "it does not stop")
+        )
+    }
+
+    /// Starts it, without waiting for others that it needs.
+    pub(crate) fn start(&self) -> String {
+        match self.service {
+            Service::Systemd(name) => format!(
+                "rm -f {}\n\
+                 systemctl daemon-reload\n\
+                 systemctl reset-failed {unit} 2>/dev/null || true\n\
+                 systemctl start --no-block {unit}",
+                drop_in(name),
+                unit = quote(&unit(name)),
+            ),
+            Service::StaticPod(manifest) => {
+                let hidden = manifest.with_file_name(format!(".{}.lifeboat", self.service.name()));
+                // kubelet does not look at names that begin with a dot; the rename makes it appear whole.
+                format!(
+                    "if [ -e {kept} ]; then cp -p {kept} {hidden}; mv {hidden} {manifest}; sync; rm {kept}; fi",
+                    kept = self.kept(),
+                    hidden = quote_path(&hidden),
+                    manifest = quote_path(manifest),
+                )
+            }
+            Service::Command(commands) => format!(
+                "if ! {{ {}; }}; then sh -c {} >>{}/output 2>&1 9>&-; fi",
+                self.running(),
+                quote(&commands.start),
+                self.run_dir
+            ),
+        }
+    }
+
+    /// Restarts what was left running.
+    pub(crate) fn restart(&self) -> String {
+        match self.service {
+            Service::Systemd(name) => format!("systemctl restart {}", quote(&unit(name))),
+            _ => format!("{}\n{}", self.stop(), self.start()),
+        }
+    }
+
+    /// An expression that succeeds while it is kept from coming back.
+    fn held(&self) -> Option<String> {
+        match self.service {
+            Service::Systemd(name) => Some(format!("[ -e {} ]", drop_in(name))),
+            Service::StaticPod(manifest) => Some(format!("[ ! -e {} ]", quote_path(manifest))),
+            Service::Command(_) => None,
+        }
+    }
+
+    /// Where a manifest is kept while its pod is stopped.
+    fn kept(&self) -> String {
+        format!("{}/manifests/{}", self.run_dir, quote(&format!("{}.yaml", self.service.name())))
+    }
+}
+
+/// Waits until `url` answers 200. Whether its certificate is good is not what is asked.
+pub(crate) fn wait_ready(url: &str) -> String {
+    let url = quote(url);
+    let ask = format!(
+        "if command -v curl >/dev/null; then curl -fsSk -m 5 -o /dev/null {url} 2>/dev/null; else wget -q --no-check-certificate -T 5 -O /dev/null {url}; fi"
+    );
+    wait(&ask, READY_SECONDS, "it is not ready")
+}
+
+/// Waits until `expression` succeeds.
+pub(crate) fn wait(expression: &str, seconds: u32, otherwise: &str) -> String {
+    let tries = seconds * 5;
+    format!(
+        "tries=0\n\
+         until {expression}; do\n  \
+           tries=$((tries+1))\n  \
+           if [ $tries -gt {tries} ]; then echo {} >&2; return 1; fi\n  \
+           sleep 0.2\n\
+         done",
+        quote(otherwise)
+    )
+}
+
+/// The full name of a unit.
+pub(crate) fn unit(name: &str) -> String {
+    const KINDS: [&str; 6] = [".service", ".socket", ".target", ".timer", ".path", ".slice"];
+    if KINDS.iter().any(|kind| name.ends_with(kind)) {
+        name.to_owned()
+    } else {
+        format!("{name}.service")
+    }
+}
+
+fn drop_in_dir(name: &str) -> String {
+    format!("/etc/systemd/system/{}.d", unit(name))
+}
+
+fn drop_in(name: &str) -> String {
+    quote(&format!("{}/lifeboat-recover.conf", drop_in_dir(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Commands;
+    use std::{path::Path, process::Command};
+
+    fn sh(text: &str) -> bool {
+        let text = format!("set -eu\nmain() {{\n{text}\n}}\nmain </dev/null");
+        Command::new("sh").arg("-c").arg(text).status().unwrap().success()
+    }
+
+    #[test]
+    fn commands_are_stopped_and_started_once_and_may_be_told_so_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("a folder");
+        std::fs::create_dir(&dir).unwrap();
+        let (up, log) = (quote_path(&dir.join("it's up")), quote_path(&dir.join("log")));
+        let service = Service::Command(Commands {
+            start: format!("echo started >>{log}; touch {up}"),
+            stop: format!("echo stopped >>{log}; rm {up}"),
+            running: format!("test -e {up}"),
+        });
+        let run_dir = quote_path(&dir);
+        let shell = Shell::new(&service, &run_dir);
+        for _ in 0..2 {
+            assert!(sh(&shell.start()) && sh(&shell.started()) && !sh(&shell.stopped()));
+        }
+        for _ in 0..2 {
+            assert!(sh(&shell.stop()) && sh(&shell.stopped()) && !sh(&shell.started()));
+        }
+        assert_eq!(std::fs::read_to_string(dir.join("log")).unwrap(), "started\nstopped\n");
+    }
+
+    #[test]
+    fn a_manifest_is_away_while_its_pod_is_stopped_and_comes_back_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = folder.path().join("no-such-process-here.yaml");
+        std::fs::write(&manifest, "kind: Pod\n").unwrap();
+        let service = Service::StaticPod(manifest.clone());
+        let run_dir = quote_path(&folder.path().join("the run"));
+        let shell = Shell::new(&service, &run_dir);
+        assert!(sh(&shell.started()) && !sh(&shell.stopped()));
+        for _ in 0..2 {
+            assert!(sh(&shell.stop()) && sh(&shell.stopped()) && !manifest.exists());
+        }
+        for _ in 0..2 {
+            assert!(sh(&shell.start()) && sh(&shell.started()) && !sh(&shell.stopped()));
+        }
+        assert_eq!(std::fs::read_to_string(&manifest).unwrap(), "kind: Pod\n");
+        let left = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 2, "nothing else is left beside the manifest and the run's folder");
+    }
+
+    #[test]
+    fn a_unit_is_held_by_a_condition_that_names_its_own_file() {
+        let service = Service::Systemd("etcd".to_owned());
+        let stop = Shell::new(&service, "/r").stop();
+        assert!(stop.contains("ConditionPathExists=!%s"), "{stop}");
+        assert!(
+            stop.contains("/etc/systemd/system/etcd.service.d/lifeboat-recover.conf"),
+            "{stop}"
+        );
+        assert!(stop.contains("systemctl stop etcd.service"), "{stop}");
+        assert_eq!(unit("etcd@a.service"), "etcd@a.service");
+        assert!(Path::new(&drop_in_dir("etcd")).is_absolute());
+    }
+}
