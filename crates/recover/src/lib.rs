@@ -12,7 +12,9 @@ mod plan;
 mod service;
 mod shell;
 pub mod spec;
+mod steps;
 
 pub use facts::{Directory, Facts};
 pub use plan::{Agent, BUMP_MARGIN, Bump, Chosen, Findings, Plan};
 pub use shell::{quote, quote_path};
+pub use steps::{Kind, OnHost, Step, steps};

@@ -1,0 +1,449 @@
+//! What is done on each host, as text for the shell: the one source of what is printed, written as a script, and executed.
+//!
+//! Every step has, for each host that takes part, a check that tells whether it is done, commands that do it and may be run again
+//! after they were cut anywhere, and commands that take it back.
+//!
+//! ```text
+//!   lock        hold        stop-clients ─ stop-etcd ─ set-aside ─ swap-in ─ start-etcd ─ verify ─ start-client-… ─ restart-…
+//!   push send   (nothing that runs is touched)     │                            │
+//!                                                  └── the mark in `member` ────┴── `started` in the run's folder
+//! ```
+//!
+//! * Stopping is over once `started` is there: a run that goes on does not stop what it has started.
+//! * Setting aside is over once the mark is in place: what is current then is new.
+//! * A rollback is the undoing of all steps, from the last to the first; what was not done is left alone.
+
+use crate::{
+    place::{Place, Places},
+    plan::Plan,
+    service::{self, Shell},
+    shell::{quote, quote_path},
+    spec::{Client, Resolved},
+};
+use std::path::PathBuf;
+
+/// A step, on all hosts at the same time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Names it in the journal.
+    pub id: String,
+    /// What it does, for a person.
+    pub title: String,
+    /// Who does it.
+    pub kind: Kind,
+    /// The hosts that take part.
+    pub hosts: Vec<OnHost>,
+}
+
+/// Who does a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The commands of each host.
+    Script,
+    /// Files are sent first, and then as above.
+    Send,
+    /// The cluster is asked, and what it answers is judged here.
+    Verify,
+}
+
+/// A step's part on one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OnHost {
+    /// Place of the host in the plan.
+    pub host: usize,
+    /// Succeeds if it is done.
+    pub check: String,
+    /// Does it.
+    pub run: String,
+    /// Takes it back.
+    pub undo: String,
+    /// What a person does without lifeboat, where that is something else than `run`.
+    pub by_hand: Option<String>,
+}
+
+/// Where the files of one member go on its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) snap: PathBuf,
+    pub(crate) wal: PathBuf,
+}
+
+/// One host of a plan, and what its steps need.
+struct Site<'a> {
+    number: usize,
+    plan: &'a Plan,
+    host: &'a Resolved,
+    places: Places,
+    run_dir: String,
+}
+
+/// All steps of a plan.
+pub fn steps(plan: &Plan) -> Vec<Step> {
+    let hosts = plan.hosts();
+    let sites: Vec<_> =
+        hosts.iter().enumerate().map(|(number, host)| Site::new(number, plan, host)).collect();
+    let members = || sites.iter().filter(|site| site.host.member.is_some());
+    let mut steps = vec![
+        step("lock", "Claim the hosts for this run", Kind::Script, sites.iter().map(Site::lock)),
+        step(
+            "send",
+            "Put the new data directory beside the old one",
+            Kind::Send,
+            members().map(Site::send),
+        ),
+        step(
+            "stop-clients",
+            "Stop what uses etcd",
+            Kind::Script,
+            sites
+                .iter()
+                .filter(|site| site.stopped_clients().next().is_some())
+                .map(Site::stop_clients),
+        ),
+        step("stop-etcd", "Stop etcd", Kind::Script, sites.iter().map(Site::stop_etcd)),
+        step(
+            "set-aside",
+            "Set the old data aside",
+            Kind::Script,
+            sites.iter().map(Site::set_aside),
+        ),
+        step("swap-in", "Put the new data in place", Kind::Script, members().map(Site::swap_in)),
+        step("start-etcd", "Start all members", Kind::Script, members().map(Site::start_etcd)),
+        step(
+            "verify",
+            "Wait for the cluster, and compare it with the backup",
+            Kind::Verify,
+            members().map(Site::verify),
+        ),
+    ];
+    steps.extend(client_steps(&members().collect::<Vec<_>>()));
+    steps.retain(|step| !step.hosts.is_empty());
+    steps
+}
+
+/// Where the files for a host go.
+pub(crate) fn destination(plan: &Plan, host: &Resolved) -> Destination {
+    let places = plan.places(host);
+    Destination { snap: places.new_snap(), wal: places.new_wal() }
+}
+
+/// An expression that succeeds if a host needs nothing sent any more.
+pub(crate) fn has_data(plan: &Plan, host: &Resolved) -> String {
+    Site::new(0, plan, host).sent()
+}
+
+fn step(id: &str, title: &str, kind: Kind, hosts: impl Iterator<Item = OnHost>) -> Step {
+    Step { id: id.to_owned(), title: title.to_owned(), kind, hosts: hosts.collect() }
+}
+
+/// A step for each client, in the order of the first host that has it: first those that were stopped, then those that are only
+/// restarted.
+fn client_steps(sites: &[&Site<'_>]) -> Vec<Step> {
+    let mut clients: Vec<&Client> = Vec::new();
+    for client in sites.iter().flat_map(|site| site.known_clients()) {
+        if !clients.iter().any(|known| known.service == client.service) {
+            clients.push(client);
+        }
+    }
+    clients.sort_by_key(|client| client.restart);
+    let mut steps = Vec::new();
+    for client in clients {
+        let name = client.service.name();
+        let (verb, title) = match client.restart {
+            true => ("restart", format!("Restart {name}")),
+            false => ("start", format!("Start {name}")),
+        };
+        let id = format!("{verb}-{name}");
+        let having = sites.iter().filter_map(|site| {
+            let own = site.known_clients().find(|own| own.service == client.service)?;
+            Some(site.start_client(own, &id))
+        });
+        steps.push(step(&id, &title, Kind::Script, having));
+    }
+    steps
+}
+
+impl<'a> Site<'a> {
+    fn new(number: usize, plan: &'a Plan, host: &'a Resolved) -> Self {
+        let (places, run_dir) = (plan.places(host), plan.frame(host).run_dir());
+        Self { number, plan, host, places, run_dir }
+    }
+
+    fn on_host(&self, check: String, run: String, undo: String) -> OnHost {
+        OnHost { host: self.number, check, run, undo, by_hand: None }
+    }
+
+    /// Clients that the host has; all, if that was not found out.
+    fn known_clients(&self) -> impl Iterator<Item = &Client> {
+        let found = &self.plan.facts(self.host).clients;
+        self.host.clients.iter().enumerate().filter_map(|(number, client)| {
+            found.get(number).is_none_or(|(known, _)| *known).then_some(client)
+        })
+    }
+
+    fn stopped_clients(&self) -> impl Iterator<Item = &Client> {
+        self.known_clients().filter(|client| !client.restart)
+    }
+
+    fn shell<'s>(&'s self, client: &'s Client) -> Shell<'s> {
+        Shell::new(&client.service, &self.run_dir)
+    }
+
+    fn etcd(&self) -> Shell<'_> {
+        Shell::new(&self.host.service, &self.run_dir)
+    }
+
+    /// `[ -e …/started ]`
+    fn started(&self) -> String {
+        format!("[ -e {}/started ]", self.run_dir)
+    }
+
+    /// What is current is new.
+    fn swapped(&self) -> String {
+        exists(&self.places.mark(&self.places.data.current))
+    }
+
+    fn sent(&self) -> String {
+        format!("{} || {}", exists(&self.places.mark(&self.places.data.new)), self.swapped())
+    }
+
+    fn lock(&self) -> OnHost {
+        let (lock, run) = (self.plan.frame(self.host).lock(), quote(&self.plan.run));
+        let check = format!("[ \"$(cat {lock} 2>/dev/null)\" = {run} ]");
+        let run = format!(
+            "echo {run} >{run_dir}/lock\n\
+             ln {run_dir}/lock {lock} || {{ echo \"held by the run $(cat {lock})\" >&2; return 1; }}\n\
+             sync",
+            run_dir = self.run_dir
+        );
+        let undo = format!("if {check}; then rm -f {lock}; fi");
+        self.on_host(check, run, undo)
+    }
+
+    fn send(&self) -> OnHost {
+        let (new, mark) = (&self.places.data.new, self.places.mark(&self.places.data.new));
+        let facts = self.plan.facts(self.host);
+        let trees: Vec<_> = self.places.all().map(|place| quote_path(&place.new)).collect();
+        let trees = trees.join(" ");
+        let found = facts.data.as_ref();
+        let owner = self.host.owner.clone().or_else(|| found.and_then(|data| data.owner.clone()));
+        let mode = found.and_then(|data| data.mode.clone()).filter(|_| !self.places.inside);
+        let mut run = format!(
+            "chmod -R u=rwX,go= {trees}\necho {} >{}\n",
+            quote(&self.plan.run),
+            quote_path(&mark)
+        );
+        if let Some(mode) = mode {
+            run += &format!("chmod {} {}\n", quote(&mode), quote_path(new));
+        }
+        if let Some(owner) = owner.filter(|owner| owner != "root:root") {
+            run += &format!("chown -R {} {trees}\n", quote(&owner));
+        }
+        run += &format!("sync {} 2>/dev/null || sync", quote_path(&mark));
+        let undo = format!("rm -rf {trees}");
+        let by_hand = format!("{}\n{run}", self.restore_by_hand());
+        OnHost { by_hand: Some(by_hand), ..self.on_host(self.sent(), run, undo) }
+    }
+
+    /// With etcd's own tools, from a snapshot that was copied to the run's folder.
+    fn restore_by_hand(&self) -> String {
+        let Some(member) = &self.host.member else { return String::new() };
+        let new = &self.places.data.new;
+        let into = if self.places.inside { new.with_extension("tmp") } else { new.clone() };
+        let wal =
+            self.places.wal.as_ref().map(|wal| format!(" --wal-dir {}", quote_path(&wal.new)));
+        let arguments = format!(
+            "snapshot restore {}/snapshot.db --data-dir {}{} --name {} --initial-cluster {} --initial-cluster-token {} --initial-advertise-peer-urls {}",
+            self.run_dir,
+            quote_path(&into),
+            wal.unwrap_or_default(),
+            quote(&member.name),
+            quote(&self.plan.initial_cluster()),
+            quote(&self.plan.token),
+            quote(&member.peer_urls.join(",")),
+        );
+        let bump = self.plan.backup.revision.map(|revision| self.plan.bump.amount(revision));
+        let bump =
+            bump.filter(|by| *by > 0).map(|by| format!(" --bump-revision {by} --mark-compacted"));
+        let mut text = format!(
+            "if command -v etcdutl >/dev/null; then etcdutl {arguments}{}\nelse ETCDCTL_API=3 etcdctl {arguments}; fi",
+            bump.unwrap_or_default()
+        );
+        if self.places.inside {
+            let (into, new) = (quote_path(&into), quote_path(new));
+            text += &format!("\nmv {into}/member {new} && rmdir {into}");
+        }
+        text
+    }
+
+    fn stop_clients(&self) -> OnHost {
+        let stopped: Vec<_> =
+            self.stopped_clients().map(|client| self.shell(client).stopped()).collect();
+        let check = format!("{} || {{ {}; }}", self.started(), stopped.join(" && "));
+        let each = |text: &dyn Fn(Shell<'_>) -> String| {
+            let texts: Vec<_> =
+                self.stopped_clients().map(|client| text(self.shell(client))).collect();
+            texts.join("\n")
+        };
+        self.on_host(check, each(&|shell| shell.stop()), each(&|shell| shell.start()))
+    }
+
+    fn stop_etcd(&self) -> OnHost {
+        let etcd = self.etcd();
+        let free = format!("{} && {}", etcd.stopped(), self.unlocked());
+        let run = format!(
+            "{}\n{}",
+            etcd.stop(),
+            service::wait(&self.unlocked(), 60, "a process has the database open still")
+        );
+        // Without its data, etcd would begin a cluster of its own.
+        let undo = format!("if {}; then\n{}\nfi", self.has_old(), etcd.start());
+        self.on_host(format!("{} || {{ {free}; }}", self.started()), run, undo)
+    }
+
+    /// Whether the data that are in place can be started.
+    fn has_old(&self) -> String {
+        exists(&self.places.member(&self.places.data.current))
+    }
+
+    /// No process has the database open: etcd locks it.
+    fn unlocked(&self) -> String {
+        let db = quote_path(&self.places.member(&self.places.data.current).join("snap/db"));
+        format!("{{ [ ! -e {db} ] || ! command -v flock >/dev/null || flock -n {db} true; }}")
+    }
+
+    fn set_aside(&self) -> OnHost {
+        let (data, swapped) = (&self.places.data, self.swapped());
+        let mut check = format!("{{ {swapped} || {}; }}", absent(&data.current));
+        let mut run = aside(data, &swapped);
+        let mut undo = String::new();
+        if let Some(wal) = &self.places.wal {
+            let is_new = format!("{{ {swapped} && {}; }}", absent(&wal.new));
+            check += &format!(" && {{ {is_new} || {}; }}", absent(&wal.current));
+            run += &format!("\n{}", aside(wal, &is_new));
+            undo = back(wal) + "\n";
+        }
+        undo += &back(data);
+        self.on_host(check, run, undo)
+    }
+
+    fn swap_in(&self) -> OnHost {
+        let (data, swapped) = (&self.places.data, self.swapped());
+        let mut check = swapped.clone();
+        let mut run = format!("if ! {swapped}; then\n{}\nfi", rename(&data.new, &data.current));
+        // The mark goes with the data, so they are taken out last.
+        let mut undo = format!("if {swapped}; then\n{}\nfi", rename(&data.current, &data.undone));
+        if let Some(wal) = &self.places.wal {
+            check += &format!(" && {} && {}", absent(&wal.new), exists(&wal.current));
+            run +=
+                &format!("\nif {}; then\n{}\nfi", exists(&wal.new), rename(&wal.new, &wal.current));
+            undo = format!(
+                "if {swapped} && {} && {} && {}; then\n{}\nfi\n{undo}",
+                absent(&wal.new),
+                absent(&wal.undone),
+                exists(&wal.current),
+                rename(&wal.current, &wal.undone)
+            );
+        }
+        let trees: Vec<_> = self.places.all().map(|place| quote_path(&place.current)).collect();
+        run += &format!(
+            "\nif command -v selinuxenabled >/dev/null && selinuxenabled; then restorecon -RF {}; fi",
+            trees.join(" ")
+        );
+        self.on_host(check, run, undo)
+    }
+
+    fn start_etcd(&self) -> OnHost {
+        let (etcd, started) = (self.etcd(), self.started());
+        let check = format!("{started} && {}", etcd.started());
+        let run =
+            format!("touch {run_dir}/started\nsync\n{}", etcd.start(), run_dir = self.run_dir);
+        let undo =
+            format!("if {started}; then\n{}\nrm -f {}/started\nfi", etcd.stop(), self.run_dir);
+        self.on_host(check, run, undo)
+    }
+
+    fn verify(&self) -> OnHost {
+        let mut etcdctl = String::from("ETCDCTL_API=3 etcdctl");
+        let tls = &self.host.certificates;
+        for (flag, file) in [("cacert", &tls.ca), ("cert", &tls.cert), ("key", &tls.key)] {
+            if let Some(file) = file {
+                etcdctl += &format!(" --{flag} {}", quote_path(file));
+            }
+        }
+        if let (Some(user), Some(file)) = (&self.host.user, &self.host.password_file) {
+            let (user, file) = (quote(user), quote_path(file));
+            etcdctl = format!("ETCDCTL_PASSWORD=$(head -n 1 {file}) {etcdctl} --user {user}");
+        }
+        let urls = self.host.member.as_ref().map(|member| member.client_urls.join(","));
+        etcdctl += &format!(" --endpoints {}", quote(&urls.unwrap_or_default()));
+        let by_hand = format!(
+            "{}\n{etcdctl} member list\n{etcdctl} endpoint hashkv\n{etcdctl} alarm list",
+            service::wait(&format!("{etcdctl} endpoint health"), 120, "etcd is not healthy")
+        );
+        OnHost {
+            by_hand: Some(by_hand),
+            ..self.on_host(String::new(), String::new(), String::new())
+        }
+    }
+
+    fn start_client(&self, client: &Client, id: &str) -> OnHost {
+        let shell = self.shell(client);
+        let ready = client.ready.as_deref().map(service::wait_ready);
+        // What is restarted looks the same before and after; a file tells.
+        let done = format!("{}/{}", self.run_dir, quote(&format!("{id}.done")));
+        let mut run = match client.restart {
+            true => shell.restart(),
+            false => shell.start(),
+        };
+        if let Some(ready) = ready {
+            run += &format!("\n{ready}");
+        }
+        run += &format!("\ntouch {done}");
+        let check = match client.restart {
+            true => format!("[ -e {done} ]"),
+            false => format!("[ -e {done} ] && {}", shell.started()),
+        };
+        let undo = match client.restart {
+            true => format!("rm -f {done}"),
+            false => format!("if {}; then\n{}\nrm -f {done}\nfi", self.started(), shell.stop()),
+        };
+        self.on_host(check, run, undo)
+    }
+}
+
+fn exists(path: &std::path::Path) -> String {
+    format!("[ -e {} ]", quote_path(path))
+}
+
+fn absent(path: &std::path::Path) -> String {
+    format!("[ ! -e {} ]", quote_path(path))
+}
+
+/// Moves a directory; never into one that is there.
+fn rename(from: &std::path::Path, to: &std::path::Path) -> String {
+    let parent = to.parent().expect("a directory of etcd is not the root");
+    format!(
+        "if {taken}; then echo {to} 'is in the way' >&2; return 1; fi\n\
+         mv {from} {to}\n\
+         sync {parent} 2>/dev/null || sync",
+        taken = exists(to),
+        from = quote_path(from),
+        to = quote_path(to),
+        parent = quote_path(parent),
+    )
+}
+
+/// Sets a place's current directory aside, unless it is new already.
+fn aside(place: &Place, is_new: &str) -> String {
+    let there = exists(&place.current);
+    format!("if {there} && ! {is_new}; then\n{}\nfi", rename(&place.current, &place.old))
+}
+
+/// Puts a place's old directory back.
+fn back(place: &Place) -> String {
+    format!("if {}; then\n{}\nfi", exists(&place.old), rename(&place.old, &place.current))
+}
+
+#[cfg(test)]
+mod tests;
