@@ -11,7 +11,7 @@ use etcd_live::{ConnectOptions, Connector, Credentials, Endpoint, Identity, TlsO
 use repository::{
     codec::{Encoding, Identities, Recipients, SecretString},
     retention::Policy,
-    store::{self, Store, StoreOptions},
+    store::{self, Store, StoreOptions, WhileWaiting},
 };
 use std::path::PathBuf;
 
@@ -29,8 +29,11 @@ pub struct Place {
 }
 
 impl Place {
-    /// Reads what the repository's settings name.
-    pub fn open(repository: &config::Repository) -> Result<Self, JobsError> {
+    /// Reads what the repository's settings name. `while_waiting` hears of it when its store does not answer.
+    pub fn open(
+        repository: &config::Repository,
+        while_waiting: WhileWaiting,
+    ) -> Result<Self, JobsError> {
         let mut recipients = Recipients::none();
         for key in &repository.recipients {
             recipients.add(key)?;
@@ -43,7 +46,8 @@ impl Place {
             repository.bandwidth_limit.as_ref().map(|limit| limit.parse()).transpose()?;
         let level = repository.compression_level;
         let credentials = credentials(repository)?;
-        let options = StoreOptions { settings: repository.options.clone(), credentials };
+        let settings = repository.options.clone();
+        let options = StoreOptions { settings, credentials, while_waiting };
         Ok(Self {
             store: Store::open(&repository.url, &options)?,
             encoding: Encoding { level, recipients, bandwidth },

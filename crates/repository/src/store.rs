@@ -17,6 +17,8 @@ mod answer;
 mod client;
 #[cfg(feature = "buckets")]
 mod connect;
+#[cfg_attr(not(feature = "buckets"), allow(dead_code, reason = "a folder is never waited for"))]
+mod contact;
 mod error;
 mod local;
 mod options;
@@ -26,6 +28,7 @@ mod remote;
 #[doc(hidden)]
 pub mod testing;
 
+pub use contact::{Waiting, WhileWaiting};
 pub use error::{At, Operation, Source, StoreError};
 pub use options::{Credentials, Secret, StoreOptions};
 

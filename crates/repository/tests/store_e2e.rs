@@ -17,6 +17,7 @@ fn options(identity: Identity) -> StoreOptions {
             secret_access_key: Secret::new(identity.secret()),
             session_token: None,
         }),
+        ..StoreOptions::default()
     }
 }
 

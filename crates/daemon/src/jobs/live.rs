@@ -22,7 +22,7 @@ use repository::{
     lease::{self, Clock, Holder, LeaseError, Terms},
     listing::Backup,
     prune::{PruneOptions, PrunePlan},
-    store::StoreError,
+    store::{StoreError, WhileWaiting},
 };
 use std::{
     collections::BTreeMap,
@@ -62,12 +62,18 @@ impl Deref for Opened {
     }
 }
 
+/// Says in the log that a store is waited for.
+fn waiting_for(repository: &str) -> WhileWaiting {
+    let repository = repository.to_owned();
+    WhileWaiting::tell(move |waiting| tracing::warn!(repository, "{waiting}"))
+}
+
 impl Live {
     /// Reads the keys and credentials that the settings name. Reaches nothing yet.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, JobsError> {
         let mut places = BTreeMap::new();
         for repository in &config.repositories {
-            let place = Place::open(repository)?;
+            let place = Place::open(repository, waiting_for(&repository.name))?;
             let probed = tokio::sync::OnceCell::new();
             places.insert(repository.name.clone(), Opened { place, probed });
         }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use repository::{
     ClusterName, Manifest, Repository,
     codec::{Identities, SecretString},
-    store::{Store, StoreOptions},
+    store::{Store, StoreOptions, WhileWaiting},
 };
 use std::{
     io::{self, IsTerminal},
@@ -149,7 +149,7 @@ pub(crate) fn config(flag: Option<&Path>) -> Result<Option<Config>, Failure> {
 
 /// A repository of the config file.
 pub(crate) fn configured(repository: &daemon::config::Repository) -> Result<Place, Failure> {
-    let opened = daemon::place::Place::open(repository).map_err(|error| {
+    let opened = daemon::place::Place::open(repository, waiting()).map_err(|error| {
         let message = format!("repository {} of the config file cannot be used", repository.name);
         Failure::caused(Exit::Usage, message, &*error, "correct its settings")
     })?;
@@ -166,8 +166,14 @@ fn which(several: &[daemon::config::Repository]) -> Failure {
 
 /// The repository of a URL.
 pub(crate) fn place(repo: &str) -> Result<Place, Failure> {
-    let store = Store::open(repo, &StoreOptions::default())?;
+    let options = StoreOptions { while_waiting: waiting(), ..StoreOptions::default() };
+    let store = Store::open(repo, &options)?;
     Ok(Place { name: store.url().to_owned(), store, settings: None })
+}
+
+/// Says that a store is waited for.
+fn waiting() -> WhileWaiting {
+    WhileWaiting::tell(|waiting| say!("{waiting}"))
 }
 
 /// A setting from its flag, else from its variable; an empty variable counts as unset.

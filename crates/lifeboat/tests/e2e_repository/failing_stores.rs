@@ -127,3 +127,22 @@ fn a_store_whose_certificate_another_authority_signed_is_not_spoken_to() {
     every_command_is_refused(&case, false);
     assert!(s3.list("").is_empty());
 }
+
+/// Goal: nobody looks at a silent terminal and wonders. That it ends soon is tested where the clock can be turned.
+#[test]
+fn a_store_that_never_answered_is_waited_for_aloud_and_then_given_up() {
+    let place = nobody();
+    let repo = Repo::s3(format!("s3://backups/etcd?endpoint={place}"));
+    let file = snapshot();
+    let backup = ["backup", "--cluster", "prod", "--from-file", text(&file)];
+    std::thread::scope(|scope| {
+        for arguments in [&["list"][..], &["restore", "--plan"], &backup] {
+            let (repo, place) = (&repo, &place);
+            scope.spawn(move || {
+                let run = repo.run(arguments).code_is(4);
+                let waiting = format!("waiting for {place}: Connection refused");
+                run.stderr_has(&[&waiting, "trying again for up to", "error: ", "help: "]);
+            });
+        }
+    });
+}

@@ -3,14 +3,20 @@
 //! * TLS is rustls with the `ring` provider, given to this client and not to the process. Trusted are this machine's
 //!   authorities and the `ca` of the store.
 //! * A certificate that is not trusted is not tried again; other failures of the way are, by OpenDAL's retries.
+//! * A store that has never answered is [waited for](super::contact) less long than one that has.
 //! * Machines of a cloud find credentials at addresses that answer at once or, elsewhere, never. Such a
 //!   request gets two seconds, and after a failure none for a minute.
 
-use super::{StoreError, options::RemoteLocation};
+use super::{
+    StoreError,
+    contact::{Contact, QUIET},
+    options::RemoteLocation,
+};
 use opendal::{Buffer, Error, ErrorKind, HttpBody, HttpTransport, HttpTransporter};
 use opendal_http_transport_reqwest::ReqwestTransport;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -42,6 +48,7 @@ const METADATA_HOSTS: [&str; 7] = [
 pub(super) fn transport(
     location: &RemoteLocation,
     patience: Duration,
+    contact: Arc<Contact>,
 ) -> Result<HttpTransporter, StoreError> {
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls(location)?)
@@ -54,6 +61,7 @@ pub(super) fn transport(
     let client = client.map_err(|e| location.bad("endpoint", e.without_url().to_string()))?;
     let transport = HttpTransporter::new(Transport {
         inner: ReqwestTransport::new(client),
+        contact,
         metadata_failed: Mutex::new(None),
     });
     // Taking over a role at STS goes through the process's transport. The first one stays.
@@ -89,6 +97,7 @@ fn tls(location: &RemoteLocation) -> Result<rustls::ClientConfig, StoreError> {
 
 struct Transport {
     inner: ReqwestTransport,
+    contact: Arc<Contact>,
     metadata_failed: Mutex<Option<Instant>>,
 }
 
@@ -101,10 +110,7 @@ impl HttpTransport for Transport {
         if METADATA_HOSTS.contains(&host) {
             return self.ask_metadata(request).await;
         }
-        let mut response = self.inner.fetch(request).await.map_err(|e| match is_distrust(&e) {
-            true => e.set_permanent(),
-            false => e,
-        })?;
+        let mut response = self.ask(request).await?;
         // OpenDAL sorts only 403 as a refusal.
         if response.status() == http::StatusCode::UNAUTHORIZED {
             *response.status_mut() = http::StatusCode::FORBIDDEN;
@@ -114,6 +120,39 @@ impl HttpTransport for Transport {
 }
 
 impl Transport {
+    /// Sends a request to the store, and tells if it has to be waited for.
+    async fn ask(
+        &self,
+        request: http::Request<Buffer>,
+    ) -> opendal::Result<http::Response<HttpBody>> {
+        let place = place(request.uri());
+        let is_first = self.contact.begins();
+        let mut asked = pin!(self.inner.fetch(request));
+        let answer = match is_first {
+            false => asked.await,
+            true => match tokio::time::timeout(QUIET, &mut asked).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    self.contact.waits(place.clone(), None);
+                    asked.await
+                }
+            },
+        };
+        match answer {
+            Ok(response) => {
+                self.contact.answered();
+                Ok(response)
+            }
+            Err(error) if is_distrust(&error) || self.contact.is_given_up() => {
+                Err(error.set_permanent())
+            }
+            Err(error) => {
+                self.contact.waits(place, Some(root_cause(&error)));
+                Err(error)
+            }
+        }
+    }
+
     async fn ask_metadata(
         &self,
         request: http::Request<Buffer>,
@@ -135,6 +174,24 @@ impl Transport {
             }
         }
     }
+}
+
+/// Where a request goes; nothing of what it asks for, which can be signed.
+fn place(uri: &http::Uri) -> String {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    format!("{}://{authority}", uri.scheme_str().unwrap_or("http"))
+}
+
+/// The innermost cause, which names no request.
+fn root_cause(error: &Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    if cause.is::<Error>() || cause.is::<reqwest::Error>() {
+        return "no answer".to_owned();
+    }
+    cause.to_string()
 }
 
 /// Whether the other side's certificate is the reason.

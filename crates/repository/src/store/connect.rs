@@ -8,6 +8,7 @@
 use super::{
     StoreError,
     client::transport,
+    contact::{Contact, FIRST_CONTACT},
     options::{Kind, RemoteLocation, Secret, StoreOptions},
 };
 use opendal::{
@@ -15,7 +16,7 @@ use opendal::{
     layers::{RetryLayer, TimeoutLayer},
     services::{Azblob, Gcs, Oss, S3},
 };
-use std::{env, fs, time::Duration};
+use std::{env, fs, sync::Arc, time::Duration};
 
 /// How long a silent store is waited for unless `timeout` says otherwise.
 const PATIENCE_SECONDS: u32 = 60;
@@ -24,6 +25,7 @@ const PATIENCE_SECONDS: u32 = 60;
 const UPLOAD_FACTOR: u32 = 5;
 
 /// How often a request is tried again unless `retries` says otherwise: with the delays below, for about 15 seconds.
+/// A store that has never answered is given up [earlier](super::contact).
 const RETRIES: u32 = 5;
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(250);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
@@ -37,6 +39,8 @@ pub(super) struct Connection {
     pub(super) has_plain_completion: bool,
     /// The store may lock objects, and tells so in the headers of S3.
     pub(super) has_object_lock: bool,
+    /// Whether it has ever answered.
+    pub(super) contact: Arc<Contact>,
     /// How often a request is tried again.
     pub(super) retries: u32,
     /// How long a call without a stream of bytes may take with all its retries.
@@ -51,7 +55,10 @@ pub(super) fn connect(
     let patience = location.number("timeout", PATIENCE_SECONDS, 3_600)?;
     let retries = location.number("retries", RETRIES, 100)?;
     let patience = Duration::from_secs(patience.max(1).into());
-    let context = OperationContext::new().with_http_transport(transport(location, patience)?);
+    let first_contact = location.get("retries").is_none().then_some(FIRST_CONTACT);
+    let contact = Arc::new(Contact::new(options.while_waiting.clone(), first_contact));
+    let transport = transport(location, patience, contact.clone())?;
+    let context = OperationContext::new().with_http_transport(transport);
     let endpoint = endpoint(location)?;
     let operator = match location.kind {
         Kind::S3 => build(location, s3(location, options, endpoint.as_deref())?),
@@ -72,6 +79,7 @@ pub(super) fn connect(
         is_known_create_only: endpoint.is_none() || location.kind != Kind::S3,
         has_plain_completion: location.kind == Kind::Gcs,
         has_object_lock: location.kind == Kind::S3,
+        contact,
         retries,
         bound: patience * 2 + RETRY_DELAY_MAX * 2,
     })

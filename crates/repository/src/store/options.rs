@@ -11,7 +11,7 @@
 //! | `endpoint` | all but file | where requests go; `http://` must be written out. Default: the provider's own |
 //! | `ca` | all but file | PEM file of one more trusted authority |
 //! | `timeout` | all but file | seconds until a silent store counts as gone; default 60 |
-//! | `retries` | all but file | how often a request is tried again; default 5 |
+//! | `retries` | all but file | how often a request is tried again; default 5, and no longer than 10 s in a store that never answered |
 //! | `anonymous` | all but file | `true`: requests are not signed |
 //! | `region` | s3 | default: `AWS_REGION`, `AWS_DEFAULT_REGION`, at an endpoint of one's own `us-east-1` |
 //! | `path-style` | s3, oss | `true`: the bucket stands in the path. Default at an endpoint of one's own |
@@ -28,7 +28,7 @@
 //! Settings stand in the URL's query or in [`StoreOptions`]; the URL wins. A setting that a store has not is refused.
 //! Secrets stand in neither: they come from the provider's standard chain or from [`StoreOptions::credentials`].
 
-use super::{StoreError, path::check_path};
+use super::{StoreError, WhileWaiting, path::check_path};
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 /// What is known of a store besides its URL.
@@ -38,6 +38,8 @@ pub struct StoreOptions {
     pub settings: BTreeMap<String, String>,
     /// Credentials to be used instead of those of the provider's standard chain.
     pub credentials: Option<Credentials>,
+    /// Who is told when the store does not answer and is waited for.
+    pub while_waiting: WhileWaiting,
 }
 
 /// Credentials from the config file.
@@ -337,7 +339,7 @@ mod tests {
     fn the_url_wins_over_the_options() {
         let settings = [("region", "options"), ("ca", "/ca")];
         let settings = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        let options = StoreOptions { settings, credentials: None };
+        let options = StoreOptions { settings, ..StoreOptions::default() };
         let Location::Remote(store) = Location::parse("s3://b?region=url", &options).unwrap()
         else {
             panic!("not a bucket")

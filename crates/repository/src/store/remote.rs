@@ -193,6 +193,11 @@ impl Shared {
         &self.connection.operator
     }
 
+    /// Whether there is no use in trying again.
+    fn is_given_up(&self) -> bool {
+        self.connection.contact.is_given_up()
+    }
+
     /// Whether the store heeds conditions; tries it if nobody has yet. `at` is what is to be done for it.
     async fn heeds_conditions(&self, at: At) -> Result<bool, StoreError> {
         self.verdict.get_or_try_init(|| self.try_conditions(at)).await.copied()
@@ -279,7 +284,11 @@ impl Shared {
         loop {
             match self.read_once(&at, bytes_max).await {
                 // Its connection broke half-way, which OpenDAL does not mend here.
-                Err(error) if error.is_unreachable() && attempts_left > 0 => attempts_left -= 1,
+                Err(error)
+                    if error.is_unreachable() && attempts_left > 0 && !self.is_given_up() =>
+                {
+                    attempts_left -= 1;
+                }
                 other => return other,
             }
             tokio::time::sleep(PIECE_PAUSE).await;
@@ -317,7 +326,7 @@ impl Shared {
                 }
                 Err(e) => failed(at.clone(), &e),
             };
-            if !error.is_unreachable() || attempts_left == 0 {
+            if !error.is_unreachable() || attempts_left == 0 || self.is_given_up() {
                 return Err(error);
             }
             attempts_left -= 1;
