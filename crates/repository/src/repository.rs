@@ -165,6 +165,16 @@ impl RepositoryError {
         }
     }
 
+    /// Whether what is stored is wrong, rather than out of reach, denied or too new for this version.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed { .. }
+                | Self::Misplaced { .. }
+                | Self::Manifest(ManifestError::Malformed { .. })
+        )
+    }
+
     /// Whether the store could not be reached; the reason for exit code 4.
     pub fn is_unreachable(&self) -> bool {
         match self {

@@ -3,6 +3,7 @@
 use super::{
     args::{Filter, IdentityArgs, Place, RepositoryArgs},
     encoding::{EncodingArgs, usage},
+    list::unreadable_failure,
 };
 use crate::{
     cli::Context,
@@ -15,7 +16,7 @@ use repository::{
     BackupId, ClusterName, Repository,
     copy::{CopyOptions, CopyReport, Outcome, Storage, copy},
     lease::{Holder, SystemClock, Terms},
-    listing::Target,
+    listing::{Listing, Target},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -83,7 +84,12 @@ impl CopyArgs {
             let to = Repository::open_or_create(to.store, Timestamp::now()).await?;
             let mut failure = None;
             for cluster in self.filter.clusters(&from).await? {
-                let ids = self.choose(&from, &cluster).await?;
+                let listing = from.backups(&cluster).await?;
+                let ids = self.choose(&listing)?;
+                // What was asked for by name was found; of all others, none is left out in silence.
+                if self.targets.is_empty() {
+                    failure = failure.or(unreadable_failure(&listing));
+                }
                 let report = tokio::select! {
                     biased;
                     () = interrupt.wait() => return Err(Failure::interrupted()),
@@ -122,12 +128,7 @@ impl CopyArgs {
         })
     }
 
-    async fn choose(
-        &self,
-        from: &Repository,
-        cluster: &ClusterName,
-    ) -> Result<Vec<BackupId>, Failure> {
-        let listing = from.backups(cluster).await?;
+    fn choose(&self, listing: &Listing) -> Result<Vec<BackupId>, Failure> {
         if self.targets.is_empty() {
             let covered = listing.backups.iter().filter(|b| self.filter.covers(b.manifest.started));
             return Ok(covered.map(|backup| backup.id()).collect());

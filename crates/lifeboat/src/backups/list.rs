@@ -7,7 +7,7 @@ use super::{
 use crate::{
     cli::Context,
     output::{self, Format, humanize_bytes},
-    report::Failure,
+    report::{Exit, Failure},
 };
 use jiff::Timestamp;
 use repository::{
@@ -21,7 +21,7 @@ use serde::Serialize;
 /// Only manifests are read. STATE is `verified`; `unverified`, if it was stored without proof; `damaged`, if a check
 /// has found damage; or what is missing. SAVED is the share of the size that compression saves.
 ///
-/// Exit code 3 if any backup that is listed is damaged or incomplete.
+/// Exit code 3 if any backup that is listed is damaged or incomplete, 1 if a manifest could not be read.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListArgs {
     #[command(flatten)]
@@ -88,10 +88,14 @@ impl ListArgs {
         };
         let damaged =
             listings.iter().flat_map(|listing| &listing.backups).filter(|b| !sound(b)).count();
-        let unreadable = listings.iter().map(|listing| listing.unreadable.len()).sum::<usize>();
-        match damaged + unreadable {
+        let unreadable = || listings.iter().flat_map(|listing| &listing.unreadable);
+        match damaged + unreadable().count() {
             0 => Ok(()),
-            bad => Err(Failure::damaged(
+            bad => Err(Failure::new(
+                match damaged > 0 || unreadable().any(|unreadable| unreadable.error.is_damage()) {
+                    true => Exit::Damaged,
+                    false => Exit::Failed,
+                },
                 format!("{bad} of the backups cannot be relied on"),
                 "see the column STATE, the warnings, and `lifeboat show NAME`; `prune` removes damaged ones once a newer one is verified",
             )),
@@ -112,6 +116,17 @@ fn tell_rest(listing: &Listing) {
             humanize_bytes(bytes)
         );
     }
+}
+
+/// Tells of what cannot be read, and what that means for a command that should have done something with all of it.
+pub(super) fn unreadable_failure(listing: &Listing) -> Option<Failure> {
+    warn_unreadable(listing);
+    let unreadable = &listing.unreadable;
+    let worst = unreadable.iter().find(|u| u.error.is_damage()).or(unreadable.first())?;
+    let exit = if worst.error.is_damage() { Exit::Damaged } else { Exit::Failed };
+    let message =
+        format!("{} of the manifests of {} cannot be read", unreadable.len(), listing.cluster);
+    Some(Failure::new(exit, message, worst.error.remedy()))
 }
 
 /// What may be a backup but cannot be read: nobody should look for it in vain.

@@ -3,6 +3,7 @@
 use super::{
     args::{Filter, IdentityArgs, Place, RepositoryArgs, spool_dir},
     events::Show,
+    list::unreadable_failure,
 };
 use crate::{
     cli::Context,
@@ -144,11 +145,7 @@ impl VerifyArgs {
         let begun = Timestamp::now();
         let mut listing = repository.backups(cluster).await?;
         listing.backups.retain(|backup| self.filter.covers(backup.manifest.started));
-        let mut failure = listing.unreadable.first().map(|unreadable| {
-            say!("warning: {} of {cluster}: {}", unreadable.id, unreadable.error);
-            let help = unreadable.error.remedy();
-            Failure::damaged(format!("a manifest of {cluster} cannot be read"), help)
-        });
+        let mut failure = unreadable_failure(&listing);
         let Chosen { share, backups } = self.choose(repository, &listing).await?;
         if let Some(share) = share {
             let all = listing.backups.len();
