@@ -3,7 +3,8 @@
 use crate::{import::ImportError, include::IncludeError, spool::SpoolError};
 use etcd_live::LiveError;
 use repository::{
-    RepositoryError, codec::CodecError, lease::LeaseError, manifest::Content, store::StoreError,
+    ClusterName, RepositoryError, codec::CodecError, lease::LeaseError, manifest::Content,
+    store::StoreError,
 };
 use snapshot::{OfflineError, SaveError, SnapshotError};
 use std::path::PathBuf;
@@ -154,6 +155,12 @@ pub enum TargetError {
     /// A file for the upload could not be opened again.
     #[error("cannot read the temporary file again")]
     Reopen(#[source] std::io::Error),
+    /// Its backups are encrypted, and this one would not be.
+    #[error("the newest backup of {cluster} there is encrypted, and this one would not be")]
+    Exposed {
+        /// The cluster.
+        cluster: ClusterName,
+    },
     /// There was nothing to store in the end.
     #[error("there is no snapshot to store")]
     NoSnapshot,
@@ -172,6 +179,10 @@ impl TargetError {
             Self::NotAsProved { .. } | Self::Reopen(_) => {
                 "check the disk and the memory of this machine, then run the backup again"
             }
+            Self::Exposed { .. } => {
+                "name its recipients (--recipient, LIFEBOAT_RECIPIENTS, `recipients` in the config file), or say \
+                 that it is meant (--unencrypted, `unencrypted: true`)"
+            }
             Self::NoSnapshot => "see why there is no snapshot",
         }
     }
@@ -181,6 +192,7 @@ impl TargetError {
         match self.store() {
             Some(error) if error.is_unreachable() => Kind::Unreachable,
             _ if matches!(self, Self::NotAsProved { .. }) => Kind::Damage,
+            _ if matches!(self, Self::Exposed { .. }) => Kind::Refused,
             _ => Kind::Failed,
         }
     }

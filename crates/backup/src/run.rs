@@ -15,6 +15,7 @@
 //!   collects, and the next run takes the lease over.
 
 mod deliver;
+mod exposure;
 mod source;
 
 pub use source::Source;
@@ -70,6 +71,8 @@ pub struct Target {
     pub store: Store,
     /// How objects are stored there.
     pub encoding: Encoding,
+    /// Whether it may be stored open although the newest backup there is encrypted.
+    pub may_expose: bool,
 }
 
 /// How a backup is made.
@@ -280,6 +283,7 @@ impl<'j> Running<'j> {
         let Options { holder, terms, clock, scheduled_for, .. } = &self.job.options;
         let begun = async {
             let repository = Repository::open_or_create(target.store.clone(), clock.now()).await?;
+            self.refuse_to_expose(target).await?;
             let lease =
                 Lease::acquire(&target.store, &self.job.cluster, holder, *terms, Arc::clone(clock))
                     .await?;
@@ -293,6 +297,15 @@ impl<'j> Running<'j> {
             }
         };
         begun.await.map_err(|error: TargetError| self.failed(index, error))
+    }
+
+    async fn refuse_to_expose(&self, target: &Target) -> Result<(), TargetError> {
+        let cluster = &self.job.cluster;
+        let is_open = target.encoding.recipients.is_empty() && !target.may_expose;
+        if is_open && exposure::is_newest_encrypted(&target.store, cluster).await? {
+            return Err(TargetError::Exposed { cluster: cluster.clone() });
+        }
+        Ok(())
     }
 
     fn failed(&self, repository: usize, error: TargetError) -> TargetError {

@@ -42,7 +42,12 @@ fn live(urls: &[String]) -> Source {
 
 fn target(name: &str, folder: &Path) -> Target {
     let encoding = Encoding::default();
-    Target { name: name.to_owned(), store: Store::local(folder.join(name)), encoding }
+    Target {
+        name: name.to_owned(),
+        store: Store::local(folder.join(name)),
+        encoding,
+        may_expose: false,
+    }
 }
 
 fn job(source: Source, targets: Vec<Target>) -> Job {

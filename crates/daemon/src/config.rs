@@ -25,7 +25,8 @@ pub struct Config {
     /// Where backups go. At least one.
     pub repositories: Vec<Repository>,
     /// Folder for the copy of a snapshot while it is proved and sent. It needs as much space as the largest
-    /// databases that are backed up at once. Default: the system's folder for temporary files.
+    /// databases that are backed up at once. `LIFEBOAT_SPOOL_DIR` beats it. Default: the system's folder for
+    /// temporary files.
     #[serde(default)]
     pub spool: Option<PathBuf>,
     /// Backups of different clusters that may run at once. Those of one cluster never overlap.
@@ -168,6 +169,10 @@ pub struct Repository {
     /// Public keys (`age1…`) that backups are encrypted to. With none, backups are not encrypted.
     #[serde(default)]
     pub recipients: Vec<String>,
+    /// Whether backups may be stored unencrypted although the newest one there is encrypted. Without, a list of
+    /// recipients that was lost makes no open backup.
+    #[serde(default)]
+    pub unencrypted: bool,
     /// Files of identities (private keys), only for verification: what makes backups needs none.
     #[serde(default)]
     pub identities: Vec<PathBuf>,

@@ -22,6 +22,8 @@ pub struct Place {
     pub store: Store,
     /// How objects are stored there.
     pub encoding: Encoding,
+    /// Whether they may be stored open although those before are encrypted.
+    pub may_expose: bool,
     /// What decrypts them.
     pub identities: Identities,
     /// What is kept there, unless a cluster says otherwise.
@@ -51,6 +53,7 @@ impl Place {
         Ok(Self {
             store: Store::open(&repository.url, &options)?,
             encoding: Encoding { level, recipients, bandwidth },
+            may_expose: repository.unencrypted,
             identities,
             retention: repository.retention.clone(),
         })
@@ -103,6 +106,13 @@ pub fn source(cluster: &config::Cluster) -> Result<backup::Source, JobsError> {
     let endpoints = cluster.endpoints.iter().map(|text| text.parse::<Endpoint>());
     let endpoints = endpoints.collect::<Result<_, _>>()?;
     Ok(backup::Source::Live { connector: Connector::new(options)?, endpoints })
+}
+
+/// Where temporary files go: `LIFEBOAT_SPOOL_DIR`, else what the settings say, else the system's folder for them.
+pub fn spool(config: Option<&config::Config>) -> PathBuf {
+    let named = std::env::var_os("LIFEBOAT_SPOOL_DIR").filter(|folder| !folder.is_empty());
+    let named = named.map(PathBuf::from).or_else(|| config.and_then(|config| config.spool.clone()));
+    named.unwrap_or_else(std::env::temp_dir)
 }
 
 /// How a cluster is backed up, as far as its settings say.

@@ -126,3 +126,28 @@ async fn a_missed_backup_is_caught_up_also_where_the_store_fails_at_first() {
         "{told}"
     );
 }
+
+/// Goal: recipients that were lost from the settings make no open backup. Method: only the name of what is there is
+/// looked at, so that it needs no content.
+#[tokio::test]
+async fn a_daemon_without_recipients_makes_no_open_backup_beside_encrypted_ones() {
+    let cluster = Cluster::builder(Etcd::V3_5).security(Security::Plain).members(1).start();
+    let folder = tempfile::tempdir().unwrap();
+    let sealed = folder.path().join("sound/prod/snapshots/00000000000000000001-20260101T000000Z");
+    std::fs::create_dir_all(&sealed).unwrap();
+    std::fs::write(sealed.join("db.zst.age"), "").unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    settings(folder.path(), &cluster.client_url(0), port, "1s");
+    let (signal, signals) = Signals::channel();
+    let path = folder.path().join("lifeboat.yaml");
+    let served = tokio::spawn(async move { daemon::serve(&path, signals).await });
+
+    let made = r#"lifeboat_backups_total{cluster="prod",repository="broken"} 1"#;
+    until(port, "/metrics", made).await;
+    let refused = r#"repository="sound",reason="settings"} 1"#;
+    until(port, "/metrics", refused).await;
+    signal.send(Signal::Stop).await.unwrap();
+    tokio::time::timeout(PATIENCE, served).await.unwrap().unwrap().unwrap();
+    let snapshots = std::fs::read_dir(folder.path().join("sound/prod/snapshots")).unwrap();
+    assert_eq!(snapshots.count(), 1);
+}

@@ -54,7 +54,12 @@ fn file(path: impl AsRef<Path>) -> Source {
 }
 
 fn target(name: &str, store: &Store) -> Target {
-    Target { name: name.to_owned(), store: store.clone(), encoding: Encoding::default() }
+    Target {
+        name: name.to_owned(),
+        store: store.clone(),
+        encoding: Encoding::default(),
+        may_expose: false,
+    }
 }
 
 fn job(source: Source, targets: Vec<Target>) -> Job {
@@ -320,4 +325,32 @@ fn a_stopped_members_data_is_stored_with_what_its_log_adds() {
     assert_eq!(manifest.etcd.revision, known.revision_after_restart);
     assert_eq!(manifest.etcd.live_keys, known.live_keys_after_restart);
     block_on(brought_back(&store, &manifest, &Identities::none()));
+}
+
+#[test]
+fn an_open_backup_beside_encrypted_ones_is_refused_unless_it_is_meant() {
+    let (_folder, store) = folder_and_store();
+    let (_other_folder, other) = folder_and_store();
+    let path = fixture("3.5.30/final.db");
+    let mut recipients = Recipients::none();
+    recipients.add("age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p").unwrap();
+    let encoding = Encoding { recipients, ..Encoding::default() };
+    let sealed = Target { encoding, ..target("a", &store) };
+    only(make(&job(file(&path), vec![sealed.clone()])).unwrap());
+    let before = block_on(store.list("")).unwrap();
+
+    // The other repository, whose backups were never encrypted, has its backup all the same.
+    let both = vec![target("a", &store), target("b", &other)];
+    let report = make(&job(file(&path), both)).unwrap();
+    assert_eq!(report.failure(), Some(Kind::Refused));
+    let [exposed, fine] = <[TargetReport; 2]>::try_from(report.results).unwrap();
+    assert!(matches!(exposed.result, Err(TargetError::Exposed { .. })), "{exposed:?}");
+    assert!(fine.result.is_ok());
+    assert_eq!(block_on(store.list("")).unwrap(), before);
+
+    let meant = Target { may_expose: true, ..target("a", &store) };
+    only(make(&job(file(&path), vec![meant])).unwrap());
+    // Now that the newest is open, the next may be too.
+    only(make(&job(file(&path), vec![target("a", &store)])).unwrap());
+    only(make(&job(file(&path), vec![sealed])).unwrap());
 }

@@ -25,6 +25,7 @@ fn backup() -> (TempDir, Store, Manifest) {
             name: "a".to_owned(),
             store: store.clone(),
             encoding: Encoding::default(),
+            may_expose: false,
         }],
         options: Options {
             include: vec![fixture("3.5.30/expected.json")],

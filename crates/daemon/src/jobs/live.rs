@@ -80,7 +80,7 @@ impl Live {
         Ok(Self {
             clusters: config.clusters.iter().map(|c| (c.name.clone(), c.clone())).collect(),
             places,
-            spool: config.spool.clone().unwrap_or_else(std::env::temp_dir),
+            spool: place::spool(Some(config)),
             holder: Holder::this_process(),
             clock,
             interrupt: watch::channel(false).0,
@@ -160,7 +160,8 @@ impl Live {
         let target = |name: &String| {
             let place = self.place(name)?;
             let (store, encoding) = (place.store.clone(), place.encoding.clone());
-            Ok(backup::Target { name: name.clone(), store, encoding })
+            let may_expose = place.may_expose;
+            Ok(backup::Target { name: name.clone(), store, encoding, may_expose })
         };
         Ok(backup::Job {
             cluster: order.cluster.clone(),
@@ -382,9 +383,11 @@ fn of_target(error: &TargetError) -> Failure {
         (None, TargetError::Lease(_)) => FailureReason::Lease,
         (None, TargetError::NotAsProved { .. }) => FailureReason::Verification,
         (None, TargetError::Reopen(_)) => FailureReason::Spool,
+        (None, TargetError::Exposed { .. }) => FailureReason::Settings,
         (None, _) => FailureReason::Store,
     };
-    Failure { remedy: error.remedy().to_owned(), ..failure(reason, error) }
+    let retryable = error.kind() != Kind::Refused;
+    Failure { remedy: error.remedy().to_owned(), retryable, ..failure(reason, error) }
 }
 
 fn of_verify(error: &VerifyError) -> Failure {

@@ -184,8 +184,7 @@ pub(crate) fn setting(flag: Option<&str>, variable: &str) -> Option<String> {
 
 /// Where temporary files go.
 pub(crate) fn spool_dir(flag: Option<&PathBuf>) -> PathBuf {
-    let named = flag.cloned().or_else(|| setting(None, "LIFEBOAT_SPOOL_DIR").map(PathBuf::from));
-    named.unwrap_or_else(std::env::temp_dir)
+    flag.cloned().unwrap_or_else(|| daemon::place::spool(None))
 }
 
 impl IdentityArgs {

@@ -1,7 +1,7 @@
 //! `backup`: one verified backup into one repository or several.
 
 use super::{
-    args::{IdentityArgs, Place, cluster_setting, config, configured, place, setting, spool_dir},
+    args::{IdentityArgs, Place, cluster_setting, config, configured, place, setting},
     encoding::{EncodingArgs, usage, warn_unencrypted},
     events::Show,
 };
@@ -156,9 +156,6 @@ impl BackupArgs {
         };
         let interrupt = Interrupt::watch()?;
         context.block_on(async {
-            for job in &jobs {
-                self.refuse_to_expose(job).await?;
-            }
             let mut failed = None;
             for job in &jobs {
                 let names = job.targets.iter().map(|target| target.name.clone()).collect();
@@ -176,28 +173,6 @@ impl BackupArgs {
             }
             failed.map_or(Ok(()), Err)
         })
-    }
-
-    /// Whoever has encrypted once has not meant to leave the next one open: by a variable that was not set, say.
-    async fn refuse_to_expose(&self, job: &Job) -> Result<(), Failure> {
-        let open = job.targets.iter().filter(|target| target.encoding.recipients.is_empty());
-        for target in open.filter(|_| !self.unencrypted) {
-            // A store that does not answer now will say so to the backup itself.
-            let objects = target.store.list(&format!("{}/snapshots/", job.cluster)).await;
-            let objects = objects.unwrap_or_default();
-            let newest = objects.iter().rev().find(|entry| entry.path.contains("/db."));
-            if newest.is_some_and(|entry| entry.path.ends_with(".age")) {
-                return Err(Failure::new(
-                    Exit::Refused,
-                    format!(
-                        "the newest backup of {} in {} is encrypted, and this one would not be",
-                        job.cluster, target.name
-                    ),
-                    "give --recipient (LIFEBOAT_RECIPIENTS), or --unencrypted if that is meant",
-                ));
-            }
-        }
-        Ok(())
     }
 
     /// The backup that the flags describe.
@@ -231,12 +206,14 @@ impl BackupArgs {
             name: place.name,
             store: place.store,
             encoding: encoding.clone(),
+            may_expose: self.unencrypted,
         };
         Ok(Job {
             cluster,
             source: self.source(context)?,
             targets: places.into_iter().map(target).collect(),
-            options: self.options(Options { spool_dir: spool_dir(None), ..Options::default() }),
+            options: self
+                .options(Options { spool_dir: daemon::place::spool(None), ..Options::default() }),
         })
     }
 
@@ -279,7 +256,8 @@ impl BackupArgs {
             let Place { name, store, settings } = configured(named)?;
             let encoding = settings.map(|settings| settings.encoding).unwrap_or_default();
             warn_unencrypted(&encoding, &name);
-            targets.push(Target { name, store, encoding });
+            let may_expose = self.unencrypted || named.unencrypted;
+            targets.push(Target { name, store, encoding, may_expose });
         }
         if targets.is_empty() {
             let message =
@@ -291,8 +269,8 @@ impl BackupArgs {
                 format!("cluster {} of the config file cannot be reached as it says", cluster.name);
             Failure::caused(Exit::Usage, message, &*error, "correct its settings")
         })?;
-        let spool = config.spool.clone().unwrap_or_else(|| spool_dir(None));
-        let options = self.options(daemon::place::options(cluster, spool));
+        let options =
+            self.options(daemon::place::options(cluster, daemon::place::spool(Some(config))));
         Ok(Job { cluster: cluster.name.clone(), source, targets, options })
     }
 

@@ -50,6 +50,11 @@ fn clusters_and_repositories_are_known_by_their_names_in_the_config_file() {
     assert_eq!((backups(&config, "near"), backups(&config, "far")), (1, 1));
     run(&config, &["verify", "--repo", "far", "--all"]).ok();
 
+    // The variable beats the file, as a flag would.
+    let mut elsewhere = lifeboat().command(["backup", "--cluster", "prod", "--config"]);
+    elsewhere.arg(&config).env("LIFEBOAT_SPOOL_DIR", "/no/such/folder");
+    observed(&mut elsewhere).code_is(1).stderr_has(&["/no/such/folder"]);
+
     let unsaid = run(&config, &["list"]);
     assert_eq!(unsaid.code, Some(2));
     assert!(unsaid.stderr.contains("near, far"), "{}", unsaid.stderr);
