@@ -140,6 +140,17 @@ impl Connection {
         Ok(Health { took, alarms })
     }
 
+    /// Proves that the cluster takes writes: writes `value` under `key`, reads it back, and removes it. Returns whether what was
+    /// read is what was written. What the key held before is lost, so it must be one that nobody else uses.
+    pub async fn probe(&self, key: &str, value: &str) -> Result<bool, LiveError> {
+        let mut keys = self.client.kv_client();
+        self.ask(Request::Put, keys.put(key, value, None)).await?;
+        let read = self.ask(Request::Range, keys.get(key, None)).await?;
+        let same = read.kvs().iter().any(|pair| pair.value() == value.as_bytes());
+        self.ask(Request::DeleteRange, keys.delete(key, None)).await?;
+        Ok(same)
+    }
+
     /// Opens a snapshot stream; its first message has arrived when this returns.
     pub async fn snapshot(&self) -> Result<SnapshotStream, LiveError> {
         let mut maintenance = self.client.maintenance_client();

@@ -120,6 +120,8 @@ pub enum Request {
     HashKv,
     Alarm,
     Range,
+    Put,
+    DeleteRange,
     Snapshot,
 }
 
@@ -132,6 +134,8 @@ impl fmt::Display for Request {
             Self::HashKv => "HashKV",
             Self::Alarm => "Alarm",
             Self::Range => "Range",
+            Self::Put => "Put",
+            Self::DeleteRange => "DeleteRange",
             Self::Snapshot => "Snapshot",
         })
     }

@@ -15,9 +15,10 @@ mod restore;
 mod show;
 mod verify;
 
-pub(crate) use args::setting;
+pub(crate) use args::{IdentityArgs, RepositoryArgs, one_cluster, place, setting};
 pub(crate) use backup::BackupArgs;
 pub(crate) use copy::CopyArgs;
+pub(crate) use events::Show;
 pub(crate) use keep::KeepArgs;
 pub(crate) use list::ListArgs;
 pub(crate) use prune::PruneArgs;

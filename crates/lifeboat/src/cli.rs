@@ -6,6 +6,7 @@ use crate::{
     connection::{ConnectionArgs, write_out},
     live,
     output::Format,
+    recover::RecoverCommand,
     report::Failure,
     serve,
 };
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Keep(backups::KeepArgs),
     Copy(backups::CopyArgs),
     Rekey(backups::RekeyArgs),
+    #[command(subcommand)]
+    Recover(RecoverCommand),
     Serve(serve::ServeArgs),
     #[command(subcommand)]
     Config(serve::ConfigCommand),
@@ -148,6 +151,7 @@ impl Cli {
             Command::Keep(args) => args.run(&context),
             Command::Copy(args) => args.run(&context),
             Command::Rekey(args) => args.run(&context),
+            Command::Recover(command) => command.run(&context),
             Command::Serve(args) => args.run(),
             Command::Config(command) => command.run(&context),
         }

@@ -24,6 +24,7 @@ mod interrupt;
 mod live;
 mod output;
 mod progress;
+mod recover;
 mod report;
 mod restoring;
 mod serve;

@@ -347,3 +347,47 @@ impl From<daemon::ServeError> for Failure {
         }
     }
 }
+
+impl From<recover::spec::SpecError> for Failure {
+    fn from(error: recover::spec::SpecError) -> Self {
+        let help = Some(error.remedy().to_owned());
+        Self { exit: Exit::Usage, error: error.into(), help }
+    }
+}
+
+impl From<recover::JournalError> for Failure {
+    fn from(error: recover::JournalError) -> Self {
+        let exit = match error {
+            recover::JournalError::Busy { .. } => Exit::Refused,
+            _ => Exit::Failed,
+        };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
+    }
+}
+
+impl From<recover::RunError> for Failure {
+    fn from(error: recover::RunError) -> Self {
+        let exit = match &error {
+            recover::RunError::Cluster { .. } => Exit::Damaged,
+            _ if error.is_unreachable() => Exit::Unreachable,
+            _ => Exit::Failed,
+        };
+        let help = Some(error.remedy());
+        Self { exit, error: error.into(), help }
+    }
+}
+
+impl From<recover::BuildError> for Failure {
+    fn from(error: recover::BuildError) -> Self {
+        match error {
+            recover::BuildError::Snapshot(error) => error.into(),
+            recover::BuildError::Restore(error) => error.into(),
+            error => Self::new(
+                Exit::Failed,
+                etcd_live::one_line(&error),
+                "choose another backup, or correct the cluster's file",
+            ),
+        }
+    }
+}

@@ -5,16 +5,31 @@
 //!   hosts, over ssh     ─▶ Facts ┼─▶ Plan (pure data) ─▶ steps ─▶ printed, or executed with a journal
 //!   repository, or file ─▶ backup┘
 //! ```
+//!
+//! **Invariants:** what is printed is what is executed; a check on the host, not the journal, says whether a step is done; old data
+//! are renamed, never changed and never deleted; nothing secret is in a plan, a journal or a list of processes.
 
+mod agent;
+mod build;
 mod facts;
+mod host;
+mod journal;
 mod place;
 mod plan;
+mod run;
+mod runbook;
 mod service;
 mod shell;
 pub mod spec;
 mod steps;
 
+pub use agent::{Answer, Question, disk_revision};
+pub use build::{BuildError, Built, build, sha256_of};
 pub use facts::{Directory, Facts};
+pub use host::{HostError, ssh_line};
+pub use journal::{Journal, JournalError, Line, Lock, Runs, State, What};
 pub use plan::{Agent, BUMP_MARGIN, Bump, Chosen, Findings, Plan};
+pub use run::{Event, Fleet, OnHostNow, Run, RunError, Watcher};
+pub use runbook::{as_shell, built_line, left_on_hosts, runbook, summary};
 pub use shell::{quote, quote_path};
 pub use steps::{Kind, OnHost, Step, steps};

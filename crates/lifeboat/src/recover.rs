@@ -1,0 +1,39 @@
+//! `lifeboat recover …`: a whole cluster, over SSH.
+
+mod agent;
+mod args;
+mod plan;
+mod prepare;
+mod run;
+mod show;
+mod undo;
+
+use crate::{cli::Context, report::Failure};
+
+/// Bring a whole cluster back over SSH
+///
+/// What an administrator would do by hand, at night, as a plan that is printed before it is run, can be resumed after a stop, and taken back
+/// until it is committed. docs/recover.md describes the file and the steps.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum RecoverCommand {
+    Plan(plan::PlanArgs),
+    Run(run::RunArgs),
+    Rollback(undo::RollbackArgs),
+    Commit(undo::CommitArgs),
+    Status(undo::StatusArgs),
+    #[command(hide = true)]
+    Agent(agent::AgentArgs),
+}
+
+impl RecoverCommand {
+    pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Plan(args) => args.run(context),
+            Self::Run(args) => args.run(context),
+            Self::Rollback(args) => args.run(context),
+            Self::Commit(args) => args.run(context),
+            Self::Status(args) => args.run(context),
+            Self::Agent(args) => args.run(context),
+        }
+    }
+}

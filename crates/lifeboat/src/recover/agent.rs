@@ -1,0 +1,125 @@
+//! `recover agent`: what `recover` runs on a host, to ask the member there.
+
+use crate::{
+    cli::Context,
+    output,
+    report::{Exit, Failure},
+};
+use etcd_live::{
+    ConnectOptions, Connection, Connector, Credentials, Endpoint, Identity, LiveError, TlsOptions,
+    one_line,
+};
+use recover::{Answer, Question, disk_revision};
+use std::{
+    io::Read,
+    time::{Duration, Instant},
+};
+
+/// The wait between two tries.
+const AGAIN: Duration = Duration::from_millis(200);
+/// Agreement of members that have just started may take an election.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Ask the member of this host what stands on standard input, as JSON
+#[derive(Debug, clap::Args)]
+pub(crate) struct AgentArgs {}
+
+impl AgentArgs {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let mut text = String::new();
+        std::io::stdin().lock().read_to_string(&mut text)?;
+        let question: Question = serde_json::from_str(&text).map_err(|error| {
+            Failure::new(
+                Exit::Usage,
+                format!("that is no question: {error}"),
+                "this command is for `recover` itself",
+            )
+        })?;
+        let mut answer = context.block_on(async { Ok(answer(&question).await) })?;
+        if !answer.healthy && answer.revision == 0 {
+            answer.disk_revision = question.data_dir.as_deref().and_then(disk_revision);
+        }
+        output::print(&output::json(&answer))
+    }
+}
+
+async fn answer(question: &Question) -> Answer {
+    let mut answer = Answer::default();
+    if question.endpoints.is_empty() {
+        return answer;
+    }
+    let until = Instant::now() + Duration::from_secs(question.wait_seconds);
+    loop {
+        match ask(question, &mut answer).await {
+            Ok(()) => answer.error = None,
+            Err(error) => answer.error = Some(error),
+        }
+        if answer.healthy || Instant::now() >= until {
+            return answer;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// One try; `answer` keeps what was learnt before it failed.
+async fn ask(question: &Question, answer: &mut Answer) -> Result<(), String> {
+    let connection = connect(question).await?;
+    let told = |error: LiveError| one_line(&error);
+    let status = connection.status().await.map_err(told)?;
+    answer.member_id = status.header.member_id;
+    answer.cluster_id = status.header.cluster_id;
+    answer.version = status.version;
+    answer.revision = status.header.revision;
+    answer.is_learner = status.is_learner;
+    let members = connection.members().await.map_err(told)?;
+    let known = members.members.into_iter();
+    answer.members = known.map(|member| (member.id, member.name, member.is_learner)).collect();
+    let health = connection.health().await.map_err(told)?;
+    answer.alarms = health.alarms.iter().map(ToString::to_string).collect();
+    if let Some(revision) = question.hash_at {
+        let hash = connection.hash_kv(revision).await.map_err(told)?;
+        answer.hash = Some((hash.hash, hash.compact_revision));
+    }
+    if let Some(key) = &question.probe {
+        answer.probed = connection.probe(key, "written by lifeboat recover").await.map_err(told)?;
+    }
+    answer.healthy = true;
+    Ok(())
+}
+
+async fn connect(question: &Question) -> Result<Connection, String> {
+    let told = |error: LiveError| one_line(&error);
+    let connector = Connector::new(options(question)?).map_err(told)?;
+    let mut failed = String::new();
+    for url in &question.endpoints {
+        let endpoint: Endpoint = url.parse().map_err(|error| format!("{url}: {error}"))?;
+        match connector.connect(&endpoint).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => failed = told(error),
+        }
+    }
+    Err(failed)
+}
+
+fn options(question: &Question) -> Result<ConnectOptions, String> {
+    let identity = question.cert.clone().zip(question.key.clone());
+    let credentials = match (&question.user, &question.password_file) {
+        (Some(user), Some(file)) => {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+            let password = text.lines().next().unwrap_or_default().to_owned();
+            Some(Credentials { user: user.clone(), password })
+        }
+        _ => None,
+    };
+    Ok(ConnectOptions {
+        tls: TlsOptions {
+            ca: question.ca.clone(),
+            identity: identity.map(|(cert, key)| Identity { cert, key }),
+            ..TlsOptions::default()
+        },
+        credentials,
+        command_timeout: COMMAND_TIMEOUT,
+        ..ConnectOptions::default()
+    })
+}

@@ -1,0 +1,77 @@
+//! What the commands of `recover` share: the cluster's file, the backup, the program for the hosts, the folder of runs.
+
+use crate::{
+    backups::setting,
+    report::{Exit, Failure},
+};
+use recover::{Agent, Runs, sha256_of, spec::Spec};
+use std::path::{Path, PathBuf};
+
+/// The cluster and the runs.
+#[derive(Debug, clap::Args)]
+pub(super) struct ClusterArgs {
+    /// The cluster's file: hosts, members, how etcd runs (YAML; docs/recover.md)
+    #[arg(value_name = "CLUSTER.yaml")]
+    pub(super) spec: PathBuf,
+
+    #[command(flatten)]
+    pub(super) runs: RunsArgs,
+}
+
+/// The folder of runs.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunsArgs {
+    /// Where plans and journals are kept [default: $XDG_STATE_HOME/lifeboat or ~/.local/state/lifeboat] [env: LIFEBOAT_STATE_DIR]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+/// The program that is put on the hosts.
+#[derive(Debug, clap::Args)]
+pub(super) struct ProgramArgs {
+    /// The lifeboat that is put on the hosts to ask etcd there: a static binary for their kind of machine [default: this one]
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+}
+
+impl ClusterArgs {
+    pub(super) fn load(&self) -> Result<Spec, Failure> {
+        Ok(Spec::load(&self.spec)?)
+    }
+}
+
+impl RunsArgs {
+    pub(super) fn runs(&self) -> Result<Runs, Failure> {
+        let flag = self.state_dir.as_ref().map(|dir| dir.display().to_string());
+        let named = setting(flag.as_deref(), "LIFEBOAT_STATE_DIR").map(PathBuf::from);
+        let usual = || setting(None, "XDG_STATE_HOME").map(|dir| Path::new(&dir).join("lifeboat"));
+        let home =
+            || setting(None, "HOME").map(|dir| Path::new(&dir).join(".local/state/lifeboat"));
+        let folder = named.or_else(usual).or_else(home).ok_or_else(|| {
+            Failure::new(
+                Exit::Usage,
+                "there is no folder for plans and journals",
+                "give --state-dir",
+            )
+        })?;
+        Ok(Runs::new(&folder))
+    }
+}
+
+impl ProgramArgs {
+    /// The file, and what it is.
+    pub(super) fn program(&self) -> Result<(PathBuf, Agent), Failure> {
+        let path = match &self.agent {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?,
+        };
+        let sha256 = sha256_of(&path).map_err(|error| {
+            Failure::new(
+                Exit::Failed,
+                format!("cannot read {}: {error}", path.display()),
+                "give --agent",
+            )
+        })?;
+        Ok((path, Agent { version: env!("CARGO_PKG_VERSION").to_owned(), sha256 }))
+    }
+}

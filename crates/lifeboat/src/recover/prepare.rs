@@ -1,0 +1,325 @@
+//! What is found out before a plan can be made: the hosts, the backup, and where the old cluster is.
+
+use super::args::ProgramArgs;
+use crate::{
+    backups::{IdentityArgs, RepositoryArgs, Show, one_cluster, place},
+    cli::Context,
+    interrupt::Interrupt,
+    report::{Exit, Failure},
+    restoring::BUMP_AUTO,
+};
+use ::backup::fetch::{From as FetchFrom, fetch};
+use jiff::Timestamp;
+use recover::{Agent, Answer, Bump, Chosen, Fleet, Plan, Question, spec::Spec};
+use repository::{
+    ClusterName, Repository,
+    codec::Identities,
+    listing::{Target, TargetError},
+};
+use snapshot::{DigestRule, Fetched, Snapshot};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// Which backup, and how it is read.
+#[derive(Debug, clap::Args)]
+pub(super) struct BackupArgs {
+    /// What to bring back: a snapshot file, or a repository (folder or URL) [default: what the cluster's file says]
+    #[arg(long, value_name = "FILE|REPO", conflicts_with = "repo")]
+    backup: Option<String>,
+
+    /// Which backup of the repository: `newest`, `revision:N`, `time:2026-11-22T16:00Z`, or a name
+    #[arg(long, value_name = "POINT")]
+    at: Option<Target>,
+
+    /// The cluster's name in the repository, if it is another than in the cluster's file
+    #[arg(long, value_name = "NAME")]
+    backup_cluster: Option<ClusterName>,
+
+    /// Accept a file without a digest, such as a copied `db`
+    #[arg(long)]
+    skip_hash_check: bool,
+
+    /// Where the snapshot is unpacked [default: the run's folder]
+    #[arg(long, value_name = "DIR")]
+    spool_dir: Option<PathBuf>,
+
+    /// Raise the revision by so much above the newest that is known, and mark what was before as compacted; 0 leaves it
+    /// [default: auto, 1000000000]
+    #[arg(long, value_name = "N|auto")]
+    bump_revision: Option<String>,
+
+    #[command(flatten)]
+    identities: IdentityArgs,
+
+    #[command(flatten)]
+    repository: RepositoryArgs,
+}
+
+/// A backup that was found, and how to get it.
+pub(super) struct Source {
+    pub(super) chosen: Chosen,
+    from: FetchFrom,
+    identities: Identities,
+    rule: DigestRule,
+}
+
+/// Where a backup is said to be.
+enum Place {
+    File(PathBuf),
+    Repo(String),
+    Configured,
+}
+
+impl BackupArgs {
+    /// Finds the backup; nothing of it is fetched yet.
+    pub(super) fn find(&self, context: &Context, spec: &Spec) -> Result<Source, Failure> {
+        match self.place(spec) {
+            Place::File(file) => self.file(&file),
+            Place::Repo(repo) => self.repository(context, spec, Some(&repo)),
+            Place::Configured => self.repository(context, spec, None),
+        }
+    }
+
+    /// The same backup as an earlier run had chosen.
+    pub(super) fn find_again(&self, context: &Context, plan: &Plan) -> Result<Source, Failure> {
+        let mut source = match &plan.backup.name {
+            None => self.file(Path::new(&plan.backup.from)),
+            Some(name) => {
+                let again = Self {
+                    at: Some(target(name)?),
+                    backup_cluster: plan.backup.cluster.as_deref().map(str::parse).transpose()?,
+                    ..self.copied()
+                };
+                again.repository(context, &plan.spec, Some(&plan.backup.from))
+            }
+        }?;
+        source.chosen = plan.backup.clone();
+        Ok(source)
+    }
+
+    fn copied(&self) -> Self {
+        Self {
+            backup: self.backup.clone(),
+            at: self.at.clone(),
+            backup_cluster: self.backup_cluster.clone(),
+            skip_hash_check: self.skip_hash_check,
+            spool_dir: self.spool_dir.clone(),
+            bump_revision: self.bump_revision.clone(),
+            identities: self.identities.clone(),
+            repository: self.repository.clone(),
+        }
+    }
+
+    fn place(&self, spec: &Spec) -> Place {
+        let of_spec = spec.backup.clone().unwrap_or_default();
+        if let Some(backup) = &self.backup {
+            let path = Path::new(backup);
+            let is_repository = path.join("lifeboat.json").exists() || backup.contains("://");
+            return match is_repository {
+                true => Place::Repo(backup.clone()),
+                false => Place::File(path.to_owned()),
+            };
+        }
+        if self.repository.repo.is_some() || self.repository.config.is_some() {
+            return Place::Configured;
+        }
+        match (of_spec.file, of_spec.repo) {
+            (Some(file), _) => Place::File(file),
+            (None, Some(repo)) => Place::Repo(repo),
+            (None, None) => Place::Configured,
+        }
+    }
+
+    fn rule(&self) -> DigestRule {
+        if self.skip_hash_check { DigestRule::Skip } else { DigestRule::Required }
+    }
+
+    fn file(&self, file: &Path) -> Result<Source, Failure> {
+        let absolute = std::path::absolute(file)?;
+        let found = std::fs::metadata(&absolute).map_err(|error| {
+            let help = "give a snapshot file, or a repository, with --backup";
+            Failure::new(Exit::Failed, format!("cannot read {}: {error}", file.display()), help)
+        })?;
+        let modified = found.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+        let chosen = Chosen {
+            from: absolute.display().to_string(),
+            taken: modified,
+            bytes: found.len(),
+            ..Chosen::default()
+        };
+        let identities = self.identities.read()?;
+        Ok(Source { chosen, from: FetchFrom::File(absolute), identities, rule: self.rule() })
+    }
+
+    fn repository(
+        &self,
+        context: &Context,
+        spec: &Spec,
+        repo: Option<&str>,
+    ) -> Result<Source, Failure> {
+        let of_spec = spec.backup.clone().unwrap_or_default();
+        let place = match repo {
+            Some(repo) => place(repo)?,
+            None => self.repository.place()?,
+        };
+        let target = match (&self.at, &of_spec.at) {
+            (Some(at), _) => at.clone(),
+            (None, Some(at)) => target(at)?,
+            (None, None) => target("newest")?,
+        };
+        let manifest = context.block_on(async {
+            let repository = Repository::open(place.store.clone()).await?;
+            let known = repository.clusters().await?;
+            let said = match (&self.backup_cluster, &of_spec.cluster) {
+                (Some(name), _) => Some(name.clone()),
+                (None, Some(name)) => Some(name.parse()?),
+                (None, None) => {
+                    spec.cluster.parse::<ClusterName>().ok().filter(|name| known.contains(name))
+                }
+            };
+            let cluster = one_cluster(&repository, said.as_ref()).await?;
+            let listing = repository.backups(&cluster).await?;
+            let found = listing.find(&target, Timestamp::now())?;
+            for (id, unfit) in &found.skipped {
+                say!("warning: passed over {id}: {unfit}");
+            }
+            Ok(found.backup.manifest.clone())
+        })?;
+        let chosen = Chosen {
+            from: place.store.url().to_owned(),
+            cluster: Some(manifest.cluster.to_string()),
+            name: Some(manifest.id.to_string()),
+            revision: Some(manifest.etcd.revision),
+            taken: Some(manifest.started),
+            bytes: manifest.db.bytes,
+            version: manifest.etcd.version.clone(),
+        };
+        let identities = place.identities(&self.identities, &manifest)?;
+        let from = FetchFrom::Backup { store: place.store, manifest: Box::new(manifest) };
+        Ok(Source { chosen, from, identities, rule: DigestRule::Required })
+    }
+
+    /// What the revision is raised by, above what anybody can have seen.
+    pub(super) fn bump(&self, answers: &[(String, Answer)]) -> Result<Bump, Failure> {
+        let margin = match self.bump_revision.as_deref() {
+            None | Some("auto") => BUMP_AUTO,
+            Some(text) => text.parse().map_err(|_| {
+                Failure::new(
+                    Exit::Usage,
+                    format!("--bump-revision: {text:?} is neither a number nor `auto`"),
+                    "give a number; 0 leaves the revision as it is",
+                )
+            })?,
+        };
+        let seen = answers.iter().map(|(label, answer)| {
+            (answer.revision.max(answer.disk_revision.unwrap_or(0)), label.clone())
+        });
+        let newest = seen.max().filter(|(revision, _)| *revision > 0);
+        let (last_seen, seen_at) = newest.unzip();
+        Ok(Bump { margin, last_seen, seen_at })
+    }
+
+    /// Fetches the backup to `folder`, or to where it is said.
+    pub(super) fn fetch(
+        &self,
+        context: &Context,
+        source: &Source,
+        folder: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<(Snapshot<Fetched>, DigestRule), Failure> {
+        let spool = self.spool_dir.clone().unwrap_or_else(|| folder.to_owned());
+        let watcher = Show::reading(source.chosen.bytes).watcher();
+        let snapshot = context.block_on(async {
+            tokio::select! {
+                biased;
+                () = interrupt.wait() => Err(Failure::interrupted()),
+                fetched = fetch(&source.from, &source.identities, &spool, &watcher) => Ok(fetched?),
+            }
+        })?;
+        Ok((snapshot, source.rule))
+    }
+}
+
+/// Hosts that were looked at, and etcd that was asked.
+pub(super) struct Looked {
+    pub(super) run: String,
+    pub(super) facts: BTreeMap<String, recover::Facts>,
+    pub(super) answers: Vec<(String, Answer)>,
+}
+
+/// Reaches every host and looks at it.
+pub(super) async fn look(
+    fleet: &Fleet,
+    agent: &Agent,
+    program: Option<&Path>,
+) -> Result<Looked, Failure> {
+    let run = Plan::new_run(Timestamp::now())?;
+    let facts = fleet.inspect(&run).await?;
+    let answers = match program {
+        Some(program) => ask(fleet, agent, program).await?,
+        None => Vec::new(),
+    };
+    Ok(Looked { run, facts, answers })
+}
+
+/// Puts the program on the hosts, and asks each for its member.
+pub(super) async fn ask(
+    fleet: &Fleet,
+    agent: &Agent,
+    program: &Path,
+) -> Result<Vec<(String, Answer)>, Failure> {
+    fleet.push(agent, program).await?;
+    let question = |host: &recover::spec::Resolved| {
+        Some(Question { data_dir: Some(host.data_dir.clone()), ..Question::to(host) })
+    };
+    Ok(fleet.ask(agent, question).await?)
+}
+
+/// Puts all together.
+pub(super) fn plan(spec: Spec, looked: Looked, chosen: Chosen, bump: Bump, agent: Agent) -> Plan {
+    let Looked { run, facts, .. } = looked;
+    let token = format!("lifeboat-{run}");
+    Plan { run, made: Timestamp::now(), token, backup: chosen, bump, agent, facts, spec }
+}
+
+/// Tells what speaks against a plan; an error if it cannot be done.
+pub(super) fn check(plan: &Plan) -> Result<(), Failure> {
+    let findings = plan.findings(std::env::consts::ARCH);
+    for warning in &findings.warnings {
+        say!("warning: {warning}");
+    }
+    match findings.problems.as_slice() {
+        [] => Ok(()),
+        problems => {
+            let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+            Err(Failure::new(
+                Exit::Refused,
+                format!("the hosts are not ready; nothing was stopped:{lines}"),
+                "put right what is listed, then run the same command again",
+            ))
+        }
+    }
+}
+
+/// Whether the old cluster is healthy: each member that is.
+pub(super) fn healthy(answers: &[(String, Answer)]) -> Vec<&str> {
+    answers.iter().filter(|(_, answer)| answer.healthy).map(|(label, _)| label.as_str()).collect()
+}
+
+/// A point, as `--at` has it.
+fn target(text: &str) -> Result<Target, Failure> {
+    text.parse().map_err(|error: TargetError| {
+        Failure::new(
+            Exit::Usage,
+            error.to_string(),
+            "correct `at` in the cluster's file, or give --at",
+        )
+    })
+}
+
+/// The program for the hosts.
+pub(super) fn program(args: &ProgramArgs) -> Result<(PathBuf, Agent), Failure> {
+    args.program()
+}

@@ -1,0 +1,300 @@
+//! `recover run`: the plan, executed; or an earlier run, taken up again.
+
+use super::{
+    args::{ClusterArgs, ProgramArgs},
+    prepare::{self, BackupArgs, Source},
+    show::Shown,
+};
+use crate::{
+    cli::Context,
+    commands::findings,
+    interrupt::Interrupt,
+    output,
+    progress::Bytes,
+    report::{Exit, Failure},
+};
+use jiff::Timestamp;
+use recover::{
+    Answer, Built, Fleet, Journal, Plan, Run, Runs, State, build, built_line, left_on_hosts,
+    spec::Spec, summary,
+};
+use std::{
+    io::{self, BufRead, IsTerminal},
+    ops::ControlFlow,
+    path::Path,
+    time::Instant,
+};
+
+/// What was built, beside the plan.
+const BUILT: &str = "built.yaml";
+
+/// Bring a cluster back
+///
+/// Hosts and backup are checked, and the new data built, before anything is stopped; old data are kept. After any stop (Ctrl-C, a lost
+/// connection, a reboot), the same command goes on where it was. `recover rollback` takes it back.
+///
+/// Examples:
+///   lifeboat recover run prod.yaml --backup s3://backups/etcd
+///   lifeboat recover run prod.yaml --backup /backup/etcd-snapshot.db --yes
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+
+    /// Do not ask for the cluster's name
+    #[arg(long)]
+    yes: bool,
+
+    /// Go on though the old cluster is healthy; what was written since the backup is then given up
+    #[arg(long)]
+    even_though_healthy: bool,
+
+    #[command(flatten)]
+    backup: BackupArgs,
+
+    #[command(flatten)]
+    program: ProgramArgs,
+}
+
+impl RunArgs {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let spec = self.cluster.load()?;
+        let runs = self.cluster.runs.runs()?;
+        let _lock = runs.lock(&spec.cluster)?;
+        let interrupt = Interrupt::watch()?;
+        let unfinished = runs.of(&spec.cluster)?.into_iter().next_back();
+        let (plan, journal, source) = match unfinished {
+            Some((plan, State::Unfinished)) => {
+                let (_, journal) = runs.open(&plan.run)?;
+                say!("going on with run {}, begun {:.0}", plan.run, plan.made);
+                (with_spec(plan, spec)?, journal, None)
+            }
+            Some((plan, State::RollingBack)) => return Err(rolling_back(&plan)),
+            _ => {
+                let (plan, journal, source) = self.begin(context, spec, &runs, &interrupt)?;
+                (plan, journal, Some(source))
+            }
+        };
+        self.go_on(context, &plan, &journal, source, &interrupt)?;
+        say!("{} is back after {:.1} s", plan.spec.cluster, begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Looks, plans, asks, and begins a run.
+    fn begin(
+        &self,
+        context: &Context,
+        spec: Spec,
+        runs: &Runs,
+        interrupt: &Interrupt,
+    ) -> Result<(Plan, Journal, Source), Failure> {
+        let (program, agent) = prepare::program(&self.program)?;
+        let source = self.backup.find(context, &spec)?;
+        let shown = Shown::new(&spec);
+        let looked = unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&spec, shown.watcher())?;
+            prepare::look(&fleet, &agent, Some(&program)).await
+        })?;
+        self.guard(&looked.answers)?;
+        let bump = self.backup.bump(&looked.answers)?;
+        let plan = prepare::plan(spec, looked, source.chosen.clone(), bump, agent);
+        say_part!("{}", summary(&plan, Timestamp::now()));
+        prepare::check(&plan)?;
+        self.confirm(&plan)?;
+        let journal = runs.begin(&plan)?;
+        Ok((plan, journal, source))
+    }
+
+    /// A cluster that works is not stopped.
+    fn guard(&self, answers: &[(String, Answer)]) -> Result<(), Failure> {
+        let healthy = prepare::healthy(answers);
+        if healthy.is_empty() || self.even_though_healthy {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Refused,
+            format!("the cluster is healthy: {} can write to it", healthy.join(", ")),
+            "to give up all that was written since the backup, say --even-though-healthy",
+        ))
+    }
+
+    fn confirm(&self, plan: &Plan) -> Result<(), Failure> {
+        if self.yes {
+            return Ok(());
+        }
+        let refused = |why: &str| {
+            Failure::new(
+                Exit::Refused,
+                why,
+                "type the cluster's name, or give --yes; nothing was stopped",
+            )
+        };
+        if !io::stdin().is_terminal() {
+            return Err(refused("there is no terminal to confirm it on"));
+        }
+        say_part!("\nTo begin, type the cluster's name ({}): ", plan.spec.cluster);
+        let mut typed = String::new();
+        io::stdin().lock().read_line(&mut typed)?;
+        match typed.trim() == plan.spec.cluster {
+            true => Ok(()),
+            false => Err(refused("that is not the cluster's name")),
+        }
+    }
+
+    /// All that is not done yet.
+    fn go_on(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        journal: &Journal,
+        source: Option<Source>,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
+        let shown = Shown::new(&plan.spec);
+        let (program, _) = prepare::program(&self.program)?;
+        let needs_data = unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            fleet.push(&plan.agent, &program).await?;
+            Ok(Run { plan, journal, fleet: &fleet }.needs_data().await?)
+        })?;
+        let kept: Option<Built> = journal.kept(BUILT);
+        let built = match kept {
+            Some(built) if !needs_data || built.is_in(&journal.build_dir()) => built,
+            _ => {
+                let source = match source {
+                    Some(source) => source,
+                    None => self.backup.find_again(context, plan)?,
+                };
+                self.build(context, plan, journal, &source, interrupt)?
+            }
+        };
+        if built.auth
+            && plan.hosts().iter().any(|host| host.member.is_some() && host.user.is_none())
+        {
+            return Err(Failure::new(
+                Exit::Refused,
+                "the backup has authentication on, but no user is named; nothing was stopped",
+                "name a user with the role root, and the file on the hosts with its password: etcd.user and etcd.password-file",
+            ));
+        }
+        let answers = unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            Ok(Run { plan, journal, fleet: &fleet }.execute(&built).await?)
+        })?;
+        shown.clear();
+        // What was built has served; the old data are the hosts'.
+        let _ = std::fs::remove_dir_all(journal.build_dir());
+        report(plan, &built, &answers)
+    }
+
+    /// Fetches, proves and builds.
+    fn build(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        journal: &Journal,
+        source: &Source,
+        interrupt: &Interrupt,
+    ) -> Result<Built, Failure> {
+        let (snapshot, rule) = self.backup.fetch(context, source, journal.folder(), interrupt)?;
+        let built = built_in(plan, snapshot, rule, &journal.build_dir(), interrupt)?;
+        journal.keep(BUILT, &built)?;
+        say!("{}", built_line(&built));
+        Ok(built)
+    }
+}
+
+fn built_in(
+    plan: &Plan,
+    snapshot: snapshot::Snapshot<snapshot::Fetched>,
+    rule: snapshot::DigestRule,
+    folder: &Path,
+    interrupt: &Interrupt,
+) -> Result<Built, Failure> {
+    let bar = Bytes::new("building", plan.backup.bytes);
+    let on_progress = |progress| {
+        if let restore::Progress::Built(more) = progress {
+            bar.add(more);
+        }
+        if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let mut on_finding = |finding| findings::print(&finding);
+    Ok(build(plan, snapshot, rule, folder, &mut on_finding, &on_progress)?)
+}
+
+/// The result, on stdout.
+fn report(plan: &Plan, built: &Built, answers: &[(String, Answer)]) -> Result<(), Failure> {
+    let mut text = format!(
+        "{}: {} members healthy, revision {}, HashKV {} on all, equal to the backup's\n",
+        plan.spec.cluster,
+        answers.len(),
+        built.revision,
+        built.hash_kv
+    );
+    text += &left_on_hosts(plan);
+    output::print(&text)?;
+    say!(
+        "help: `lifeboat recover rollback {run}` brings the old data back, until `lifeboat recover commit {run}`",
+        run = plan.run
+    );
+    Ok(())
+}
+
+/// The plan of an earlier run with what may have been changed since: how hosts are reached, and who asks etcd.
+fn with_spec(mut plan: Plan, spec: Spec) -> Result<Plan, Failure> {
+    let (old, new) = (plan.spec.resolved(), spec.resolved());
+    let same = old.len() == new.len()
+        && old.iter().zip(&new).all(|(old, new)| {
+            (&old.label, &old.member, &old.data_dir, &old.wal_dir, &old.service, &old.state_dir)
+                == (
+                    &new.label,
+                    &new.member,
+                    &new.data_dir,
+                    &new.wal_dir,
+                    &new.service,
+                    &new.state_dir,
+                )
+                && old.clients == new.clients
+        });
+    if !same {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("the cluster's file has changed since run {} began", plan.run),
+            format!(
+                "put hosts, members, directories and services back as they were, or take that run back: lifeboat recover rollback {}",
+                plan.run
+            ),
+        ));
+    }
+    plan.spec = spec;
+    Ok(plan)
+}
+
+fn rolling_back(plan: &Plan) -> Failure {
+    Failure::new(
+        Exit::Refused,
+        format!("run {} is being taken back", plan.run),
+        format!("finish that: lifeboat recover rollback {}", plan.run),
+    )
+}
+
+/// The future's result, or the end by a signal: what is done stays done.
+pub(super) fn unless_interrupted<T>(
+    context: &Context,
+    interrupt: &Interrupt,
+    future: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    context.block_on(async {
+        tokio::select! {
+            biased;
+            () = interrupt.wait() => Err(Failure::new(
+                Exit::Interrupted,
+                "interrupted; what was done stays done",
+                "run the same command again to go on, or `lifeboat recover rollback` to take it back",
+            )),
+            result = future => result,
+        }
+    })
+}

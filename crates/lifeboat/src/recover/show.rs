@@ -1,0 +1,135 @@
+//! What a person sees while hosts are worked on: a table that is alive on a terminal, plain lines otherwise.
+
+use crate::output::humanize_bytes;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use recover::{Event, Watcher, spec::Spec};
+use std::{
+    io::IsTerminal,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// How often the signs of life move.
+const TICK: Duration = Duration::from_millis(120);
+
+/// Shows events on stderr.
+#[derive(Clone)]
+pub(super) struct Shown(Arc<State>);
+
+struct State {
+    table: Option<Table>,
+    /// The tenth that was told last, by host: plain lines come at every quarter.
+    told: Mutex<Vec<(String, u64)>>,
+}
+
+struct Table {
+    all: MultiProgress,
+    title: ProgressBar,
+    hosts: Vec<(String, ProgressBar)>,
+}
+
+impl Shown {
+    pub(super) fn new(spec: &Spec) -> Self {
+        let table = std::io::stderr().is_terminal().then(|| Table::new(spec));
+        Self(Arc::new(State { table, told: Mutex::default() }))
+    }
+
+    pub(super) fn watcher(&self) -> Watcher {
+        let state = Arc::clone(&self.0);
+        Arc::new(move |event| match &state.table {
+            Some(table) => table.show(&event),
+            None => state.line(event),
+        })
+    }
+
+    /// Takes the table away.
+    pub(super) fn clear(&self) {
+        if let Some(table) = &self.0.table {
+            let _ = table.all.clear();
+        }
+    }
+}
+
+impl State {
+    fn line(&self, event: Event) {
+        match event {
+            Event::Step { number, of, title } => say!("[{number}/{of}] {title}"),
+            Event::Done { label, already: false } => say!("  {label}: done"),
+            Event::Done { label, already: true } => say!("  {label}: was done before"),
+            Event::Again { label, why } => say!("  {label}: {why}; trying again"),
+            Event::Failed { label, why } => say!("  {label}: FAILED: {why}"),
+            Event::Sent { label, bytes, of } => {
+                let part = bytes.saturating_mul(4) / of.max(1);
+                let mut told = self.told.lock().expect("no holder of the lock panics");
+                let before = told.iter_mut().find(|(known, _)| *known == label);
+                let is_new = match before {
+                    Some((_, before)) if *before >= part => false,
+                    Some((_, before)) => {
+                        *before = part;
+                        true
+                    }
+                    None => {
+                        told.push((label.clone(), part));
+                        part > 0
+                    }
+                };
+                // Small files are there before anything could be told.
+                if is_new && of > 1 << 20 {
+                    say!("  {label}: {} of {}", humanize_bytes(bytes), humanize_bytes(of));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Table {
+    fn new(spec: &Spec) -> Self {
+        let style =
+            |template| ProgressStyle::with_template(template).expect("the template is right");
+        let all = MultiProgress::new();
+        let title = all.add(ProgressBar::new(0).with_style(style("{msg}")));
+        let hosts = spec.resolved().into_iter().map(|host| {
+            let bar =
+                all.add(ProgressBar::new(0).with_style(style("  {spinner} {prefix:<16} {msg}")));
+            bar.set_prefix(host.label.clone());
+            (host.label, bar)
+        });
+        let hosts = hosts.collect();
+        Self { all, title, hosts }
+    }
+
+    fn show(&self, event: &Event) {
+        match event {
+            Event::Step { number, of, title } => {
+                self.title.set_message(format!("[{number}/{of}] {title}"));
+                self.hosts.iter().for_each(|(_, bar)| bar.set_message(""));
+            }
+            Event::Begun { label } => self.on(label, |bar| {
+                bar.enable_steady_tick(TICK);
+                bar.set_message("…");
+            }),
+            Event::Sent { label, bytes, of } => self.on(label, |bar| {
+                bar.set_message(format!("{} of {}", humanize_bytes(*bytes), humanize_bytes(*of)));
+            }),
+            Event::Done { label, already } => self.on(label, |bar| {
+                bar.disable_steady_tick();
+                bar.set_message(if *already { "was done before" } else { "done" });
+            }),
+            Event::Again { label, why } => self.on(label, |bar| {
+                bar.set_message(format!("{why}; trying again"));
+            }),
+            Event::Failed { label, why } => self.on(label, |bar| {
+                bar.disable_steady_tick();
+                bar.set_message(format!("FAILED: {why}"));
+            }),
+            _ => {}
+        }
+    }
+
+    fn on(&self, label: &str, change: impl Fn(&ProgressBar)) {
+        if let Some((_, bar)) = self.hosts.iter().find(|(known, _)| known == label) {
+            change(bar);
+        }
+    }
+}

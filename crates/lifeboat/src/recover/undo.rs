@@ -1,0 +1,214 @@
+//! `recover rollback`, `recover commit` and `recover status`.
+
+use super::{args::RunsArgs, run::unless_interrupted, show::Shown};
+use crate::{
+    cli::Context,
+    interrupt::Interrupt,
+    output::{self, Format},
+    report::{Exit, Failure},
+};
+use recover::{Fleet, Journal, Plan, Run, Runs, State, What};
+use serde::Serialize;
+
+/// The run that is meant.
+#[derive(Debug, clap::Args)]
+struct Meant {
+    /// The run, or the cluster's name for its newest run [default: the newest run of the only cluster]
+    #[arg(value_name = "RUN|CLUSTER")]
+    run: Option<String>,
+
+    #[command(flatten)]
+    runs: RunsArgs,
+}
+
+/// Bring the old data and the old cluster back
+///
+/// At any time until `recover commit`: members are stopped, their data set aside, the old data put back, and the old cluster and its clients
+/// started. What the new cluster has written stays beside them. May be run again after a stop.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RollbackArgs {
+    #[command(flatten)]
+    meant: Meant,
+}
+
+/// Make a recovery final: it can no longer be taken back by a command
+///
+/// Locks are removed from the hosts. Old data are not: that is yours to do.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CommitArgs {
+    #[command(flatten)]
+    meant: Meant,
+}
+
+/// Show how far a recovery is, on each host
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    meant: Meant,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusJson {
+    run: String,
+    cluster: String,
+    state: &'static str,
+    hosts: Vec<HostJson>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HostJson {
+    host: String,
+    data: String,
+    etcd: String,
+    clients: String,
+    last: String,
+}
+
+impl Meant {
+    fn find(&self) -> Result<(Runs, Plan, Journal), Failure> {
+        let runs = self.runs.runs()?;
+        let all = runs.all()?;
+        let named = |wanted: &str| {
+            all.iter().rev().find(|plan| plan.run == wanted || plan.spec.cluster == wanted)
+        };
+        let mut clusters: Vec<_> = all.iter().map(|plan| plan.spec.cluster.as_str()).collect();
+        clusters.sort_unstable();
+        clusters.dedup();
+        let found = match (&self.run, clusters.as_slice()) {
+            (Some(wanted), _) => named(wanted),
+            (None, [only]) => named(only),
+            (None, []) => None,
+            (None, several) => {
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("there are runs of several clusters: {}", several.join(", ")),
+                    "name the cluster, or the run",
+                ));
+            }
+        };
+        let Some(found) = found else {
+            let wanted = self.run.clone().unwrap_or_else(|| "at all".to_owned());
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("there is no run {wanted}"),
+                "runs are known on the machine that began them; see --state-dir",
+            ));
+        };
+        let (plan, journal) = runs.open(&found.run)?;
+        Ok((runs, plan, journal))
+    }
+}
+
+impl RollbackArgs {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let (runs, plan, journal) = self.meant.find()?;
+        let _lock = runs.lock(&plan.spec.cluster)?;
+        match journal.state()? {
+            State::Committed => {
+                return Err(Failure::new(
+                    Exit::Refused,
+                    format!("run {} was committed", plan.run),
+                    "the old data are where they were set aside; docs/recover.md says how to put them back by hand",
+                ));
+            }
+            State::RolledBack => {
+                say!("run {} was taken back before", plan.run);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let interrupt = Interrupt::watch()?;
+        let shown = Shown::new(&plan.spec);
+        unless_interrupted(context, &interrupt, async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.roll_back().await?)
+        })?;
+        shown.clear();
+        let _ = std::fs::remove_dir_all(journal.build_dir());
+        output::print(&format!("{}: the old data are back\n", plan.spec.cluster))
+    }
+}
+
+impl CommitArgs {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let (runs, plan, journal) = self.meant.find()?;
+        let _lock = runs.lock(&plan.spec.cluster)?;
+        match journal.state()? {
+            State::Finished => {}
+            State::Committed => return Ok(()),
+            _ => {
+                return Err(Failure::new(
+                    Exit::Refused,
+                    format!("run {} is not finished", plan.run),
+                    "finish it with `lifeboat recover run`, or take it back with `lifeboat recover rollback`",
+                ));
+            }
+        }
+        let shown = Shown::new(&plan.spec);
+        context.block_on(async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.unlock().await?)
+        })?;
+        journal.note(What::Committed, None, None, None)?;
+        output::print(&format!("{}: run {} is final\n", plan.spec.cluster, plan.run))?;
+        output::print(&recover::left_on_hosts(&plan))
+    }
+}
+
+impl StatusArgs {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let (_, plan, journal) = self.meant.find()?;
+        let shown = Shown::new(&plan.spec);
+        let found = context.block_on(async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.status().await)
+        })?;
+        let state = match journal.state()? {
+            State::Unfinished => "unfinished",
+            State::RollingBack => "being taken back",
+            State::Finished => "finished",
+            State::RolledBack => "taken back",
+            State::Committed => "committed",
+        };
+        let hosts = found.into_iter().map(|(host, found)| match found {
+            Ok(on) => {
+                HostJson { host, data: on.data, etcd: on.etcd, clients: on.clients, last: on.last }
+            }
+            Err(error) => HostJson {
+                host,
+                data: "unknown".to_owned(),
+                etcd: "unknown".to_owned(),
+                clients: "unknown".to_owned(),
+                last: error.to_string(),
+            },
+        });
+        let json = StatusJson {
+            run: plan.run.clone(),
+            cluster: plan.spec.cluster.clone(),
+            state,
+            hosts: hosts.collect(),
+        };
+        output::print(&json.render(context.format))
+    }
+}
+
+impl StatusJson {
+    fn render(&self, format: Format) -> String {
+        if format == Format::Json {
+            return output::json(self);
+        }
+        let headers = ["host", "data", "etcd", "clients", "last"];
+        let rows = self.hosts.iter().map(|on| {
+            [&on.host, &on.data, &on.etcd, &on.clients, &on.last].map(Clone::clone).to_vec()
+        });
+        format!(
+            "run {} of cluster {}: {}\n{}",
+            self.run,
+            self.cluster,
+            self.state,
+            output::table(&headers, &rows.collect::<Vec<_>>())
+        )
+    }
+}

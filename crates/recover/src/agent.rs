@@ -1,0 +1,192 @@
+//! What is asked of etcd on its own host, by the program that was pushed there, and how the answers are judged.
+//!
+//! The operator's machine may reach no client URL, and the certificates stay where they are: a host asks its own member.
+//! Question and answer are JSON on standard input and output.
+
+use crate::{build::Built, plan::Plan, spec::Resolved};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Question {
+    /// The member's client URLs; the first that answers is taken.
+    pub endpoints: Vec<String>,
+    /// CA, certificate and key, on the host.
+    pub ca: Option<PathBuf>,
+    /// Client certificate.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// User of etcd.
+    pub user: Option<String>,
+    /// File with the password.
+    pub password_file: Option<PathBuf>,
+    /// For how long it is asked again until the member is healthy.
+    pub wait_seconds: u64,
+    /// The revision to hash up to; nothing is hashed without one.
+    pub hash_at: Option<i64>,
+    /// A key that is written, read and removed.
+    pub probe: Option<String>,
+    /// A data directory whose newest revision is told.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Answer {
+    /// Whether the cluster agreed on a read through this member.
+    pub healthy: bool,
+    /// Why not, or what else failed.
+    pub error: Option<String>,
+    /// The member's id.
+    pub member_id: u64,
+    /// The cluster's id.
+    pub cluster_id: u64,
+    /// The version it runs.
+    pub version: String,
+    /// Its newest revision.
+    pub revision: i64,
+    /// Whether it has no vote.
+    pub is_learner: bool,
+    /// Members as it knows them: id, name, learner.
+    pub members: Vec<(u64, String, bool)>,
+    /// Alarms of the cluster.
+    pub alarms: Vec<String>,
+    /// HashKV and the compact revision that it goes with.
+    pub hash: Option<(u32, i64)>,
+    /// Whether the probe was written, read and removed.
+    pub probed: bool,
+    /// The newest revision in the data directory.
+    pub disk_revision: Option<i64>,
+}
+
+impl Question {
+    /// A question to the member of that host.
+    pub fn to(host: &Resolved) -> Self {
+        let tls = &host.certificates;
+        let endpoints = host.member.as_ref().map(|member| member.client_urls.clone());
+        Self {
+            endpoints: endpoints.unwrap_or_default(),
+            ca: tls.ca.clone(),
+            cert: tls.cert.clone(),
+            key: tls.key.clone(),
+            user: host.user.clone(),
+            password_file: host.password_file.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+/// The newest revision that the database of a stopped member has. What only its write-ahead log has is not counted.
+pub fn disk_revision(data_dir: &Path) -> Option<i64> {
+    let file = std::fs::File::open(data_dir.join("member/snap/db")).ok()?;
+    let mapped = bolt::Mapped::open(&file).ok()?;
+    let db = bolt::Db::open(&mapped).ok()?;
+    let (key, _) = db.bucket(etcd_schema::bucket::KEY).ok()??.last().ok()??;
+    etcd_schema::RevisionKey::parse(key).ok().map(|key| key.revision.main)
+}
+
+/// What the members of the new cluster have against being called well; nothing if they are. Answers are in the order of the
+/// members' hosts.
+pub(crate) fn judge(plan: &Plan, built: &Built, answers: &[(String, Answer)]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (label, answer) in answers {
+        let mut fault = |text: String| faults.push(format!("{label}: {text}"));
+        if !answer.healthy {
+            let why = answer.error.as_deref().unwrap_or("no answer");
+            fault(format!("it is not healthy: {why}"));
+            continue;
+        }
+        if answer.cluster_id != built.cluster_id {
+            fault(format!("it is in cluster {:x}, not {:x}", answer.cluster_id, built.cluster_id));
+        }
+        if Some(&answer.member_id) != built.member_ids.get(label) {
+            fault(format!("it is member {:x}, which is another", answer.member_id));
+        }
+        let mut found: Vec<_> = answer.members.iter().map(|(id, ..)| *id).collect();
+        let mut planned: Vec<_> = built.member_ids.values().copied().collect();
+        found.sort_unstable();
+        planned.sort_unstable();
+        if found != planned {
+            fault(format!("it knows the members {found:x?}, not {planned:x?}"));
+        }
+        if let Some((_, name, _)) = answer.members.iter().find(|(.., is_learner)| *is_learner) {
+            fault(format!("{name} is a learner"));
+        }
+        if !answer.alarms.is_empty() {
+            fault(format!("alarms are raised: {}", answer.alarms.join(", ")));
+        }
+        match answer.hash {
+            _ if built.auth && plan.spec.resolved().iter().all(|host| host.user.is_none()) => {}
+            None => fault(format!(
+                "its data could not be hashed: {}",
+                answer.error.as_deref().unwrap_or("no answer")
+            )),
+            Some((hash, _)) if hash != built.hash_kv => fault(format!(
+                "HashKV at revision {} is {hash}, but the backup's is {}",
+                built.revision, built.hash_kv
+            )),
+            Some(_) => {}
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::plan;
+
+    fn good() -> (Built, Vec<(String, Answer)>) {
+        let names = ["m1", "m2", "m3"];
+        let ids: Vec<_> = names.iter().map(|name| (*name).to_owned()).zip(1_u64..).collect();
+        let built = Built {
+            revision: 1150,
+            hash_kv: 7,
+            cluster_id: 99,
+            member_ids: ids.iter().cloned().collect(),
+            ..Built::default()
+        };
+        let members: Vec<_> = ids.iter().map(|(name, id)| (*id, name.clone(), false)).collect();
+        let answers = ids.into_iter().map(|(name, id)| {
+            let answer = Answer {
+                healthy: true,
+                member_id: id,
+                cluster_id: 99,
+                members: members.clone(),
+                hash: Some((7, 1150)),
+                ..Answer::default()
+            };
+            (name, answer)
+        });
+        let answers = answers.collect();
+        (built, answers)
+    }
+
+    #[test]
+    fn a_cluster_that_is_as_planned_has_nothing_against_it() {
+        let (built, answers) = good();
+        assert_eq!(judge(&plan(), &built, &answers), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_thing_that_differs_is_told_with_its_member() {
+        let (built, good) = good();
+        let with = |change: &dyn Fn(&mut Answer)| {
+            let mut answers = good.clone();
+            change(&mut answers[1].1);
+            judge(&plan(), &built, &answers).join("\n")
+        };
+        assert!(with(&|a| a.healthy = false).contains("m2: it is not healthy"));
+        assert!(with(&|a| a.cluster_id = 1).contains("m2: it is in cluster 1, not 63"));
+        assert!(with(&|a| a.member_id = 1).contains("m2: it is member 1"));
+        assert!(with(&|a| a.members[0].2 = true).contains("m2: m1 is a learner"));
+        assert!(with(&|a| a.members.truncate(2)).contains("m2: it knows the members"));
+        assert!(with(&|a| a.alarms.push("NOSPACE".to_owned())).contains("m2: alarms are raised"));
+        assert!(with(&|a| a.hash = Some((8, 1150))).contains("m2: HashKV at revision 1150 is 8"));
+        assert!(with(&|a| a.hash = None).contains("m2: its data could not be hashed"));
+    }
+}

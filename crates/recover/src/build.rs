@@ -1,0 +1,230 @@
+//! The new data, built here once and in full: the trial restore is the build.
+//!
+//! The database is the same for every member; a WAL segment and a raft snapshot of a few hundred bytes are each member's own. Built
+//! again from the same backup with the same plan, they are the same.
+
+use crate::plan::Plan;
+use etcd_raftfiles::restore::{RestoredCluster, Target};
+use restore::{Destination, Progress, RestoreError, RestorePlan, TargetVersion, parse_cluster};
+use serde::{Deserialize, Serialize};
+use snapshot::{DigestRule, Fetched, Finding, Snapshot, SnapshotError};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+/// What was built.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Built {
+    /// Bytes of the database.
+    pub bytes: u64,
+    /// SHA-256 of each file, by its path below the build folder.
+    pub sha256: BTreeMap<String, String>,
+    /// The backup's revision.
+    pub backup_revision: i64,
+    /// The revision that the cluster begins at.
+    pub revision: i64,
+    /// HashKV at that revision.
+    pub hash_kv: u32,
+    /// The compact revision that it goes with.
+    pub compact_revision: i64,
+    /// The etcd that the data are for.
+    pub target: String,
+    /// The new cluster's id.
+    pub cluster_id: u64,
+    /// Ids of the members, by name.
+    pub member_ids: BTreeMap<String, u64>,
+    /// Whether users and passwords are asked for.
+    pub auth: bool,
+}
+
+/// A file of a member, and where it goes below `member`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// `snap` or `wal`.
+    pub folder: &'static str,
+    /// Its name there.
+    pub name: String,
+    /// In hex.
+    pub sha256: String,
+}
+
+/// Why nothing could be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The backup is not sound.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The data cannot be made.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The backup is not the one that was planned.
+    #[error("the backup has revision {found}, but the plan says {planned}")]
+    OtherRevision {
+        /// In the backup.
+        found: i64,
+        /// In the plan.
+        planned: i64,
+    },
+    /// The version is none that is known.
+    #[error("etcd {found} is not known here")]
+    Version {
+        /// What was said.
+        found: String,
+    },
+    /// The file system said no.
+    #[error("cannot write {}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Built {
+    /// The files of a member.
+    pub fn files(&self, folder: &Path, member: &str) -> Vec<MemberFile> {
+        let of = |below: String, to: &'static str, name: String| MemberFile {
+            path: folder.join(&below),
+            folder: to,
+            name,
+            sha256: self.sha256.get(&below).cloned().unwrap_or_default(),
+        };
+        let members =
+            u64::try_from(self.member_ids.len()).expect("a length in memory fits 64 bits");
+        let snap =
+            etcd_raftfiles::snap::SnapName { term: etcd_raftfiles::restore::TERM, index: members };
+        vec![
+            of(wal_path(member), "wal", RestoredCluster::wal_name().to_string()),
+            of(snap_path(member), "snap", snap.to_string()),
+            of(DB.to_owned(), "snap", "db".to_owned()),
+        ]
+    }
+
+    /// Whether all files are there, as far as their sizes tell.
+    pub fn is_in(&self, folder: &Path) -> bool {
+        let db = fs::metadata(folder.join(DB)).is_ok_and(|found| found.len() == self.bytes);
+        db && self.sha256.keys().all(|below| folder.join(below).is_file())
+    }
+}
+
+const DB: &str = "tree/member/snap/db";
+
+fn wal_path(member: &str) -> String {
+    format!("{member}.wal")
+}
+
+fn snap_path(member: &str) -> String {
+    format!("{member}.snap")
+}
+
+/// Builds the data of all members in `folder`, which is emptied first.
+pub fn build(
+    plan: &Plan,
+    snapshot: Snapshot<Fetched>,
+    rule: DigestRule,
+    folder: &Path,
+    on_finding: &mut dyn FnMut(Finding),
+    on_progress: &dyn Fn(Progress) -> ControlFlow<()>,
+) -> Result<Built, BuildError> {
+    let io_error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::Io { path, source }
+    };
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(io_error(folder))?;
+    }
+    fs::create_dir_all(folder).map_err(io_error(folder))?;
+    let snapshot = snapshot.walk(on_finding)?;
+    let found = snapshot.survey().revision();
+    if let Some(planned) = plan.backup.revision.filter(|planned| *planned != found) {
+        return Err(BuildError::OtherRevision { found, planned });
+    }
+    let target = match plan.target_version() {
+        Some(version) => {
+            TargetVersion::of_release(&version).ok_or(BuildError::Version { found: version })?
+        }
+        None => TargetVersion::of_snapshot(&snapshot)?,
+    };
+    let cluster =
+        parse_cluster(&plan.initial_cluster(), &plan.token, &[]).map_err(RestoreError::from)?;
+    let first = cluster.members()[0].name.clone();
+    let data_dir = folder.join("tree");
+    let destination = Destination::Member { name: first, data_dir, wal_dir: None };
+    let restoring =
+        RestorePlan::new(&snapshot, cluster.clone(), destination, target, plan.bump.amount(found))?;
+    let auth = snapshot.survey().auth_enabled;
+    let revision = restoring.revision();
+    let staged = restoring.build(on_progress)?;
+    let snapshot = snapshot.prove(rule, on_finding)?;
+    staged.commit(&snapshot)?;
+    drop(snapshot);
+
+    // What was written is read back as etcd will read it, and hashed as etcd will hash it.
+    let db = Snapshot::open(&folder.join(DB))?.verify(DigestRule::Skip, on_finding)?;
+    let hash = db.hash_kv(Some(revision))?;
+    let mut sha256 = BTreeMap::from([(DB.to_owned(), db.digests().file.to_string())]);
+    let wal_target = if target == TargetVersion::V3_4 { Target::Etcd34 } else { Target::Etcd35 };
+    for member in cluster.members() {
+        let files = [
+            (wal_path(&member.name), cluster.wal(member.id, wal_target)),
+            (snap_path(&member.name), cluster.snap()),
+        ];
+        for (below, bytes) in files {
+            let path = folder.join(&below);
+            let written = fs::File::create(&path).and_then(|mut file| file.write_all(&bytes));
+            written.map_err(io_error(&path))?;
+            sha256.insert(below, hex(&bytes));
+        }
+    }
+    Ok(Built {
+        bytes: db.file_bytes(),
+        sha256,
+        backup_revision: found,
+        revision,
+        hash_kv: hash.hash,
+        compact_revision: hash.compact_revision.unwrap_or(-1),
+        target: target.to_string(),
+        cluster_id: cluster.id().0,
+        member_ids: cluster
+            .members()
+            .iter()
+            .map(|member| (member.name.clone(), member.id.0))
+            .collect(),
+        auth,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of a file, in hex.
+pub fn sha256_of(path: &Path) -> io::Result<String> {
+    use sha2::Digest;
+    let mut hasher = sha2::Sha256::new();
+    io::copy(&mut fs::File::open(path)?, &mut Hashing(&mut hasher))?;
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+struct Hashing<'a>(&'a mut sha2::Sha256);
+
+impl Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        sha2::Digest::update(self.0, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

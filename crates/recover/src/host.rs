@@ -1,0 +1,349 @@
+//! A host, reached through the user's own `ssh`.
+//!
+//! `ssh` is run as a program, and not by way of a crate: config, agent, jump hosts, known hosts and one shared connection for each
+//! host (`ControlMaster`) are all its own, what it says when it fails is what the user knows, and there is nothing to keep up with.
+//!
+//! * Nobody is asked anything: no password, and no "do you trust this key". A host that ssh does not know is refused, as ssh does.
+//! * A script travels on standard input, so that no list of processes shows it; the commands that receive files name only their paths.
+
+use crate::{shell::quote, spec::Resolved};
+use std::{
+    fs::File,
+    io::{self, Seek},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    process::{Child, Command},
+    time::{Instant, timeout},
+};
+
+/// ssh's own exit code when it, and not the command, failed.
+const SSH_FAILED: i32 = 255;
+/// A script that takes longer hangs: the longest wait inside of one is shorter.
+const SCRIPT_SECONDS: u64 = 900;
+/// A transfer that does not move for so long hangs.
+const STALL: Duration = Duration::from_secs(60);
+/// How often a transfer tells how far it is.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Why something on a host failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// There is no `ssh` here.
+    #[error("cannot run ssh")]
+    NoSsh(#[source] io::Error),
+    /// ssh did not get there, or was cut off.
+    #[error("{label}: {destination} cannot be reached by ssh: {said}")]
+    Unreachable {
+        /// The member, or the host.
+        label: String,
+        /// Where to.
+        destination: String,
+        /// What ssh said.
+        said: String,
+    },
+    /// A command failed.
+    #[error("{label}: it failed ({status}): {said}")]
+    Failed {
+        /// The member, or the host.
+        label: String,
+        /// How it ended.
+        status: String,
+        /// What it said on stderr.
+        said: String,
+    },
+    /// Nothing came for too long.
+    #[error("{label}: no answer for {seconds} s")]
+    Silent {
+        /// The member, or the host.
+        label: String,
+        /// How long.
+        seconds: u64,
+    },
+    /// A file that shall be sent cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What arrived is not what was sent.
+    #[error("{label}: what arrived of {file} has SHA-256 {arrived}, but {sent} was sent")]
+    Damaged {
+        /// The member, or the host.
+        label: String,
+        /// The file.
+        file: String,
+        /// Computed on the host.
+        arrived: String,
+        /// Computed here.
+        sent: String,
+    },
+    /// The answer cannot be understood.
+    #[error("{label}: the answer {answer:?} cannot be understood")]
+    Answer {
+        /// The member, or the host.
+        label: String,
+        /// Its beginning.
+        answer: String,
+    },
+}
+
+impl HostError {
+    /// Whether it may be gone when it is tried again.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Silent { .. } | Self::Damaged { .. })
+    }
+
+    /// One imperative sentence: what to do next.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::NoSsh(_) => "install OpenSSH's client".to_owned(),
+            Self::Unreachable { destination, .. } => format!(
+                "try `ssh {destination} true` yourself: it must work without a question; a key of an unknown host is to be accepted there first"
+            ),
+            Self::Failed { .. } => {
+                "put right what the host says, then run the same command again: it goes on from there".to_owned()
+            }
+            Self::Silent { .. } | Self::Damaged { .. } => {
+                "check the host and the network, then run the same command again: it goes on from there".to_owned()
+            }
+            Self::Read { .. } => "check the disk and the file's permissions".to_owned(),
+            Self::Answer { .. } => "check that the host's shell prints nothing of its own".to_owned(),
+        }
+    }
+}
+
+/// Shared connections of one run of the program. Dropped, they are closed.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    folder: tempfile::TempDir,
+}
+
+/// One host.
+#[derive(Clone, Debug)]
+pub(crate) struct Remote {
+    label: String,
+    destination: String,
+    arguments: Vec<String>,
+    sudo: bool,
+}
+
+impl Connections {
+    /// Nothing is connected yet.
+    pub(crate) fn new() -> io::Result<Self> {
+        // A socket's path may have 107 bytes, so it cannot be in a folder of the user's choice.
+        Ok(Self { folder: tempfile::Builder::new().prefix("lb-").tempdir_in("/tmp")? })
+    }
+
+    /// The host, connected to when it is first used. `number` tells it from the others.
+    pub(crate) fn remote(&self, number: usize, host: &Resolved) -> Remote {
+        let mut arguments = Vec::new();
+        let mut option = |text: String| arguments.extend(["-o".to_owned(), text]);
+        // The first value that ssh sees is the one that counts, so the user's come first.
+        host.ssh.options.iter().cloned().for_each(&mut option);
+        for fixed in [
+            "BatchMode=yes",
+            "ConnectTimeout=10",
+            "ServerAliveInterval=5",
+            "ServerAliveCountMax=3",
+            "LogLevel=ERROR",
+            "ControlMaster=auto",
+            "ControlPersist=30",
+        ] {
+            option(fixed.to_owned());
+        }
+        option(format!("ControlPath={}/{number}", self.folder.path().display()));
+        if let Some(config) = &host.ssh.config {
+            arguments.extend(["-F".to_owned(), config.display().to_string()]);
+        }
+        if let Some(port) = host.ssh.port {
+            arguments.extend(["-p".to_owned(), port.to_string()]);
+        }
+        let destination = match &host.ssh.user {
+            Some(user) => format!("{user}@{}", host.host),
+            None => host.host.clone(),
+        };
+        let sudo = host.ssh.sudo.unwrap_or(true);
+        Remote { label: host.label.clone(), destination, arguments, sudo }
+    }
+}
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        for socket in std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten() {
+            let path = format!("ControlPath={}", socket.path().display());
+            // One that is gone already needs no closing.
+            let _ = std::process::Command::new("ssh")
+                .args(["-o", &path, "-O", "exit", "none"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+        }
+    }
+}
+
+impl Remote {
+    /// The member, or the host.
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Runs a script, and returns what it printed.
+    pub(crate) async fn script(&self, text: &str) -> Result<String, HostError> {
+        let mut child =
+            self.spawn(&elevated("exec sh -s", "exec sudo -n sh -s", self.sudo), Stdio::piped())?;
+        let mut stdin = child.stdin.take().expect("it was asked for");
+        let text = text.to_owned();
+        let sending = tokio::spawn(async move {
+            // If it cannot be sent, how ssh ends tells why.
+            let _ = stdin.write_all(text.as_bytes()).await;
+        });
+        let limit = Duration::from_secs(SCRIPT_SECONDS);
+        let ended = timeout(limit, child.wait_with_output()).await;
+        sending.abort();
+        let silent = || HostError::Silent { label: self.label.clone(), seconds: SCRIPT_SECONDS };
+        let output = ended.map_err(|_| silent())?.map_err(HostError::NoSsh)?;
+        self.judge(output.status, &output.stderr)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs `command` with a file as its standard input, and returns what it printed. The file goes straight to ssh; how far it is,
+    /// its offset tells.
+    pub(crate) async fn send(
+        &self,
+        command: &str,
+        path: &Path,
+        on_bytes: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<String, HostError> {
+        let read = |source| HostError::Read { path: path.to_owned(), source };
+        let file = File::open(path).map_err(read)?;
+        let mut progress = file.try_clone().map_err(read)?;
+        let inner = quote(&format!("main() {{\n{command}\n}}\nmain"));
+        let line = elevated(
+            &format!("exec sh -c {inner}"),
+            &format!("exec sudo -n sh -c {inner}"),
+            self.sudo,
+        );
+        let child = self.spawn(&line, Stdio::from(file))?;
+        let mut waiting = Box::pin(child.wait_with_output());
+        let (mut at, mut moved) = (0, Instant::now());
+        let output = loop {
+            match timeout(TICK, &mut waiting).await {
+                Ok(output) => break output.map_err(HostError::NoSsh)?,
+                Err(_) => {
+                    let now = progress.stream_position().map_err(read)?;
+                    if now != at {
+                        (at, moved) = (now, Instant::now());
+                        on_bytes(now);
+                    }
+                    // When all is sent, the host makes it durable, which may take as long as it likes to.
+                    let size = progress.metadata().map_err(read)?.len();
+                    let limit = if at >= size { STALL * 10 } else { STALL };
+                    if moved.elapsed() > limit {
+                        return Err(HostError::Silent {
+                            label: self.label.clone(),
+                            seconds: limit.as_secs(),
+                        });
+                    }
+                }
+            }
+        };
+        self.judge(output.status, &output.stderr)?;
+        on_bytes(progress.stream_position().map_err(read)?);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn spawn(&self, line: &str, stdin: Stdio) -> Result<Child, HostError> {
+        Command::new("ssh")
+            .args(&self.arguments)
+            .arg("--")
+            .arg(&self.destination)
+            .arg(line)
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(HostError::NoSsh)
+    }
+
+    fn judge(&self, status: ExitStatus, stderr: &[u8]) -> Result<(), HostError> {
+        let said = String::from_utf8_lossy(stderr).trim().replace('\r', "");
+        let label = self.label.clone();
+        match (status.code(), status.signal()) {
+            (Some(0), _) => Ok(()),
+            (Some(SSH_FAILED), _) => {
+                Err(HostError::Unreachable { label, destination: self.destination.clone(), said })
+            }
+            (Some(code), _) => {
+                Err(HostError::Failed { label, status: format!("exit code {code}"), said })
+            }
+            (None, signal) => {
+                Err(HostError::Failed { label, status: format!("signal {signal:?}"), said })
+            }
+        }
+    }
+}
+
+/// A line for the login shell, whichever that is: `as_root` if that is who we are, else `as_user`.
+pub(crate) fn elevated(as_root: &str, as_user: &str, sudo: bool) -> String {
+    let text = match sudo {
+        true => format!("if [ \"$(id -u)\" = 0 ]; then {as_root}; else {as_user}; fi"),
+        false => as_root.to_owned(),
+    };
+    format!("exec sh -c {}", quote(&text))
+}
+
+/// The command line that a person would type to get there.
+pub fn ssh_line(host: &Resolved) -> String {
+    let mut line = "ssh".to_owned();
+    if let Some(config) = &host.ssh.config {
+        line += &format!(" -F {}", quote(&config.display().to_string()));
+    }
+    if let Some(port) = host.ssh.port {
+        line += &format!(" -p {port}");
+    }
+    for option in &host.ssh.options {
+        line += &format!(" -o {}", quote(option));
+    }
+    let user = host.ssh.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
+    line + &format!(" {}", quote(&format!("{user}{}", host.host)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Spec;
+
+    #[test]
+    fn the_users_options_come_before_ours_and_nobody_is_asked_anything() {
+        let spec = Spec::parse(
+            "cluster: c
+ssh: {user: admin, port: 2222, options: [ConnectTimeout=1]}
+hosts: [{host: h, member: {name: m1, peer-urls: ['http://h:2380']}}]",
+        )
+        .unwrap();
+        let host = &spec.resolved()[0];
+        let remote = Connections::new().unwrap().remote(3, host);
+        let place = |what: &str| remote.arguments.iter().position(|argument| argument == what);
+        assert!(place("ConnectTimeout=1") < place("ConnectTimeout=10"));
+        assert!(place("BatchMode=yes").is_some());
+        assert_eq!(ssh_line(host), "ssh -p 2222 -o ConnectTimeout=1 admin@h");
+    }
+
+    #[test]
+    fn a_line_reaches_sh_through_any_quoting() {
+        let line = elevated("exec sh -c 'echo \"it'\\''s\"'", "false", true);
+        let output = std::process::Command::new("sh").arg("-c").arg(line).output().unwrap();
+        let root = output.status.success();
+        assert!(!root || output.stdout == b"it's\n", "{output:?}");
+    }
+}

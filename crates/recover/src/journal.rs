@@ -1,0 +1,385 @@
+//! What a run has done: a folder on the operator's machine, with lines that are on disk before the next step begins.
+//!
+//! ```text
+//!   <state>/recover/RUN/plan.yaml        what will be done
+//!                       journal.jsonl    what was done, a line each
+//!                       built.yaml       what was built from the backup
+//!                       build/           the data to be sent, until all hosts have them
+//!   <state>/recover/CLUSTER.flock        locked while a run for that cluster goes on
+//! ```
+//!
+//! The journal tells a person; whether a step is done is asked of the hosts. Only how a run ended is read from it.
+
+use crate::plan::Plan;
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// The file system said no.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another run for the cluster goes on.
+    #[error("another run for {cluster} goes on here")]
+    Busy {
+        /// The cluster.
+        cluster: String,
+    },
+    /// The plan of a run cannot be read.
+    #[error("{} is no plan", path.display())]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<serde_saphyr::Error>,
+    },
+    /// There is no such run.
+    #[error("there is no run {wanted} in {}", folder.display())]
+    Unknown {
+        /// What was looked for.
+        wanted: String,
+        /// Where.
+        folder: PathBuf,
+    },
+}
+
+impl JournalError {
+    /// One imperative sentence: what to do next.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => {
+                "check the folder's permissions and free space, or name another with --state-dir"
+            }
+            Self::Busy { .. } => "wait for it to end, or end it",
+            Self::Plan { .. } => "move that folder away if it is of no use",
+            Self::Unknown { .. } => "see which there are with `lifeboat recover status`",
+        }
+    }
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Line {
+    /// When.
+    pub at: Timestamp,
+    /// What happened.
+    pub what: What,
+    /// In which step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// On which host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// More.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// The run, or a step of it, begins.
+    Begin,
+    /// A step was done on a host, or on all.
+    Done,
+    /// It was done before.
+    Already,
+    /// It failed.
+    Failed,
+    /// The cluster is back.
+    Finished,
+    /// A step is taken back.
+    Undo,
+    /// The old cluster is back.
+    RolledBack,
+    /// It cannot be taken back any more.
+    Committed,
+}
+
+/// How far a run came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It was stopped somewhere, or goes on.
+    Unfinished,
+    /// A rollback was begun.
+    RollingBack,
+    /// The cluster is back; it can still be taken back.
+    Finished,
+    /// The old cluster is back.
+    RolledBack,
+    /// Final.
+    Committed,
+}
+
+/// All runs of a machine.
+#[derive(Clone, Debug)]
+pub struct Runs {
+    folder: PathBuf,
+}
+
+/// One run.
+#[derive(Debug)]
+pub struct Journal {
+    folder: PathBuf,
+    file: Mutex<File>,
+}
+
+/// Held while a run for a cluster goes on.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Runs {
+    /// The runs below a state folder, as `~/.local/state/lifeboat`.
+    pub fn new(state: &Path) -> Self {
+        Self { folder: state.join("recover") }
+    }
+
+    /// Keeps others from a cluster.
+    pub fn lock(&self, cluster: &str) -> Result<Lock, JournalError> {
+        make_folder(&self.folder)?;
+        let path = self.folder.join(format!("{}.flock", cluster.replace('/', "_")));
+        let opened =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = opened.map_err(io_error("open", &path))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(JournalError::Busy { cluster: cluster.to_owned() })
+            }
+            Err(error) => Err(io_error("lock", &path)(error.into())),
+        }
+    }
+
+    /// Begins a run: its plan is on disk when this returns.
+    pub fn begin(&self, plan: &Plan) -> Result<Journal, JournalError> {
+        let folder = self.folder.join(&plan.run);
+        make_folder(&folder)?;
+        write_synced(&folder.join("plan.yaml"), &plan.to_yaml())?;
+        let journal = Journal::open(folder)?;
+        journal.note(What::Begin, None, None, None)?;
+        Ok(journal)
+    }
+
+    /// All runs of a cluster that can be read, the oldest first.
+    pub fn of(&self, cluster: &str) -> Result<Vec<(Plan, State)>, JournalError> {
+        let mut runs = Vec::new();
+        for plan in self.all()?.into_iter().filter(|plan| plan.spec.cluster == cluster) {
+            let state = state(&read_lines(&self.folder.join(&plan.run))?);
+            runs.push((plan, state));
+        }
+        Ok(runs)
+    }
+
+    /// The plans of all runs that can be read, the oldest first.
+    pub fn all(&self) -> Result<Vec<Plan>, JournalError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(io_error("read", &self.folder))?,
+        };
+        let folders = entries.flatten().map(|entry| entry.path());
+        let runs = folders.filter(|folder| folder.join("plan.yaml").exists());
+        let mut plans = runs.map(|folder| read_plan(&folder)).collect::<Result<Vec<_>, _>>()?;
+        plans.sort_by(|a, b| a.run.cmp(&b.run));
+        Ok(plans)
+    }
+
+    /// A run that is there.
+    pub fn open(&self, run: &str) -> Result<(Plan, Journal), JournalError> {
+        let folder = self.folder.join(run);
+        let named = !run.is_empty() && !run.contains('/') && !run.starts_with('.');
+        if !named || !folder.join("plan.yaml").exists() {
+            return Err(JournalError::Unknown {
+                wanted: run.to_owned(),
+                folder: self.folder.clone(),
+            });
+        }
+        Ok((read_plan(&folder)?, Journal::open(folder)?))
+    }
+}
+
+impl Journal {
+    fn open(folder: PathBuf) -> Result<Self, JournalError> {
+        let path = folder.join("journal.jsonl");
+        let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+        let file = Mutex::new(opened.map_err(io_error("open", &path))?);
+        Ok(Self { folder, file })
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the data are built.
+    pub fn build_dir(&self) -> PathBuf {
+        self.folder.join("build")
+    }
+
+    /// Writes a line; it is on disk when this returns.
+    pub fn note(
+        &self,
+        what: What,
+        step: Option<&str>,
+        host: Option<&str>,
+        note: Option<&str>,
+    ) -> Result<(), JournalError> {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let line = Line {
+            at: Timestamp::now(),
+            what,
+            step: owned(step),
+            host: owned(host),
+            note: owned(note),
+        };
+        let mut text = serde_json::to_string(&line).expect("a line is text");
+        text.push('\n');
+        let mut file = self.file.lock().expect("no holder of the lock panics");
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
+        written.map_err(io_error("write", &self.folder.join("journal.jsonl")))
+    }
+
+    /// All lines so far.
+    pub fn lines(&self) -> Result<Vec<Line>, JournalError> {
+        read_lines(&self.folder)
+    }
+
+    /// How far the run came.
+    pub fn state(&self) -> Result<State, JournalError> {
+        Ok(state(&self.lines()?))
+    }
+
+    /// Keeps a value of the run beside the plan.
+    pub fn keep<T: Serialize>(&self, name: &str, value: &T) -> Result<(), JournalError> {
+        let text = serde_saphyr::to_string(value).expect("a value of ours can be YAML");
+        write_synced(&self.folder.join(name), &text)
+    }
+
+    /// A value that was kept; nothing if there is none, or one that was not written whole.
+    pub fn kept<T: serde::de::DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let text = fs::read_to_string(self.folder.join(name)).ok()?;
+        serde_saphyr::from_str(&text).ok()
+    }
+}
+
+fn state(lines: &[Line]) -> State {
+    let mut state = State::Unfinished;
+    for line in lines {
+        state = match (line.what, state) {
+            (What::Finished, _) => State::Finished,
+            (What::Undo, _) => State::RollingBack,
+            (What::RolledBack, _) => State::RolledBack,
+            (What::Committed, _) => State::Committed,
+            (_, before) => before,
+        };
+    }
+    state
+}
+
+/// The lines of a journal. A last one that was cut is left out.
+fn read_lines(folder: &Path) -> Result<Vec<Line>, JournalError> {
+    let path = folder.join("journal.jsonl");
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        text => text.map_err(io_error("read", &path))?,
+    };
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+fn read_plan(folder: &Path) -> Result<Plan, JournalError> {
+    let path = folder.join("plan.yaml");
+    let text = fs::read_to_string(&path).map_err(io_error("read", &path))?;
+    Plan::parse(&text).map_err(|source| JournalError::Plan { path, source })
+}
+
+fn make_folder(path: &Path) -> Result<(), JournalError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(io_error("make", path))
+}
+
+/// Written aside and renamed: the file is whole or not there.
+fn write_synced(path: &Path, text: &str) -> Result<(), JournalError> {
+    let part = path.with_extension("part");
+    let write = || -> io::Result<()> {
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&part)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&part, path)?;
+        File::open(path.parent().expect("it is in the run's folder"))?.sync_all()
+    };
+    write().map_err(io_error("write", path))
+}
+
+fn io_error<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> JournalError + 'a {
+    move |source| JournalError::Io { action, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::plan;
+
+    #[test]
+    fn a_run_is_found_again_with_how_it_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = Runs::new(folder.path());
+        assert!(runs.of("prod").unwrap().is_empty());
+        let journal = runs.begin(&plan()).unwrap();
+        assert_eq!(runs.of("prod").unwrap(), [(plan(), State::Unfinished)]);
+        assert!(runs.of("other").unwrap().is_empty());
+        for (what, state) in [
+            (What::Done, State::Unfinished),
+            (What::Finished, State::Finished),
+            (What::Undo, State::RollingBack),
+            (What::RolledBack, State::RolledBack),
+        ] {
+            journal.note(what, Some("send"), Some("m1"), Some("why \"so\"")).unwrap();
+            assert_eq!(journal.state().unwrap(), state);
+        }
+        assert_eq!(runs.open(&plan().run).unwrap().0, plan());
+        assert!(matches!(runs.open("../x"), Err(JournalError::Unknown { .. })));
+    }
+
+    #[test]
+    fn a_line_that_was_cut_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Runs::new(folder.path()).begin(&plan()).unwrap();
+        journal.note(What::Done, Some("send"), None, None).unwrap();
+        let path = journal.folder().join("journal.jsonl");
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+        assert_eq!(journal.lines().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn two_runs_for_one_cluster_do_not_meet() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = Runs::new(folder.path());
+        let first = runs.lock("prod").unwrap();
+        assert!(matches!(runs.lock("prod"), Err(JournalError::Busy { .. })));
+        runs.lock("other").unwrap();
+        drop(first);
+        runs.lock("prod").unwrap();
+    }
+}

@@ -1,0 +1,675 @@
+//! The plan, executed: each step on all hosts at the same time, a journal line before and after, and again from wherever it stopped.
+
+use crate::{
+    agent::{Answer, Question, judge},
+    build::{Built, MemberFile},
+    facts::{self, Facts},
+    host::{Connections, HostError, Remote},
+    journal::{Journal, JournalError, What},
+    plan::{Agent, Plan},
+    shell::{ALREADY, DONE, Frame, quote, quote_path},
+    spec::{Resolved, Spec},
+    steps::{Kind, OnHost, Step, destination, has_data, steps},
+};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{task::JoinSet, time::Instant};
+
+/// For how long a host that cannot be reached is tried again: a reboot is longer, a network that hiccups is not.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The wait between two tries.
+const AGAIN: Duration = Duration::from_secs(2);
+/// A file that arrives damaged is sent again so often.
+const SENDS_MAX: u32 = 3;
+/// How long members have to find each other.
+const WAIT_SECONDS: u64 = 180;
+
+/// What happens, for who shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A step begins.
+    Step {
+        /// Its number, from 1.
+        number: usize,
+        /// Of how many.
+        of: usize,
+        /// What it does.
+        title: String,
+    },
+    /// A host's part of the step begins.
+    Begun {
+        /// The host.
+        label: String,
+    },
+    /// So many bytes of all are there.
+    Sent {
+        /// The host.
+        label: String,
+        /// Bytes.
+        bytes: u64,
+        /// Of so many.
+        of: u64,
+    },
+    /// A host's part is done.
+    Done {
+        /// The host.
+        label: String,
+        /// It was done before.
+        already: bool,
+    },
+    /// A host's part failed and is tried again.
+    Again {
+        /// The host.
+        label: String,
+        /// Why.
+        why: String,
+    },
+    /// A host's part failed.
+    Failed {
+        /// The host.
+        label: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Who is told what happens.
+pub type Watcher = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Why a run stopped. What was done stays done; a run that goes on begins there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// One host, or several.
+    #[error("{step}: {}", several(failures))]
+    Hosts {
+        /// The step.
+        step: String,
+        /// What each said.
+        failures: Vec<HostError>,
+    },
+    /// The cluster is not what it should be.
+    #[error("the new cluster is not as it should be:{}", lines(faults))]
+    Cluster {
+        /// All that is wrong.
+        faults: Vec<String>,
+    },
+    /// The journal cannot be written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// No data were built, but hosts need them.
+    #[error("hosts need data, but none were built")]
+    NothingBuilt,
+    /// The program to be pushed cannot be read.
+    #[error("cannot read {}", path.display())]
+    Agent {
+        /// The program.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl RunError {
+    /// What to do next.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Hosts { failures, .. } => {
+                failures.first().map(HostError::remedy).unwrap_or_default()
+            }
+            Self::Cluster { .. } => "see etcd's logs on the hosts; `lifeboat recover run` asks again, `lifeboat recover rollback` brings the old cluster back".to_owned(),
+            Self::Journal(error) => error.remedy().to_owned(),
+            Self::NothingBuilt => "run the same command again".to_owned(),
+            Self::Agent { .. } => "name the program for the hosts with --agent".to_owned(),
+        }
+    }
+
+    /// Whether a host could not be reached.
+    pub fn is_unreachable(&self) -> bool {
+        let Self::Hosts { failures, .. } = self else { return false };
+        failures.iter().any(|failure| {
+            matches!(failure, HostError::Unreachable { .. } | HostError::Silent { .. })
+        })
+    }
+}
+
+fn several(failures: &[HostError]) -> String {
+    let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();
+    if texts.len() == 1 { texts.concat() } else { lines(&texts) }
+}
+
+fn lines(texts: &[String]) -> String {
+    texts.iter().map(|text| format!("\n  {text}")).collect()
+}
+
+/// All hosts of a spec, reached.
+pub struct Fleet {
+    hosts: Vec<Resolved>,
+    remotes: Vec<Remote>,
+    watcher: Watcher,
+    _connections: Connections,
+}
+
+impl Fleet {
+    /// Nothing is connected yet.
+    pub fn new(spec: &Spec, watcher: Watcher) -> Result<Self, RunError> {
+        let connections =
+            Connections::new().map_err(|source| RunError::Agent { path: "/tmp".into(), source })?;
+        let hosts = spec.resolved();
+        let remotes = hosts
+            .iter()
+            .enumerate()
+            .map(|(number, host)| connections.remote(number, host))
+            .collect();
+        Ok(Self { hosts, remotes, watcher, _connections: connections })
+    }
+
+    /// The hosts.
+    pub fn hosts(&self) -> &[Resolved] {
+        &self.hosts
+    }
+
+    /// Reaches every host, and looks at it.
+    pub async fn inspect(&self, run: &str) -> Result<BTreeMap<String, Facts>, RunError> {
+        let parts = self.hosts.iter().zip(&self.remotes).map(|(host, remote)| {
+            let frame = Frame { run, label: &host.label, state_dir: &host.state_dir };
+            let (text, remote) = (frame.look(&facts::script(host, &frame)), remote.clone());
+            async move {
+                let begun = clock();
+                let answer = remote.script(&text).await?;
+                let facts = facts::parse(&answer, f64::midpoint(begun, clock()));
+                match facts.machine.is_empty() {
+                    true => Err(HostError::Answer {
+                        label: remote.label().to_owned(),
+                        answer: answer.chars().take(200).collect(),
+                    }),
+                    false => Ok((remote.label().to_owned(), facts)),
+                }
+            }
+        });
+        Ok(gather("inspect the hosts", parts.collect()).await?.into_iter().collect())
+    }
+
+    /// Puts the program on every host that has not got it.
+    pub async fn push(&self, agent: &Agent, program: &Path) -> Result<(), RunError> {
+        let parts = self.hosts.iter().zip(&self.remotes).map(|(host, remote)| {
+            let (remote, program) = (remote.clone(), program.to_owned());
+            let to = quote_path(&agent_path(agent, host));
+            let sha256 = agent.sha256.clone();
+            let watcher = self.watcher.clone();
+            async move {
+                let check = format!(
+                    "[ -x {to} ] && [ \"$(sha256sum <{to} | cut -c1-64)\" = {sha256} ] && {to} --version >/dev/null"
+                );
+                let look = format!("set -u\nif {check}; then echo {ALREADY}; fi\n");
+                if remote.script(&look).await?.contains(ALREADY) {
+                    return Ok(());
+                }
+                let receive = receive(&to, "chmod 755 \"$part\"\n\"$part\" --version >/dev/null");
+                send(&remote, &receive, &program, &sha256, &|_| {}, &watcher).await
+            }
+        });
+        gather("put lifeboat on the hosts", parts.collect()).await?;
+        Ok(())
+    }
+
+    /// Asks on every host that `question` has a question for.
+    pub async fn ask(
+        &self,
+        agent: &Agent,
+        question: impl Fn(&Resolved) -> Option<Question>,
+    ) -> Result<Vec<(String, Answer)>, RunError> {
+        let parts = self.hosts.iter().zip(&self.remotes).filter_map(|(host, remote)| {
+            let question = serde_json::to_string(&question(host)?).expect("a question is JSON");
+            let (program, remote) = (quote_path(&agent_path(agent, host)), remote.clone());
+            // The text is quoted as one word, so nothing in it is taken for the shell's.
+            let text = format!(
+                "set -eu\nmain() {{\nprintf %s {} | {program} recover agent\n}}\nmain\n",
+                quote(&question)
+            );
+            Some(async move {
+                let answer = remote.script(&text).await?;
+                let label = remote.label().to_owned();
+                match serde_json::from_str(&answer) {
+                    Ok(answer) => Ok((label, answer)),
+                    Err(_) => {
+                        Err(HostError::Answer { label, answer: answer.chars().take(200).collect() })
+                    }
+                }
+            })
+        });
+        gather("ask etcd on its hosts", parts.collect()).await
+    }
+}
+
+/// Where a host is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OnHostNow {
+    /// Which data are in place: `old`, `new` or `none`; and what lies beside them.
+    pub data: String,
+    /// Whether etcd runs.
+    pub etcd: String,
+    /// The clients, and whether they run.
+    pub clients: String,
+    /// The last line of the host's journal.
+    pub last: String,
+}
+
+impl OnHostNow {
+    fn parse(answer: &str) -> Self {
+        let mut on = Self::default();
+        for line in answer.lines() {
+            let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+            let field = match key {
+                "data" => &mut on.data,
+                "etcd" => &mut on.etcd,
+                "client" => &mut on.clients,
+                "last" => &mut on.last,
+                _ => continue,
+            };
+            if !field.is_empty() {
+                field.push_str(", ");
+            }
+            field.push_str(value);
+        }
+        on
+    }
+}
+
+/// Its answer is read by [`OnHostNow::parse`].
+fn status_script(plan: &Plan, host: &Resolved) -> String {
+    let (places, frame) = (plan.places(host), plan.frame(host));
+    let run_dir = frame.run_dir();
+    let (current, mark) = (
+        quote_path(&places.member(&places.data.current)),
+        quote_path(&places.mark(&places.data.current)),
+    );
+    let mut text = format!(
+        "if [ -e {mark} ]; then echo data new; elif [ -e {current} ]; then echo data old; else echo data none; fi\n"
+    );
+    for (place, what) in [
+        (&places.data.old, "old aside"),
+        (&places.data.new, "new beside"),
+        (&places.data.undone, "taken back beside"),
+    ] {
+        text += &format!("[ ! -e {} ] || echo data {what}\n", quote_path(place));
+    }
+    let mut service = |key: &str, service: &crate::spec::Service, named: bool| {
+        let running = crate::service::Shell::new(service, &run_dir).running();
+        let name = if named { format!("{} ", quote(&service.name())) } else { String::new() };
+        text += &format!(
+            "if {running}; then echo {key} {name}runs; else echo {key} {name}stopped; fi\n"
+        );
+    };
+    service("etcd", &host.service, false);
+    for client in &host.clients {
+        service("client", &client.service, true);
+    }
+    text +=
+        &format!("[ ! -e {run_dir}/journal ] || echo last \"$(tail -n 1 {run_dir}/journal)\"\n");
+    frame.look(&text)
+}
+
+/// A run that goes on.
+pub struct Run<'a> {
+    /// What will be done.
+    pub plan: &'a Plan,
+    /// Where it is written down.
+    pub journal: &'a Journal,
+    /// Where it is done.
+    pub fleet: &'a Fleet,
+}
+
+impl Run<'_> {
+    /// Whether a host still needs data to be sent.
+    pub async fn needs_data(&self) -> Result<bool, RunError> {
+        let members = self.fleet.hosts.iter().zip(&self.fleet.remotes);
+        let parts = members.filter(|(host, _)| host.member.is_some()).map(|(host, remote)| {
+            let text = format!("if {}; then echo {ALREADY}; fi\n", has_data(self.plan, host));
+            let remote = remote.clone();
+            async move { Ok(remote.script(&text).await?.contains(ALREADY)) }
+        });
+        let have = gather("look for data on the hosts", parts.collect()).await?;
+        Ok(!have.into_iter().all(|has| has))
+    }
+
+    /// All steps, from wherever it stopped. `built` may be left out if no host needs data.
+    pub async fn execute(&self, built: &Built) -> Result<Vec<(String, Answer)>, RunError> {
+        let steps = steps(self.plan);
+        let mut answers = Vec::new();
+        for (number, step) in steps.iter().enumerate() {
+            let title = step.title.clone();
+            (self.fleet.watcher)(Event::Step { number: number + 1, of: steps.len(), title });
+            self.journal.note(What::Begin, Some(&step.id), None, None)?;
+            let done = match step.kind {
+                Kind::Verify => self.verify(step, built).await.map(|found| answers = found),
+                Kind::Script | Kind::Send => self.on_all(step, built).await,
+            };
+            if let Err(error) = done {
+                self.journal.note(What::Failed, Some(&step.id), None, Some(&error.to_string()))?;
+                return Err(error);
+            }
+            self.journal.note(What::Done, Some(&step.id), None, None)?;
+        }
+        self.journal.note(What::Finished, None, None, None)?;
+        self.unlock().await?;
+        Ok(answers)
+    }
+
+    /// Takes all steps back, from the last to the first.
+    pub async fn roll_back(&self) -> Result<(), RunError> {
+        let steps = steps(self.plan);
+        // What is taken back is not changed by another run meanwhile.
+        let lock = &steps[0];
+        self.on_all(lock, &Built::default()).await?;
+        for (number, step) in steps.iter().rev().enumerate() {
+            let title = format!("Take back: {}", step.title);
+            (self.fleet.watcher)(Event::Step { number: number + 1, of: steps.len(), title });
+            self.journal.note(What::Undo, Some(&step.id), None, None)?;
+            let parts = step.hosts.iter().filter(|part| !part.undo.is_empty()).map(|part| {
+                let host = &self.fleet.hosts[part.host];
+                let frame = self.plan.frame(host);
+                let text = frame.step(
+                    &format!("undo-{}", step.id),
+                    "[ \"${undone-no}\" = yes ]",
+                    &format!("{}\nundone=yes", part.undo),
+                );
+                self.scripted(part.host, text)
+            });
+            gather(&step.title, parts.collect()).await?;
+        }
+        self.journal.note(What::RolledBack, None, None, None)?;
+        Ok(())
+    }
+
+    /// Where each host is, by what is found on it.
+    pub async fn status(&self) -> Vec<(String, Result<OnHostNow, HostError>)> {
+        let mut asking = JoinSet::new();
+        for (number, host) in self.fleet.hosts.iter().enumerate() {
+            let text = status_script(self.plan, host);
+            let remote = self.fleet.remotes[number].clone();
+            asking.spawn(async move {
+                let found = remote.script(&text).await.map(|answer| OnHostNow::parse(&answer));
+                (number, remote.label().to_owned(), found)
+            });
+        }
+        let mut found = asking.join_all().await;
+        found.sort_by_key(|(number, ..)| *number);
+        found.into_iter().map(|(_, label, found)| (label, found)).collect()
+    }
+
+    /// Lets the hosts go, so that other runs may have them.
+    pub async fn unlock(&self) -> Result<(), RunError> {
+        let steps = steps(self.plan);
+        let parts = steps[0].hosts.iter().map(|part| {
+            let remote = self.fleet.remotes[part.host].clone();
+            let text = format!("set -eu\nmain() {{\n{}\n}}\nmain </dev/null\n", part.undo);
+            async move { remote.script(&text).await }
+        });
+        gather("let the hosts go", parts.collect()).await?;
+        Ok(())
+    }
+
+    async fn on_all(&self, step: &Step, built: &Built) -> Result<(), RunError> {
+        let mut parts = JoinSet::new();
+        for part in &step.hosts {
+            let host = &self.fleet.hosts[part.host];
+            let text = self.plan.frame(host).step(&step.id, &part.check, &part.run);
+            let files = match step.kind {
+                Kind::Send => Some(self.sending(host, built)),
+                _ => None,
+            };
+            let scripted = self.scripted(part.host, text);
+            let remote = self.fleet.remotes[part.host].clone();
+            let (watcher, check) = (self.fleet.watcher.clone(), part.check.clone());
+            parts.spawn(async move {
+                if let Some(files) = files {
+                    send_all(&remote, &check, files, &watcher).await.inspect_err(|error| {
+                        let (label, why) = (remote.label().to_owned(), error.to_string());
+                        watcher(Event::Failed { label, why });
+                    })?;
+                }
+                scripted.await
+            });
+        }
+        let mut failures = Vec::new();
+        while let Some(part) = parts.join_next().await {
+            match part.expect("a part does not panic") {
+                Ok((label, already)) => {
+                    let what = if already { What::Already } else { What::Done };
+                    self.journal.note(what, Some(&step.id), Some(&label), None)?;
+                }
+                Err(error) => failures.push(error),
+            }
+        }
+        match failures.is_empty() {
+            true => Ok(()),
+            false => Err(RunError::Hosts { step: step.title.clone(), failures }),
+        }
+    }
+
+    /// One script on one host, tried again for a while if the host cannot be reached.
+    fn scripted(
+        &self,
+        number: usize,
+        text: String,
+    ) -> impl Future<Output = Result<(String, bool), HostError>> + Send + 'static {
+        let (remote, watcher) = (self.fleet.remotes[number].clone(), self.fleet.watcher.clone());
+        async move {
+            let label = remote.label().to_owned();
+            watcher(Event::Begun { label: label.clone() });
+            match patiently(&remote, &watcher, || remote.script(&text)).await {
+                Ok(said) => {
+                    let already = said.trim_end().ends_with(ALREADY);
+                    debug_assert!(already || said.trim_end().ends_with(DONE), "{said}");
+                    watcher(Event::Done { label: label.clone(), already });
+                    Ok((label, already))
+                }
+                Err(error) => {
+                    watcher(Event::Failed { label, why: error.to_string() });
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    /// The files for one host, and where they go.
+    fn sending(&self, host: &Resolved, built: &Built) -> Vec<(MemberFile, String)> {
+        let to = destination(self.plan, host);
+        let name = host.member.as_ref().map(|member| member.name.as_str()).unwrap_or_default();
+        let files = built.files(&self.journal.build_dir(), name).into_iter();
+        let place = |file: &MemberFile| {
+            let folder = if file.folder == "wal" { &to.wal } else { &to.snap };
+            quote_path(&folder.join(&file.name))
+        };
+        files.map(|file| (file.clone(), place(&file))).collect()
+    }
+
+    /// Waits until all members are well, and compares them with what was built.
+    async fn verify(&self, step: &Step, built: &Built) -> Result<Vec<(String, Answer)>, RunError> {
+        let first = step.hosts.first().map(|part: &OnHost| part.host);
+        let question = |host: &Resolved| {
+            host.member.as_ref()?;
+            let probe = first.is_some_and(|first| self.fleet.hosts[first].label == host.label);
+            Some(Question {
+                wait_seconds: WAIT_SECONDS,
+                hash_at: Some(built.revision),
+                probe: probe.then(|| format!("lifeboat/recover/{}", self.plan.run)),
+                ..Question::to(host)
+            })
+        };
+        for part in &step.hosts {
+            (self.fleet.watcher)(Event::Begun { label: self.fleet.hosts[part.host].label.clone() });
+        }
+        let answers = self.fleet.ask(&self.plan.agent, question).await?;
+        let mut faults = judge(self.plan, built, &answers);
+        let can_write = answers.iter().any(|(_, answer)| answer.probed);
+        if faults.is_empty() && !can_write {
+            let why = answers.iter().find_map(|(_, answer)| answer.error.clone());
+            faults.push(format!("a test write failed: {}", why.unwrap_or_default()));
+        }
+        if !faults.is_empty() {
+            return Err(RunError::Cluster { faults });
+        }
+        for (label, _) in &answers {
+            (self.fleet.watcher)(Event::Done { label: label.clone(), already: false });
+            self.journal.note(What::Done, Some(&step.id), Some(label), None)?;
+        }
+        Ok(answers)
+    }
+}
+
+/// Where the pushed program is.
+pub(crate) fn agent_path(agent: &Agent, host: &Resolved) -> std::path::PathBuf {
+    let short: String = agent.sha256.chars().take(12).collect();
+    host.state_dir.join("bin").join(format!("lifeboat-{}-{short}", agent.version))
+}
+
+fn clock() -> f64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// Tries again for a while, if what failed may pass.
+async fn patiently<T, F>(
+    remote: &Remote,
+    watcher: &Watcher,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, HostError>
+where
+    F: Future<Output = Result<T, HostError>>,
+{
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match attempt().await {
+            Err(error) if error.is_passing() && Instant::now() < until => {
+                let (label, why) = (remote.label().to_owned(), error.to_string());
+                watcher(Event::Again { label, why });
+                tokio::time::sleep(AGAIN).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// A command that takes a file from its standard input, hashes it while it arrives, makes it durable and gives it its name.
+///
+/// One that a killed `lifeboat` left behind may still be receiving: each has a temporary name of its own, and `before_naming` keeps a
+/// late one from putting its file where things have gone on.
+fn receive(to: &str, before_naming: &str) -> String {
+    format!(
+        "set -eu\n\
+         umask 077\n\
+         to={to}\n\
+         part=$to.part.$$\n\
+         mkdir -p \"$(dirname \"$to\")\"\n\
+         rm -f \"$part\" \"$part.fifo\" \"$part.sum\"\n\
+         mkfifo \"$part.fifo\"\n\
+         sha256sum <\"$part.fifo\" >\"$part.sum\" &\n\
+         if ! tee \"$part.fifo\" >\"$part\"; then rm -f \"$part\" \"$part.fifo\" \"$part.sum\"; return 1; fi\n\
+         wait $!\n\
+         sum=$(cut -c1-64 <\"$part.sum\")\n\
+         rm -f \"$part.fifo\" \"$part.sum\"\n\
+         if [ \"$sum\" != SHA256 ]; then rm -f \"$part\"; echo \"$sum\"; return 0; fi\n\
+         sync \"$part\" 2>/dev/null || sync\n\
+         {before_naming}\n\
+         mv \"$part\" \"$to\"\n\
+         echo \"$sum\""
+    )
+}
+
+/// Sends a file until it has arrived whole.
+async fn send(
+    remote: &Remote,
+    receive: &str,
+    path: &Path,
+    sha256: &str,
+    on_bytes: &(dyn Fn(u64) + Send + Sync),
+    watcher: &Watcher,
+) -> Result<(), HostError> {
+    let command = receive.replace("SHA256", sha256);
+    let mut sends = 0;
+    loop {
+        let said = patiently(remote, watcher, || remote.send(&command, path, on_bytes)).await?;
+        let arrived = said.lines().last().unwrap_or_default().trim().to_owned();
+        if arrived == sha256 {
+            return Ok(());
+        }
+        sends += 1;
+        let (label, file) = (remote.label().to_owned(), path.display().to_string());
+        let error =
+            HostError::Damaged { label: label.clone(), file, arrived, sent: sha256.to_owned() };
+        if sends == SENDS_MAX {
+            return Err(error);
+        }
+        watcher(Event::Again { label, why: error.to_string() });
+    }
+}
+
+/// Sends those files that are not there yet, the largest last.
+async fn send_all(
+    remote: &Remote,
+    check: &str,
+    files: Vec<(MemberFile, String)>,
+    watcher: &Watcher,
+) -> Result<(), HostError> {
+    let mut look = format!("check() {{\n{check}\n}}\nif check; then echo {ALREADY}; exit; fi\n");
+    for (number, (file, to)) in files.iter().enumerate() {
+        look += &format!(
+            "if [ -f {to} ] && [ \"$(sha256sum <{to} | cut -c1-64)\" = {} ]; then echo there {number}; fi\n",
+            quote(&file.sha256)
+        );
+    }
+    let there = patiently(remote, watcher, || remote.script(&look)).await?;
+    if there.contains(ALREADY) {
+        return Ok(());
+    }
+    for (number, (file, to)) in files.iter().enumerate() {
+        if there.lines().any(|line| line == format!("there {number}")) {
+            continue;
+        }
+        let of = std::fs::metadata(&file.path).map_or(0, |found| found.len());
+        let label = remote.label().to_owned();
+        let on_bytes = |bytes| watcher(Event::Sent { label: label.clone(), bytes, of });
+        let receive = receive(
+            to,
+            &format!(
+                "check() {{\n{check}\n}}\nif check; then rm -f \"$part\"; echo \"$sum\"; return 0; fi"
+            ),
+        );
+        send(remote, &receive, &file.path, &file.sha256, &on_bytes, watcher).await?;
+    }
+    Ok(())
+}
+
+/// All parts at the same time; every failure is told.
+async fn gather<T, F>(step: &str, parts: Vec<F>) -> Result<Vec<T>, RunError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, HostError>> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    for (number, part) in parts.into_iter().enumerate() {
+        running.spawn(async move { (number, part.await) });
+    }
+    let mut ended = running.join_all().await;
+    ended.sort_by_key(|(number, _)| *number);
+    let (mut done, mut failures) = (Vec::new(), Vec::new());
+    for (_, part) in ended {
+        match part {
+            Ok(part) => done.push(part),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    match failures.is_empty() {
+        true => Ok(done),
+        false => Err(RunError::Hosts { step: step.to_owned(), failures }),
+    }
+}

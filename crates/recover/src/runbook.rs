@@ -1,0 +1,307 @@
+//! The plan for people: as a numbered runbook, and as a script that needs no lifeboat.
+
+use crate::{
+    build::Built,
+    host::{elevated, ssh_line},
+    plan::Plan,
+    shell::{quote, quote_path},
+    spec::Resolved,
+    steps::{Kind, OnHost, Step, steps},
+};
+use jiff::Timestamp;
+use std::fmt::Write as _;
+
+/// The plan as a numbered runbook, with the commands of each step on each host.
+pub fn runbook(plan: &Plan, now: Timestamp) -> String {
+    let mut text = summary(plan, now);
+    let hosts = plan.hosts();
+    text += "\nBefore anything is stopped\n";
+    let mut number = 0;
+    let mut heading = |text: &mut String, title: &str| {
+        number += 1;
+        let _ = writeln!(text, "\n{number}. {title}");
+    };
+    heading(
+        &mut text,
+        "Reach every host and look at it: commands as root, space, etcd's version, clocks, certificates",
+    );
+    for host in &hosts {
+        let _ = writeln!(text, "   {}: {} true", host.label, ssh_line(host));
+    }
+    heading(
+        &mut text,
+        "Fetch the backup, prove it, and build the data of all members from it, here and in full",
+    );
+    let mut stopping = false;
+    for step in steps(plan) {
+        if step.id.starts_with("stop-") && !stopping {
+            stopping = true;
+            text += "\nFrom here on the cluster is down\n";
+        }
+        heading(&mut text, &step.title);
+        commands(&mut text, plan, &hosts, &step);
+    }
+    let _ = writeln!(
+        text,
+        "\nTo take it back, at any time until `lifeboat recover commit {run}`: lifeboat recover rollback {run}\n\
+         $RUN is the run's folder on the host: {state}/recover/{run}/MEMBER",
+        run = plan.run,
+        state = hosts.first().map(|host| host.state_dir.display().to_string()).unwrap_or_default(),
+    );
+    text
+}
+
+/// What is done, from what, and what is lost.
+pub fn summary(plan: &Plan, now: Timestamp) -> String {
+    let backup = &plan.backup;
+    let mut text = format!("Recovery of cluster {}, run {}\n\n", plan.spec.cluster, plan.run);
+    let mut line = |key: &str, value: String| {
+        let _ = writeln!(text, "  {key:<9} {value}");
+    };
+    let name = backup.name.as_ref().map(|name| format!("{name} in ")).unwrap_or_default();
+    line("from", format!("{name}{}", backup.from));
+    if let Some(taken) = backup.taken {
+        line("begun", format!("{taken:.0}, {} ago", span(taken, now)));
+    }
+    let seen = match (backup.revision, plan.bump.last_seen, &plan.bump.seen_at) {
+        (Some(revision), Some(seen), Some(at)) if seen > revision => {
+            format!(": {} revisions, up to {seen}, which {at} was seen at", seen - revision)
+        }
+        _ => String::new(),
+    };
+    let since =
+        backup.taken.map(|taken| format!(" of the last {}", span(taken, now))).unwrap_or_default();
+    line("lost", format!("all writes since the backup{since}{seen}"));
+    line("kept", "the old data, on their hosts, beside the new".to_owned());
+    match (backup.revision, plan.bump.margin) {
+        (Some(revision), 0) => line(
+            "revision",
+            format!("{revision}; it goes back for clients that have seen later ones"),
+        ),
+        (Some(revision), _) => {
+            let by = plan.bump.amount(revision);
+            let to = revision.unsigned_abs().saturating_add(by);
+            line(
+                "revision",
+                format!(
+                    "{revision}, raised by {by} to {to}, above all that clients can have seen; what was before is marked compacted"
+                ),
+            );
+        }
+        (None, 0) => line(
+            "revision",
+            "that of the backup; it goes back for clients that have seen later ones".to_owned(),
+        ),
+        (None, margin) => line(
+            "revision",
+            format!(
+                "raised by {margin} or more, above all that clients can have seen; what was before is marked compacted"
+            ),
+        ),
+    }
+    line("members", plan.initial_cluster());
+    if let Some(version) = plan.target_version() {
+        line("for etcd", version);
+    }
+    line("token", plan.token.clone());
+    for host in plan.hosts() {
+        let places = plan.places(&host);
+        let what = match host.member {
+            Some(_) => format!(
+                "on {}, {} in {}; old data: {}",
+                host.host,
+                host.service.name(),
+                host.data_dir.display(),
+                places.data.old.display()
+            ),
+            None => format!("{} is stopped on {}, and stays so", host.service.name(), host.host),
+        };
+        line(&host.label, what);
+    }
+    text
+}
+
+/// What was built, in a line.
+pub fn built_line(built: &Built) -> String {
+    format!(
+        "built for etcd {}: revision {}, HashKV {}, {} bytes",
+        built.target, built.revision, built.hash_kv, built.bytes
+    )
+}
+
+fn span(then: Timestamp, now: Timestamp) -> String {
+    let seconds = (now.as_second() - then.as_second()).max(0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// The commands of a step; hosts with the same ones together.
+fn commands(text: &mut String, plan: &Plan, hosts: &[Resolved], step: &Step) {
+    let mut groups: Vec<(Vec<&str>, String)> = Vec::new();
+    for part in &step.hosts {
+        let host = &hosts[part.host];
+        let shown = shown(step, part).replace(&plan.frame(host).run_dir(), "$RUN");
+        match groups.iter_mut().find(|(_, known)| *known == shown) {
+            Some((labels, _)) => labels.push(&host.label),
+            None => groups.push((vec![&host.label], shown)),
+        }
+    }
+    for (labels, shown) in groups {
+        let _ = writeln!(text, "   on {}:", labels.join(", "));
+        for line in shown.lines() {
+            let _ = writeln!(text, "     {line}");
+        }
+    }
+}
+
+/// What is shown of a step: what is run, or what a person does in place of what needs lifeboat.
+fn shown(step: &Step, part: &OnHost) -> String {
+    match (step.kind, &part.by_hand) {
+        (Kind::Script, _) | (_, None) => part.run.clone(),
+        (Kind::Send, Some(by_hand)) => {
+            format!(
+                "# lifeboat sends what it has built; by hand, after copying the snapshot to $RUN/snapshot.db:\n{by_hand}"
+            )
+        }
+        (Kind::Verify, Some(by_hand)) => {
+            format!(
+                "# lifeboat compares members, HashKV and alarms, and writes, reads and removes a key; by hand:\n{by_hand}"
+            )
+        }
+    }
+}
+
+/// The plan as a script for `sh` that is run with a snapshot file and needs nothing but ssh, and etcd's own tool on the hosts. It may
+/// be run again after a stop, as the plan itself.
+pub fn as_shell(plan: &Plan, now: Timestamp) -> String {
+    let mut text = "#!/bin/sh\n".to_owned();
+    for line in summary(plan, now).lines() {
+        text += format!("# {line}").trim_end();
+        text.push('\n');
+    }
+    text += "#\n# Usage: sh THIS-FILE SNAPSHOT.db      after a stop, run it again: what is done is found done\n\
+             set -eu\n\
+             snapshot=${1:?which snapshot file?}\n\
+             [ -r \"$snapshot\" ] || { echo \"$snapshot cannot be read\" >&2; exit 1; }\n\
+             step() { printf '\\n== %s\\n' \"$1\"; pids=; }\n\
+             finish() {\n\
+             for pid in $pids; do wait \"$pid\" || { echo 'a host failed; nothing further was done' >&2; exit 1; }; done\n\
+             }\n";
+    let hosts = plan.hosts();
+    for step in steps(plan) {
+        let _ = writeln!(text, "\nstep {}", quote(&step.title));
+        if step.kind == Kind::Send {
+            each(&mut text, plan, &hosts, &step, copy_snapshot);
+        }
+        each(&mut text, plan, &hosts, &step, script);
+    }
+    let unlock = &steps(plan)[0];
+    let _ = writeln!(text, "\nstep {}", quote("Let the hosts go"));
+    each(&mut text, plan, &hosts, unlock, |_, host, _, part| {
+        on(host, &format!("set -eu\nmain() {{\n{}\n}}\nmain </dev/null\n", part.undo))
+    });
+    text += "\necho 'the cluster is back'\n";
+    text
+}
+
+/// One command for each host of a step, all at the same time.
+fn each(
+    text: &mut String,
+    plan: &Plan,
+    hosts: &[Resolved],
+    step: &Step,
+    command: impl Fn(&Plan, &Resolved, &Step, &OnHost) -> String,
+) {
+    *text += "pids=\n";
+    for part in &step.hosts {
+        *text += &command(plan, &hosts[part.host], step, part);
+        *text += "pids=\"$pids $!\"\n";
+    }
+    *text += "finish\n";
+}
+
+fn copy_snapshot(plan: &Plan, host: &Resolved, _: &Step, _: &OnHost) -> String {
+    let run_dir = plan.frame(host).run_dir();
+    let sudo = host.ssh.sudo.unwrap_or(true);
+    let inner = quote(&format!("umask 077; mkdir -p {run_dir} && cat >{run_dir}/snapshot.db"));
+    let line =
+        elevated(&format!("exec sh -c {inner}"), &format!("exec sudo -n sh -c {inner}"), sudo);
+    format!("{} {} <\"$snapshot\" &\n", ssh_line(host), quote(&line))
+}
+
+fn script(plan: &Plan, host: &Resolved, step: &Step, part: &OnHost) -> String {
+    let frame = plan.frame(host);
+    let by_hand = part.by_hand.as_deref().unwrap_or(&part.run);
+    let text = match step.kind {
+        Kind::Verify => format!("set -eu\nmain() {{\n{by_hand}\n}}\nmain </dev/null\n"),
+        Kind::Script | Kind::Send => frame.step(&step.id, &part.check, by_hand),
+    };
+    on(host, &text)
+}
+
+fn on(host: &Resolved, script: &str) -> String {
+    let line = elevated("exec sh -s", "exec sudo -n sh -s", host.ssh.sudo.unwrap_or(true));
+    format!("{} {} <<'LIFEBOAT' &\n{script}LIFEBOAT\n", ssh_line(host), quote(&line))
+}
+
+/// What stays on hosts after a run, for a person.
+pub fn left_on_hosts(plan: &Plan) -> String {
+    let mut text = String::new();
+    for host in plan.hosts() {
+        for place in plan.places(&host).all() {
+            let _ = writeln!(text, "{}: old data: {}", host.label, quote_path(&place.old));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::plan;
+
+    fn now() -> Timestamp {
+        "2026-11-22T16:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn the_runbook_says_what_is_lost_and_shows_every_command() {
+        let text = runbook(&plan(), now());
+        for part in [
+            "from      00000000000000000100-20261122T150000Z in s3://backups/etcd",
+            "begun     2026-11-22T15:00:00Z, 60 min ago",
+            "lost      all writes since the backup of the last 60 min: 50 revisions, up to 150, which m1 was seen at",
+            "revision  100, raised by 1050 to 1150",
+            "m2: ssh -p 2222 admin@10.0.0.2 true",
+            "From here on the cluster is down\n\n5. Stop what uses etcd\n   on m1, m2:\n",
+            "systemctl stop etcd.service",
+            "mv '/var/lib/my etcd' '/var/lib/my etcd.lifeboat-20261122t160000-12ab'",
+            "on m3:\n     if [ -e '/var/lib/my etcd/member' ] &&",
+            "Restart kubelet",
+            "chown -R etcd:etcd",
+        ] {
+            assert!(text.contains(part), "{part}\nnot in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_script_is_one_that_sh_can_read() {
+        let script = as_shell(&plan(), now());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recover.sh");
+        std::fs::write(&path, &script).unwrap();
+        let output = std::process::Command::new("sh").arg("-n").arg(&path).output().unwrap();
+        assert!(output.status.success(), "{}\n{script}", String::from_utf8_lossy(&output.stderr));
+        for part in [
+            "ssh -p 2222 admin@10.0.0.2 'exec sh -c",
+            "--bump-revision 1050 --mark-compacted",
+            "etcdctl --endpoints",
+        ] {
+            assert!(script.contains(part), "{part}\nnot in\n{script}");
+        }
+    }
+}
