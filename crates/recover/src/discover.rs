@@ -17,9 +17,11 @@ mod pod;
 mod setting;
 mod shell;
 mod systemd;
+mod visit;
 
 pub use cluster::{Discovery, Known, KnownMember, Sources, combine, host_of_url};
 pub use finding::{Finding, Platform};
 pub use gather::{ANSWER_BYTES_MAX, GatherError, Gathered, script};
 pub use host::{HostEtcd, HostReport, examine};
 pub use setting::{EtcdConfig, Origin};
+pub use visit::visit;

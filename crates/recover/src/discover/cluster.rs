@@ -214,7 +214,7 @@ struct Claims(BTreeMap<String, Vec<(String, BTreeSet<String>)>>);
 impl Claims {
     fn of(reports: &[HostReport], known: Option<&Known>) -> Self {
         let mut claims = Self::default();
-        for known in known {
+        if let Some(known) = known {
             for member in &known.members {
                 claims.add(&member.name, &known.said_by, member.peer_urls.clone());
             }

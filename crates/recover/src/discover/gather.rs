@@ -130,7 +130,7 @@ impl Gathered {
                 self.process(name).command = words.map(str::to_owned).collect();
             }
             "environ" => {
-                self.process(name).environment = lines().filter(|l| !l.is_empty()).collect()
+                self.process(name).environment = lines().filter(|l| !l.is_empty()).collect();
             }
             "about" => self.process(name).about = Facts::parse(text),
             "dir" => drop(self.directories.insert(name, Facts::parse(text))),

@@ -18,19 +18,19 @@ use std::path::{Path, PathBuf};
 /// Why a manifest is not read.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct PodError(Box<serde_saphyr::Error>);
+pub(crate) struct PodError(Box<serde_saphyr::Error>);
 
 /// The container of a manifest in which etcd runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pod {
+pub(crate) struct Pod {
     /// The pod's namespace.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Program and arguments.
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
     /// Its variables, as far as the manifest has their values.
-    pub variables: Vec<Variable>,
+    pub(crate) variables: Vec<Variable>,
     /// Name and tag of the image.
-    pub image: String,
+    pub(crate) image: String,
     /// Paths in the container, and on the host.
     mounts: Vec<(PathBuf, PathBuf)>,
 }
@@ -96,7 +96,7 @@ struct HostPath {
 
 impl Pod {
     /// The container of etcd in a manifest at `path`; none if it has none.
-    pub fn parse(path: &str, text: &str) -> Result<Option<Self>, PodError> {
+    pub(crate) fn parse(path: &str, text: &str) -> Result<Option<Self>, PodError> {
         let manifest: Manifest =
             serde_saphyr::from_str(text).map_err(|error| PodError(Box::new(error)))?;
         let volumes = manifest.spec.volumes.unwrap_or_default();
@@ -107,7 +107,7 @@ impl Pod {
     }
 
     /// Where a path of the container is on the host; none if it is in no volume of the host.
-    pub fn on_host(&self, path: &Path) -> Option<PathBuf> {
+    pub(crate) fn on_host(&self, path: &Path) -> Option<PathBuf> {
         let inside = self.mounts.iter().filter_map(|(mount, host)| {
             let rest = path.strip_prefix(mount).ok()?;
             let host = if rest.as_os_str().is_empty() { host.clone() } else { host.join(rest) };
@@ -117,7 +117,7 @@ impl Pod {
     }
 
     /// The version of etcd by the image's tag: `3.5.15-0` is 3.5.15.
-    pub fn version(&self) -> Option<&str> {
+    pub(crate) fn version(&self) -> Option<&str> {
         let (_, tag) = self.image.split('@').next()?.rsplit_once(':')?;
         let tag = tag.strip_prefix('v').unwrap_or(tag);
         let version = tag.split('-').next()?;

@@ -12,25 +12,25 @@
 mod file;
 mod flags;
 
-pub use file::FileError;
+pub(crate) use file::FileError;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// A variable of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variable {
+pub(crate) struct Variable {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its value.
-    pub value: String,
+    pub(crate) value: String,
     /// Where it is set.
-    pub from: String,
+    pub(crate) from: String,
 }
 
 impl Variable {
     /// Reads `NAME=value`.
-    pub fn parse(assignment: &str, from: &str) -> Option<Self> {
+    pub(crate) fn parse(assignment: &str, from: &str) -> Option<Self> {
         let (name, value) = assignment.split_once('=')?;
         let plain = super::systemd::env_file::is_name(name);
         plain.then(|| Self {
@@ -41,7 +41,7 @@ impl Variable {
     }
 
     /// The one of that name that counts: the last.
-    pub fn last<'a>(all: &'a [Self], name: &str) -> Option<&'a Self> {
+    pub(crate) fn last<'a>(all: &'a [Self], name: &str) -> Option<&'a Self> {
         all.iter().rev().find(|variable| variable.name == name)
     }
 }
@@ -72,21 +72,21 @@ impl fmt::Display for Origin {
 
 /// Files of one side's TLS: of clients, or of peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// Certificate.
-    pub cert: Option<String>,
+    pub(crate) cert: Option<String>,
     /// Its key.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
     /// CA that is trusted.
-    pub ca: Option<String>,
+    pub(crate) ca: Option<String>,
     /// Certificates that etcd makes for itself.
-    pub auto: bool,
+    pub(crate) auto: bool,
 }
 
 /// Why settings cannot be told.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum SettingError {
+pub(crate) enum SettingError {
     /// etcd has a config file that was not read.
     #[error("etcd's config file {path} was not read")]
     NoFile {
@@ -112,7 +112,7 @@ pub struct EtcdConfig {
 impl EtcdConfig {
     /// The settings of an etcd that is started with `arguments` (its own path not among them), written in
     /// `place`, and `variables`. `read` gives the texts of files.
-    pub fn resolve(
+    pub(crate) fn resolve(
         arguments: &[String],
         place: &str,
         variables: &[Variable],
@@ -201,12 +201,12 @@ impl EtcdConfig {
     }
 
     /// TLS towards clients.
-    pub fn client_tls(&self) -> Tls {
+    pub(crate) fn client_tls(&self) -> Tls {
         self.tls("")
     }
 
     /// TLS between members.
-    pub fn peer_tls(&self) -> Tls {
+    pub(crate) fn peer_tls(&self) -> Tls {
         self.tls("peer-")
     }
 

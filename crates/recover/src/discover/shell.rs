@@ -11,7 +11,7 @@
 use super::setting::Variable;
 
 /// The arguments with which etcd runs in the end, its own path first, if the command runs it at all.
-pub fn etcd_of(command: &[String], variables: &[Variable]) -> Option<Vec<String>> {
+pub(crate) fn etcd_of(command: &[String], variables: &[Variable]) -> Option<Vec<String>> {
     if let Some(script) = script_of(command) {
         let words = words(script, variables);
         let at = words.iter().position(|word| is_etcd(word))?;

@@ -13,37 +13,37 @@
 //!   ExecStart=/opt/etcd/etcd
 //! ```
 
-pub mod env_file;
+pub(crate) mod env_file;
 mod words;
 
-pub use words::words;
+pub(crate) use words::words;
 
 use super::setting::Variable;
 
 /// What a unit says of its service. Nothing is replaced in it yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unit {
+pub(crate) struct Unit {
     /// Its full name, `etcd.service`.
-    pub name: String,
+    pub(crate) name: String,
     /// The name of its host, for `%H`.
-    pub hostname: String,
+    pub(crate) hostname: String,
     /// `ExecStart=`, one line each.
-    pub exec_start: Vec<String>,
+    pub(crate) exec_start: Vec<String>,
     /// `Environment=`, in order.
-    pub environment: Vec<Variable>,
+    pub(crate) environment: Vec<Variable>,
     /// `EnvironmentFile=`: paths, without the dash.
-    pub environment_files: Vec<String>,
+    pub(crate) environment_files: Vec<String>,
     /// `User=`.
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// `Group=`.
-    pub group: Option<String>,
+    pub(crate) group: Option<String>,
     /// `WorkingDirectory=`.
-    pub working_directory: Option<String>,
+    pub(crate) working_directory: Option<String>,
 }
 
 impl Unit {
     /// Reads what `systemctl cat` printed of the unit.
-    pub fn parse(name: &str, hostname: &str, text: &str) -> Self {
+    pub(crate) fn parse(name: &str, hostname: &str, text: &str) -> Self {
         let mut unit =
             Self { name: name.to_owned(), hostname: hostname.to_owned(), ..Self::default() };
         let mut section = String::new();
@@ -131,7 +131,7 @@ impl Unit {
     }
 
     /// The variables that its process gets: `Environment=`, then its files, whose texts `read` gives.
-    pub fn variables(&self, read: impl Fn(&str) -> Option<String>) -> Vec<Variable> {
+    pub(crate) fn variables(&self, read: impl Fn(&str) -> Option<String>) -> Vec<Variable> {
         let mut all = self.environment.clone();
         for path in &self.environment_files {
             let text = read(path).unwrap_or_default();
@@ -142,7 +142,7 @@ impl Unit {
     }
 
     /// The arguments of its commands, the programs first, with variables replaced.
-    pub fn commands(&self, variables: &[Variable]) -> Vec<Vec<String>> {
+    pub(crate) fn commands(&self, variables: &[Variable]) -> Vec<Vec<String>> {
         let commands = self.exec_start.iter().flat_map(|line| {
             let words = words(line);
             let parts: Vec<_> = words.split(|word| word == ";").map(<[_]>::to_vec).collect();

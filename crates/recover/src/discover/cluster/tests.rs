@@ -194,7 +194,7 @@ fn comments_stand_above_their_host_and_change_nothing() {
     let yaml = discovery.to_yaml();
     assert_eq!(Spec::parse(&yaml).unwrap(), discovery.spec);
     let lines: Vec<_> = yaml.lines().map(str::trim).collect();
-    let at = lines.iter().position(|line| *line == "- host: 10.0.0.2").unwrap();
+    let at = lines.iter().position(|line| *line == "- host: \"10.0.0.2\"").unwrap();
     assert_eq!(lines[at - 1], "# not found: certificates of 10.0.0.2 (line one line two)");
     assert!(!yaml.contains("{}"), "{yaml}");
 }

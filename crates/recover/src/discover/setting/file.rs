@@ -15,7 +15,7 @@ use serde::Deserialize;
 /// Why a file is not read.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct FileError(Box<serde_saphyr::Error>);
+pub(crate) struct FileError(Box<serde_saphyr::Error>);
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]

@@ -16,7 +16,7 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 /// The assignments of a file, in its order. Lines that are none are passed over, as systemd does.
-pub fn assignments(text: &str) -> Vec<(String, String)> {
+pub(crate) fn assignments(text: &str) -> Vec<(String, String)> {
     let mut rest = text.chars().peekable();
     let mut found = Vec::new();
     while rest.peek().is_some() {

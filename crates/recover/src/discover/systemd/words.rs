@@ -13,7 +13,7 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 /// The words of `text`, unquoted.
-pub fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     let mut rest = text.chars().peekable();
     let mut words = Vec::new();
     loop {
