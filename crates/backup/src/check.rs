@@ -13,9 +13,49 @@ use repository::{
     BackupId, ClusterName, Repository, RepositoryError,
     checks::{Check, Damage, Share},
     codec::Identities,
-    listing::{Backup, State},
+    listing::{Backup, Listing, State},
 };
-use std::path::Path;
+use std::{num::NonZeroU32, path::Path};
+
+/// Which backups of a cluster are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The newest alone.
+    Newest,
+    /// All of them.
+    All,
+    /// The next of so many equal shares.
+    Share(NonZeroU32),
+}
+
+/// The backups that are checked, and the share of all that they are; none if they are no share.
+#[derive(Debug)]
+pub struct Chosen<'l> {
+    /// The share, which is noted as done when all of it is.
+    pub share: Option<Share>,
+    /// The backups, newest first.
+    pub backups: Vec<&'l Backup>,
+}
+
+impl Which {
+    /// Chooses them. Which share is due is what the checks before have noted in the repository.
+    pub async fn of<'l>(
+        self,
+        repository: &Repository,
+        listing: &'l Listing,
+    ) -> Result<Chosen<'l>, RepositoryError> {
+        let share = match self {
+            Self::Newest => {
+                let backups = listing.backups.first().into_iter().collect();
+                return Ok(Chosen { share: None, backups });
+            }
+            Self::All => Share::ALL,
+            Self::Share(of) => Share::due(of, &repository.checks(&listing.cluster).await?),
+        };
+        let covered = listing.backups.iter().filter(|backup| share.covers(backup.id()));
+        Ok(Chosen { share: Some(share), backups: covered.collect() })
+    }
+}
 
 /// How backups are checked.
 #[derive(Debug)]

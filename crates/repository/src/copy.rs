@@ -97,6 +97,8 @@ pub enum Outcome {
     },
     /// It was there before.
     Present,
+    /// It is not, as it was pruned while it was to be copied: nothing is lost that anyone wants to keep.
+    Pruned,
     /// It is not.
     Failed(CopyError),
 }
@@ -232,9 +234,12 @@ pub async fn copy(
     let of = ids.len();
     for (done, id) in ids.iter().copied().enumerate() {
         let outcome = copier.copy(id, &there, done + 1, of).await;
-        let outcome = outcome.unwrap_or_else(Outcome::Failed);
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => copier.failed(id, error).await,
+        };
         let cut = matches!(&outcome, Outcome::Failed(error) if error.is_unreachable());
-        let is_there = !matches!(outcome, Outcome::Failed(_));
+        let is_there = matches!(outcome, Outcome::Copied { .. } | Outcome::Present);
         report.outcomes.push((id, outcome));
         if cut {
             report.untried = ids.into_iter().skip(done + 1).collect();
@@ -295,6 +300,18 @@ impl Copier<'_> {
         // Should it fail, the next writer waits until the lease ends, no more. A run that failed is closed here.
         let _ = lease.release(None).await;
         copied
+    }
+
+    /// What an error means. Pruning deletes the manifest first: without any, there is no original any more.
+    async fn failed(&self, id: BackupId, error: CopyError) -> Outcome {
+        if error.is_unreachable() || self.originals.get(id).is_none() {
+            return Outcome::Failed(error);
+        }
+        let is_manifest = |path: &str| manifest_generation(name(path)).is_some();
+        match self.from.list(&folder(self.cluster, id)).await {
+            Ok(left) if !left.iter().any(|entry| is_manifest(&entry.path)) => Outcome::Pruned,
+            _ => Outcome::Failed(error),
+        }
     }
 
     async fn copy_under(

@@ -120,7 +120,9 @@ pub enum ManifestError {
         source: serde_json::Error,
     },
     /// Of a format to come.
-    #[error("{path} has format {format}, but this version knows {FORMAT} at most")]
+    #[error(
+        "{path} was written by a newer Lifeboat (format {format}); this one reads up to format {FORMAT}"
+    )]
     Format {
         /// Where.
         path: String,

@@ -83,7 +83,9 @@ pub enum RepositoryError {
         source: serde_json::Error,
     },
     /// Something of a format to come.
-    #[error("{path} in {url} has format {format}, but this version knows {FORMAT} at most")]
+    #[error(
+        "{path} in {url} was written by a newer Lifeboat (format {format}); this one reads up to format {FORMAT}"
+    )]
     Format {
         /// The store.
         url: String,
@@ -152,13 +154,15 @@ impl RepositoryError {
             Self::Malformed { .. } => {
                 "compare it with a copy, or remove it if it is not Lifeboat's; backups beside it are not touched"
             }
-            Self::Format { .. } => "use the newer version of Lifeboat that wrote it",
+            Self::Format { .. } => "upgrade Lifeboat to the version that wrote it, or a later one",
             Self::Misplaced { .. } => "move the folder back to the name that its manifest has",
             Self::PinName(_) => "choose another name",
             Self::PinTaken { .. } => "choose another name, or remove that pin first",
             Self::NoSuchPin { .. } => "see `lifeboat keep` for the pins that there are",
             Self::NoSuchBackup { .. } => "see `lifeboat list` for the backups that there are",
-            Self::Manifest(ManifestError::Format { .. }) => "use a newer version of Lifeboat",
+            Self::Manifest(ManifestError::Format { .. }) => {
+                "upgrade Lifeboat to the version that wrote it, or a later one"
+            }
             Self::Manifest(_) => "check the store; this backup's objects may still be whole",
             Self::Lease(source) => source.remedy(),
             Self::Store(source) => source.remedy(),

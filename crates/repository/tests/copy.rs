@@ -288,3 +288,42 @@ impl lease::Clock for Later {
         self.0.sleep(wait)
     }
 }
+
+/// Goal: a prune beside a copy makes no failure. Method: while the first is copied, the second is pruned: as a whole,
+/// or so far only its manifest.
+#[tokio::test]
+async fn a_backup_that_is_pruned_while_others_are_copied_is_told_as_pruned() {
+    for all_of_it in [true, false] {
+        let (from, to) = (place().await, place().await);
+        let (old, pruned, new) =
+            (from.backup(days_ago(3)), from.backup(days_ago(2)), from.backup(days_ago(1)));
+        let folder = from.store.url().trim_start_matches("file://").to_owned();
+        let folder = format!("{folder}/{}", from.folder(pruned));
+        let progress = Arc::new(move |_| {
+            // The second time it is gone already.
+            let _ = match all_of_it {
+                true => std::fs::remove_dir_all(&folder),
+                false => std::fs::remove_file(format!("{folder}manifest.json"))
+                    .and_then(|()| std::fs::remove_file(format!("{folder}db.zst"))),
+            };
+        });
+        let options = CopyOptions { progress, ..options(Storage::AsIs) };
+        let report = run(&from, &to, &[old, pruned, new], &options).await;
+        assert!(report.is_complete(), "{report:?}");
+        assert!(matches!(outcome(&report, pruned), Outcome::Pruned), "{report:?}");
+        let there = list(&to).await;
+        assert_eq!(there.backups.iter().map(|b| b.id()).collect::<Vec<_>>(), [new, old]);
+    }
+}
+
+#[tokio::test]
+async fn an_original_that_has_its_manifest_but_not_its_object_is_a_failure() {
+    let (from, to) = (place().await, place().await);
+    let (old, new) = (from.backup(days_ago(2)), from.backup(days_ago(1)));
+    let folder = from.store.url().trim_start_matches("file://").to_owned();
+    let object = format!("{folder}/{}db.zst", from.folder(new));
+    let progress = Arc::new(move |_| drop(std::fs::remove_file(&object)));
+    let options = CopyOptions { progress, ..options(Storage::AsIs) };
+    let report = run(&from, &to, &[old, new], &options).await;
+    assert!(matches!(outcome(&report, new), Outcome::Failed(_)), "{report:?}");
+}

@@ -9,7 +9,7 @@ use crate::{
 };
 use backup::{
     BackupError, Kind, TargetError, Watcher,
-    check::{Checking, Verdict},
+    check::{Checking, Chosen, Verdict, Which},
     verify::VerifyError,
 };
 use futures::{
@@ -18,7 +18,6 @@ use futures::{
 };
 use repository::{
     ClusterName, Manifest, Repository, RepositoryError,
-    checks::Share,
     lease::{self, Clock, Holder, LeaseError, Terms},
     listing::Backup,
     prune::{PruneOptions, PrunePlan},
@@ -194,7 +193,6 @@ impl Live {
             Err(error) => return Err(failed(error)),
         };
         let begun = self.clock.now();
-        let share = Share::due(of, &repository.checks(cluster).await.map_err(failed)?);
         let listing = repository.backups(cluster).await.map_err(failed)?;
         let checking = Checking {
             repository: &repository,
@@ -204,8 +202,8 @@ impl Live {
             quick: false,
             record: true,
         };
-        let mut covered: Vec<&Backup> = listing.backups.iter().collect();
-        covered.retain(|backup| share.covers(backup.id()));
+        let Chosen { share, backups } =
+            Which::Share(of).of(&repository, &listing).await.map_err(failed)?;
         let mut unknown = None;
         let tell = |backup: &Backup, verdict: Verdict| match verdict {
             Verdict::Sound | Verdict::Gone => {}
@@ -214,7 +212,7 @@ impl Live {
             }
             Verdict::Unknown(error) => unknown = Some(of_verify(&error)),
         };
-        let checked = checking.run(&covered, Some(share), begun, |_| Watcher::none(), tell).await;
+        let checked = checking.run(&backups, share, begun, |_| Watcher::none(), tell).await;
         // Even where it cannot be noted, what was found is told.
         for error in &checked.unrecorded {
             tracing::warn!(%cluster, repository = name, error = chain(error), "a check cannot be noted");

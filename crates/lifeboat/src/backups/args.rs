@@ -183,8 +183,12 @@ pub(crate) fn setting(flag: Option<&str>, variable: &str) -> Option<String> {
 }
 
 /// Where temporary files go.
-pub(crate) fn spool_dir(flag: Option<&PathBuf>) -> PathBuf {
-    flag.cloned().unwrap_or_else(|| daemon::place::spool(None))
+pub(crate) fn spool_dir(
+    flag: Option<&PathBuf>,
+    repository: &RepositoryArgs,
+) -> Result<PathBuf, Failure> {
+    let config = config(repository.config.as_deref())?;
+    Ok(flag.cloned().unwrap_or_else(|| daemon::place::spool(config.as_ref())))
 }
 
 impl IdentityArgs {

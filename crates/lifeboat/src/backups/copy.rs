@@ -14,7 +14,7 @@ use crate::{
 use jiff::Timestamp;
 use repository::{
     BackupId, ClusterName, Repository,
-    copy::{CopyOptions, CopyReport, Outcome, Storage, copy},
+    copy::{CopyError, CopyOptions, CopyReport, Outcome, Storage, copy},
     lease::{Holder, SystemClock, Terms},
     listing::{Listing, Target},
 };
@@ -146,6 +146,10 @@ fn tell(cluster: &ClusterName, report: &CopyReport) -> Result<Option<Failure>, F
                 output::print(&format!("copied {id} of {cluster}, {}\n", humanize_bytes(*bytes)))?;
             }
             Outcome::Present => output::print(&format!("{id} of {cluster} is there already\n"))?,
+            // What is copied was listed a moment ago: one that is not there any more was pruned since.
+            Outcome::Pruned | Outcome::Failed(CopyError::NoSuchBackup { .. }) => {
+                output::print(&format!("{id} of {cluster} was pruned meanwhile\n"))?;
+            }
             Outcome::Failed(error) => {
                 let exit = if error.is_unreachable() { Exit::Unreachable } else { Exit::Failed };
                 let failed = Failure::caused(

@@ -11,11 +11,10 @@ use crate::{
     output::{self, Format},
     report::{Exit, Failure},
 };
-use backup::check::{Checking, Verdict};
+use backup::check::{Checking, Chosen, Verdict, Which};
 use jiff::Timestamp;
 use repository::{
     BackupId, ClusterName, Repository,
-    checks::Share,
     codec::Identities,
     listing::{Backup, Listing, Target},
 };
@@ -109,12 +108,6 @@ impl<'a> VerdictJson<'a> {
     }
 }
 
-/// What is verified of one cluster.
-struct Chosen<'l> {
-    share: Option<Share>,
-    backups: Vec<&'l Backup>,
-}
-
 impl VerifyArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let place = self.repository.place()?;
@@ -147,7 +140,7 @@ impl VerifyArgs {
         listing.backups.retain(|backup| self.filter.covers(backup.manifest.started));
         let mut failure = unreadable_failure(&listing);
         let Chosen { share, backups } = self.choose(repository, &listing).await?;
-        if let Some(share) = share {
+        if let Some(share) = share.filter(|_| self.sample.is_some()) {
             let all = listing.backups.len();
             say!("{cluster}: share {share}, {} of {all} backups", backups.len());
         }
@@ -159,7 +152,7 @@ impl VerifyArgs {
             repository,
             cluster,
             identities: &identities,
-            spool_dir: &spool_dir(self.spool_dir.as_ref()),
+            spool_dir: &spool_dir(self.spool_dir.as_ref(), &self.repository)?,
             quick: self.quick,
             record: !self.no_record,
         };
@@ -177,26 +170,21 @@ impl VerifyArgs {
         told.map(|()| failure)
     }
 
+    fn which(&self) -> Which {
+        match self.sample {
+            Some(Sample(of)) => Which::Share(of),
+            None if self.all || self.quick => Which::All,
+            None => Which::Newest,
+        }
+    }
+
     async fn choose<'l>(
         &self,
         repository: &Repository,
         listing: &'l Listing,
     ) -> Result<Chosen<'l>, Failure> {
-        let all = || listing.backups.iter().collect();
-        if let Some(Sample(of)) = self.sample {
-            let share = Share::due(of, &repository.checks(&listing.cluster).await?);
-            let covered = listing.backups.iter().filter(|backup| share.covers(backup.id()));
-            return Ok(Chosen { share: Some(share), backups: covered.collect() });
-        }
-        if self.all || (self.quick && self.targets.is_empty()) {
-            let share = self.all.then_some(Share::ALL);
-            return Ok(Chosen { share, backups: all() });
-        }
         if self.targets.is_empty() {
-            return Ok(Chosen {
-                share: None,
-                backups: listing.backups.first().into_iter().collect(),
-            });
+            return Ok(self.which().of(repository, listing).await?);
         }
         let now = Timestamp::now();
         let find = |target| Ok(listing.find(target, now)?.backup);

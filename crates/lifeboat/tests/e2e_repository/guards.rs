@@ -74,6 +74,33 @@ fn a_manifest_that_was_changed_by_hand_is_not_restored() {
     assert!(!data.exists());
 }
 
+/// The manifest of a backup, rewritten.
+fn rewrite_manifest(repo: &std::path::Path, from: &str, to: &str) {
+    let backup = fs::read_dir(repo.join("prod/snapshots")).unwrap().next().unwrap().unwrap().path();
+    let manifest = backup.join("manifest.json");
+    let json = fs::read_to_string(&manifest).unwrap();
+    assert!(json.contains(from), "{json}");
+    fs::remove_file(&manifest).unwrap();
+    fs::write(&manifest, json.replacen(from, to, 1)).unwrap();
+}
+
+#[test]
+fn what_a_newer_lifeboat_wrote_is_no_damage_but_asks_for_an_upgrade() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("repo");
+    let repo = Repo::folder(&root);
+    repo.backup(&snapshot()).ok();
+    rewrite_manifest(&root, "\"format\": 1", "\"format\": 7");
+    let words = ["newer Lifeboat (format 7)", "up to format 1"];
+    let to = folder.path().join("to");
+    let copy = ["copy", "--all", "--to", text(&to)];
+    for command in [&["list"][..], &["verify", "--all"], &["verify", "--quick", "--all"], &copy] {
+        repo.run(command).code_is(1).stderr_has(&words);
+    }
+    repo.run(["verify", "--all"]).code_is(1).stderr_has(&["help: upgrade"]);
+    repo.run(["restore", "--data-dir", text(&to)]).code_is(1).stderr_has(&words);
+}
+
 #[test]
 fn folders_that_are_included_twice_come_back_once() {
     let folder = tempfile::tempdir().unwrap();
