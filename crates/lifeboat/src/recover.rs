@@ -2,6 +2,7 @@
 
 mod agent;
 mod args;
+mod discover;
 mod plan;
 mod prepare;
 mod run;

@@ -11,6 +11,7 @@
 
 mod agent;
 mod build;
+pub mod discover;
 mod facts;
 mod host;
 mod journal;

@@ -33,7 +33,7 @@ const DATA_DIR: &str = "/var/lib/etcd";
 const STATE_DIR: &str = "/var/lib/lifeboat";
 
 /// The whole file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Spec {
     /// The cluster's name: it must be typed before anything is stopped.

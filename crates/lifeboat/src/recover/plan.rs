@@ -2,6 +2,7 @@
 
 use super::{
     args::{ClusterArgs, ProgramArgs},
+    discover::DiscoverArgs,
     prepare::{self, BackupArgs},
     show::Shown,
 };
@@ -27,6 +28,9 @@ pub(crate) struct PlanArgs {
     ask: bool,
 
     #[command(flatten)]
+    discover: DiscoverArgs,
+
+    #[command(flatten)]
     backup: BackupArgs,
 
     #[command(flatten)]
@@ -35,6 +39,7 @@ pub(crate) struct PlanArgs {
 
 impl PlanArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        self.discover.run(context, &self.cluster.spec, &self.backup)?;
         let spec = self.cluster.load()?;
         let (program, agent) = prepare::program(&self.program)?;
         let source = self.backup.find(context, &spec)?;

@@ -10,7 +10,11 @@ use crate::{
 };
 use ::backup::fetch::{From as FetchFrom, fetch};
 use jiff::Timestamp;
-use recover::{Agent, Answer, Bump, Chosen, Fleet, Plan, Question, spec::Spec};
+use recover::{
+    Agent, Answer, Bump, Chosen, Fleet, Plan, Question,
+    discover::{Known, KnownMember},
+    spec::Spec,
+};
 use repository::{
     ClusterName, Repository,
     codec::Identities,
@@ -97,6 +101,43 @@ impl BackupArgs {
         }?;
         source.chosen = plan.backup.clone();
         Ok(source)
+    }
+
+    /// The backup that flags name, as the cluster's file says it.
+    pub(super) fn as_spec(&self) -> Option<recover::spec::Backup> {
+        let mut backup = recover::spec::Backup {
+            repo: self.repository.repo.clone(),
+            cluster: self.backup_cluster.as_ref().map(ToString::to_string),
+            ..recover::spec::Backup::default()
+        };
+        if self.backup.is_some() {
+            match self.place(&Spec::default()) {
+                Place::File(file) => backup.file = Some(file),
+                Place::Repo(repo) => backup.repo = Some(repo),
+                Place::Configured => {}
+            }
+        }
+        (backup.repo.is_some() || backup.file.is_some()).then_some(backup)
+    }
+
+    /// The members that the backup's manifest lists.
+    pub(super) fn members(&self, context: &Context, cluster: &str) -> Result<Known, Failure> {
+        let spec = Spec { cluster: cluster.to_owned(), ..Spec::default() };
+        let source = self.find(context, &spec)?;
+        let FetchFrom::Backup { manifest, .. } = &source.from else {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!("{} is a file: it does not say who its members were", source.chosen.from),
+                "name the hosts with --discover, or a repository with --backup",
+            ));
+        };
+        let members = manifest.etcd.members.iter().map(|member| KnownMember {
+            name: member.name.clone(),
+            peer_urls: member.peer_urls.clone(),
+            client_urls: member.client_urls.clone(),
+            learner: member.learner,
+        });
+        Ok(Known { said_by: format!("the backup {}", manifest.id), members: members.collect() })
     }
 
     fn copied(&self) -> Self {

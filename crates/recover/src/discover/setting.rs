@@ -70,7 +70,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Files of one side's TLS: of clients, or of peers.
+/// Files of TLS towards clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tls {
     /// Certificate.
@@ -202,22 +202,12 @@ impl EtcdConfig {
 
     /// TLS towards clients.
     pub(crate) fn client_tls(&self) -> Tls {
-        self.tls("")
-    }
-
-    /// TLS between members.
-    pub(crate) fn peer_tls(&self) -> Tls {
-        self.tls("peer-")
-    }
-
-    fn tls(&self, side: &str) -> Tls {
-        let path = |name: &str| self.get(&format!("{side}{name}")).map(str::to_owned);
-        let auto = if side.is_empty() { "auto-tls" } else { "peer-auto-tls" };
+        let path = |flag: &str| self.get(flag).map(str::to_owned);
         Tls {
             cert: path("cert-file"),
             key: path("key-file"),
             ca: path("trusted-ca-file").or_else(|| path("ca-file")),
-            auto: self.get(auto) == Some("true"),
+            auto: self.get("auto-tls") == Some("true"),
         }
     }
 }

@@ -77,7 +77,7 @@ log-outputs: [stderr]
         (tls.cert.as_deref(), tls.ca.as_deref(), tls.auto),
         (Some("/c.pem"), Some("/ca.pem"), false)
     );
-    assert!(by_flag.peer_tls().auto);
+    assert_eq!(by_flag.get("peer-auto-tls"), Some("true"));
     assert_eq!(by_flag.origin("name"), Origin::File("/etc/etcd/etcd.yml".to_owned()));
 }
 
@@ -101,19 +101,14 @@ fn a_config_file_that_is_missing_or_broken_is_named() {
 }
 
 #[test]
-fn tls_is_read_for_clients_and_for_peers() {
+fn tls_towards_clients_is_not_that_between_members() {
     let config = resolve(
-        "--cert-file=/s.crt --key-file /s.key --trusted-ca-file=/ca.crt --client-cert-auth --peer-cert-file=/p.crt --peer-trusted-ca-file=/pca.crt",
-        &["ETCD_PEER_KEY_FILE=/p.key"],
+        "--cert-file=/s.crt --key-file /s.key --client-cert-auth --trusted-ca-file=/ca.crt --peer-cert-file=/p.crt --peer-trusted-ca-file=/pca.crt",
+        &["ETCD_PEER_KEY_FILE=/p.key", "ETCD_AUTO_TLS=true"],
         &[],
     );
     let text = |path: &str| Some(path.to_owned());
-    assert_eq!(
-        config.client_tls(),
-        Tls { cert: text("/s.crt"), key: text("/s.key"), ca: text("/ca.crt"), auto: false }
-    );
-    assert_eq!(
-        config.peer_tls(),
-        Tls { cert: text("/p.crt"), key: text("/p.key"), ca: text("/pca.crt"), auto: false }
-    );
+    let (cert, key, ca) = (text("/s.crt"), text("/s.key"), text("/ca.crt"));
+    assert_eq!(config.client_tls(), Tls { cert, key, ca, auto: true });
+    assert_eq!(config.get("peer-cert-file"), Some("/p.crt"));
 }
