@@ -11,7 +11,7 @@
 //! out on the host already, of files of variables only etcd's are printed, and no key or certificate is opened.
 
 use crate::shell::quote;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The script, but for its first line.
 const SCRIPT: &str = include_str!("gather.sh");
@@ -47,8 +47,8 @@ pub struct Gathered {
     pub processes: BTreeMap<String, Process>,
     /// Directories that may be etcd's.
     pub directories: BTreeMap<String, Facts>,
-    /// Files that are there.
-    pub present: BTreeSet<String>,
+    /// Certificates beside etcd's own: issuer, use, key.
+    pub certificates: BTreeMap<String, Facts>,
     /// What programs say of their version.
     pub versions: BTreeMap<String, String>,
 }
@@ -134,7 +134,7 @@ impl Gathered {
             }
             "about" => self.process(name).about = Facts::parse(text),
             "dir" => drop(self.directories.insert(name, Facts::parse(text))),
-            "present" => self.present.extend(lines().filter(|line| !line.is_empty())),
+            "cert" => drop(self.certificates.insert(name, Facts::parse(text))),
             "version" => drop(self.versions.insert(name, text.to_owned())),
             // Of a newer script.
             _ => {}
@@ -160,10 +160,10 @@ mod tests {
 
     #[test]
     fn text_that_looks_like_a_heading_stays_text() {
-        let answer = "@file /a\n|x\n|@end\n||y\n\n@present\n|/p\n@end\n";
+        let answer = "@file /a\n|x\n|@end\n||y\n\n@version /p\n|v\n@end\n";
         let gathered = Gathered::parse(answer).unwrap();
         assert_eq!(gathered.files["/a"], "x\n@end\n|y\n");
-        assert_eq!(gathered.present.len(), 1);
+        assert_eq!(gathered.versions["/p"], "v\n");
     }
 
     #[test]

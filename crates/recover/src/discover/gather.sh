@@ -151,7 +151,7 @@ for path in $(printf '%s\n' "$pool" | grep -oE '(config-file|CONFIG_FILE)["'\'']
   file "$path"
 done
 
-# Directories that may be etcd's, and files of TLS.
+# Directories that may be etcd's.
 for dir in $({
   printf '%s\n' "$pool" | grep -oE '(data-dir|wal-dir|DATA_DIR|WAL_DIR)["'\'']?[=: ]+["'\'']?/[^ "'\'',;\\]+' | sed 's#^[^/]*##'
   printf '%s\n' "$pool" | sed -n 's/^[^#]*path:[[:space:]]*\(\/[^ ,}]*\).*/\1/p' | tr -d "\"'"
@@ -169,10 +169,24 @@ for dir in $({
     echo "free-kib=$(df -Pk "$dir" | awk 'NR == 2 {print $4}')"
   } | body
 done
-section present
-for path in /etc/kubernetes/pki/etcd/healthcheck-client.crt /etc/kubernetes/pki/etcd/healthcheck-client.key; do
-  [ -f "$path" ] && echo "$path"
-done | body
+
+# Certificates beside etcd's own, and what they are for: one of them may be a client's. Keys are not opened.
+have openssl && for dir in $(printf '%s\n' "$pool" | grep -oE '(cert-file|CERT_FILE)["'\'']?[=: ]+["'\'']?/[^ "'\'',;\\]+' |
+  sed -e 's#^[^/]*##' -e 's#/[^/]*$##' | sort -u); do
+  for path in "$dir"/*.crt "$dir"/*.pem; do
+    case "$path" in *key*) continue ;; esac
+    [ -f "$path" ] || continue
+    text=$(openssl x509 -in "$path" -noout -text -nameopt RFC2253 2>/dev/null) || continue
+    case "$text" in *CA:TRUE*) continue ;; esac
+    section cert "$path"
+    {
+      printf '%s\n' "$text" | sed -n 's/^ *Issuer: */issuer=/p'
+      printf '%s\n' "$text" | grep -A1 'Extended Key Usage' | grep -q 'Client Authentication' && echo 'use=client'
+      printf '%s\n' "$text" | grep -A1 'Extended Key Usage' | grep -q 'Server Authentication' && echo 'use=server'
+      for key in "${path%.*}.key" "${path%.*}-key.pem" "${path%.*}.key.pem"; do [ -f "$key" ] && echo "key=$key"; done
+    } | body
+  done
+done
 
 # Versions of what runs or would run; wrappers are not run.
 for path in $({

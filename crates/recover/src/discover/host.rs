@@ -9,7 +9,7 @@
 //! What would start counts more than what runs: a recovery starts it anew. Where the two differ, that is told.
 
 use super::finding::{Finding, Platform};
-use super::gather::{Gathered, Process};
+use super::gather::{Facts, Gathered, Process};
 use super::pod::Pod;
 use super::setting::{EtcdConfig, SettingError, Variable};
 use super::shell;
@@ -327,18 +327,39 @@ fn certificates(
         let ca = told("ETCDCTL_CACERT").or(ca);
         return (Some(Certificates { ca, cert: Some(cert), key: Some(key) }), false);
     }
-    // kubeadm makes a client's certificate for its probes.
-    let beside = |name: &str| {
-        let path = cert.as_ref()?.with_file_name(name);
-        gathered.present.contains(&path.display().to_string()).then_some(path)
-    };
-    if let Some((cert, key)) =
-        beside("healthcheck-client.crt").zip(beside("healthcheck-client.key"))
-    {
-        return (Some(Certificates { ca, cert: Some(cert), key: Some(key) }), false);
+    let usable = cert.as_ref().and_then(|server| client_certificate(gathered, server));
+    match usable {
+        Some((cert, Some(key))) => {
+            (Some(Certificates { ca, cert: Some(cert), key: Some(key) }), false)
+        }
+        // The server's own may be used as a client's.
+        Some((_, None)) => (Some(Certificates { ca, cert, key }), false),
+        None => {
+            let server = cert.is_some();
+            (Some(Certificates { ca, cert, key }), server)
+        }
     }
-    let server = cert.is_some();
-    (Some(Certificates { ca, cert, key }), server)
+}
+
+/// A certificate that etcd takes from a client: one beside the server's, by the same issuer, that is for clients
+/// only; with its key. Else the server's own, without a key, if it is for clients too.
+fn client_certificate(gathered: &Gathered, server: &Path) -> Option<(PathBuf, Option<PathBuf>)> {
+    let own = gathered.certificates.get(&server.display().to_string())?;
+    let uses = |facts: &Facts, what: &str| facts.all("use").any(|is| is == what);
+    let for_clients = |(path, facts): &(&String, &Facts)| {
+        Path::new(path).parent() == server.parent()
+            && facts.get("issuer") == own.get("issuer")
+            && facts.get("key").is_some()
+            && uses(facts, "client")
+            && !uses(facts, "server")
+    };
+    let beside: Vec<_> = gathered.certificates.iter().filter(for_clients).collect();
+    let named = beside.iter().find(|(path, _)| path.contains("client")).or(beside.first());
+    if let Some((path, facts)) = named {
+        return Some((path.into(), facts.get("key").map(PathBuf::from)));
+    }
+    let any_use = own.get("use").is_none();
+    (any_use || uses(own, "client")).then(|| (server.to_owned(), None))
 }
 
 /// Marks what runs, and adds what runs without a unit or a pod.

@@ -83,8 +83,16 @@ fn kubeadms_static_pod_is_found_with_its_clients_in_their_order() {
         ),
         ("dir /var/lib/etcd", "owner=root:root\nmember=yes"),
         (
-            "present",
-            "/etc/kubernetes/pki/etcd/healthcheck-client.crt\n/etc/kubernetes/pki/etcd/healthcheck-client.key",
+            "cert /etc/kubernetes/pki/etcd/server.crt",
+            "issuer=CN=etcd-ca\nuse=client\nuse=server\nkey=/etc/kubernetes/pki/etcd/server.key",
+        ),
+        (
+            "cert /etc/kubernetes/pki/etcd/peer.crt",
+            "issuer=CN=etcd-ca\nuse=client\nuse=server\nkey=/etc/kubernetes/pki/etcd/peer.key",
+        ),
+        (
+            "cert /etc/kubernetes/pki/etcd/healthcheck-client.crt",
+            "issuer=CN=etcd-ca\nuse=client\nkey=/etc/kubernetes/pki/etcd/healthcheck-client.key",
         ),
     ]);
     let report = examine("cp1", &gathered);
@@ -300,4 +308,23 @@ fn a_manifest_that_cannot_be_read_is_named() {
         texts(&report)[0]
             .starts_with("a: /etc/kubernetes/manifests/etcd.yaml cannot be understood")
     );
+}
+
+#[test]
+fn a_clients_certificate_is_of_the_same_issuer_and_has_its_key() {
+    let unit = "[Service]\nExecStart=/usr/bin/etcd --name=a --data-dir=/d --cert-file=/p/server.pem --key-file=/p/server-key.pem --trusted-ca-file=/p/ca.pem\n";
+    let server = ("cert /p/server.pem", "issuer=CN=a\nuse=server\nkey=/p/server-key.pem");
+    let with = |more: &[(&str, &str)]| {
+        let all = [&[("unit etcd.service", unit), ("dir /d", "member=yes"), server], more].concat();
+        let report = examine("a", &answer(&all));
+        let etcd = report.etcd.unwrap();
+        (etcd.certificates.unwrap().cert, etcd.server_certificate)
+    };
+    let good = ("cert /p/x.pem", "issuer=CN=a\nuse=client\nkey=/p/x-key.pem");
+    let named = ("cert /p/z-client.pem", "issuer=CN=a\nuse=client\nkey=/p/z-client-key.pem");
+    let foreign = ("cert /p/f.pem", "issuer=CN=b\nuse=client\nkey=/p/f-key.pem");
+    let keyless = ("cert /p/k.pem", "issuer=CN=a\nuse=client");
+    assert_eq!(with(&[good, foreign]), (path("/p/x.pem"), false));
+    assert_eq!(with(&[good, named]), (path("/p/z-client.pem"), false));
+    assert_eq!(with(&[foreign, keyless]), (path("/p/server.pem"), true));
 }
