@@ -143,7 +143,12 @@ want_test() {
   want systemd-analyze systemd # the checks of units alone; nothing is started
   want ip iproute2
   want unzip unzip
+  want_package debootstrap # in a folder that is not on everybody's path
+  want ssh openssh-client
 }
+
+# Prints the tree of the tests' Debian hosts. Whoever is not root cannot make or boot it, and is told so by the tests.
+hosts() { as_root env XDG_CACHE_HOME="$(dirname "$cache")" tools/hosts.sh build "$1"; }
 
 put() { printf 'export %s=%q\n' "$1" "$2"; }
 
@@ -168,6 +173,7 @@ case $for_what in
     install_missing
     bin=$(etcd bookworm 3.4. etcd-server etcd-client); put LIFEBOAT_ETCD_3_4 "$bin"
     bin=$(etcd trixie 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5 "$bin"
+    tree=$(hosts "$bin"); put LIFEBOAT_HOSTS "$tree"
     bin=$(etcd sid 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5_30 "$bin"
     bin=$(bolt_check); put LIFEBOAT_BOLT_CHECK "$bin"
     bin=$(wheels); put LIFEBOAT_WEED "$bin/weed"; put LIFEBOAT_RCLONE "$bin/rclone"

@@ -9,25 +9,20 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-use serde::Deserialize;
-
+use crate::client::{Client, HashKv, KeyValue};
 use crate::command::Run;
 use crate::etcd::Etcd;
 use crate::ports::Port;
 use crate::tls::Certificates;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Two minutes: a member that is not up by then on a busy machine of two cores never will be.
 const HEALTH_ATTEMPTS: usize = 1200;
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
-
-/// etcd takes 128 operations in a transaction.
-const TXN_OPERATIONS: usize = 100;
 
 /// How clients and peers talk to the members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,30 +156,6 @@ impl Member {
     }
 }
 
-/// What a member says of its hash.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct HashKv {
-    /// CRC-32C over the records of the revision asked for.
-    pub hash: u32,
-    /// -1 on a store that was never compacted.
-    pub compact_revision: i64,
-}
-
-/// A key with all that the API tells about it; `key` and `value` in base64, as `etcdctl -w json`
-/// prints them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[expect(missing_docs, reason = "the fields are etcd's own")]
-pub struct KeyValue {
-    pub key: String,
-    pub create_revision: i64,
-    pub mod_revision: i64,
-    pub version: i64,
-    #[serde(default)]
-    pub value: String,
-    #[serde(default)]
-    pub lease: i64,
-}
-
 /// A cluster of real servers.
 #[derive(Debug)]
 pub struct Cluster {
@@ -264,6 +235,12 @@ impl Cluster {
     /// The same, with endpoints of the caller's choice.
     pub fn connection_flags_to(&self, endpoints: &str) -> Vec<String> {
         let mut flags = vec![format!("--endpoints={endpoints}")];
+        flags.extend(self.security_flags());
+        flags
+    }
+
+    fn security_flags(&self) -> Vec<String> {
+        let mut flags = Vec::new();
         if let Some(certificates) = &self.certificates {
             let (cert, key) = certificates.client();
             flags.push(format!("--cacert={}", certificates.ca().display()));
@@ -454,142 +431,79 @@ impl Cluster {
     }
 }
 
-/// Talking to it, with the real etcdctl of its version.
+/// Talking to it, as [`Client`] does.
 impl Cluster {
-    /// Runs etcdctl against all members; panics unless it succeeds.
+    /// A client that knows all members.
+    pub fn client(&self) -> Client {
+        let endpoints = (0..self.members.len()).map(|index| self.client_url(index)).collect();
+        Client { version: self.settings.version, endpoints, flags: self.security_flags() }
+    }
+
+    /// [`Client::etcdctl`].
     #[track_caller]
     pub fn etcdctl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
-        self.try_etcdctl(arguments).ok()
+        self.client().etcdctl(arguments)
     }
 
-    /// Runs etcdctl against all members.
+    /// [`Client::try_etcdctl`].
     pub fn try_etcdctl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
-        Run::of(self.etcdctl_command(&self.endpoints()).args(arguments))
+        self.client().try_etcdctl(arguments)
     }
 
-    /// Runs etcdctl against one member.
+    /// [`Client::try_etcdctl_at`].
     pub fn try_etcdctl_at<A: AsRef<OsStr>>(
         &self,
         index: usize,
         arguments: impl IntoIterator<Item = A>,
     ) -> Run {
-        Run::of(self.etcdctl_command(&self.client_url(index)).args(arguments))
+        self.client().try_etcdctl_at(index, arguments)
     }
 
-    /// Puts one key.
+    /// [`Client::put`].
     #[track_caller]
     pub fn put(&self, key: &str, value: &str) {
-        self.etcdctl(["put", key, value]);
+        self.client().put(key, value);
     }
 
-    /// Carries out operations in etcdctl's own words (`put k v`, `del k`), as few transactions as
-    /// etcd allows; each transaction is one revision.
+    /// [`Client::transact`].
     #[track_caller]
     pub fn transact(&self, operations: &[String]) {
-        for operations in operations.chunks(TXN_OPERATIONS) {
-            self.etcdctl_with_input(&["txn"], &format!("\n{}\n\n\n", operations.join("\n")));
-        }
+        self.client().transact(operations);
     }
 
-    /// Writes what a real cluster has seen in its life: puts and overwrites, deletes of keys and of
-    /// ranges, transactions, empty and large values, odd keys, leases with keys and without, and a
-    /// compaction in the middle. Returns the revision at the end.
+    /// [`Client::write_sample`].
     #[track_caller]
     pub fn write_sample(&self) -> i64 {
-        let puts = |generation: usize| -> Vec<String> {
-            let value = "v".repeat(generation * 37 % 900);
-            (0..500).map(|n| format!("put sample/{n:04} {generation}-{n}-{value}")).collect()
-        };
-        self.transact(&puts(1));
-        self.transact(&(0..100).map(|n| format!("del sample/{n:04}")).collect::<Vec<_>>());
-        self.transact(&puts(2));
-        self.etcdctl(["compaction", &self.revision().to_string()]);
-        self.transact(&puts(3));
-        self.etcdctl(["del", "sample/01", "--prefix"]);
-        for n in 0..20 {
-            self.put(&format!("single/{n}"), &format!("value {n}"));
-        }
-        self.put("empty", "");
-        self.put("large", &"0123456789abcdef".repeat(6_000));
-        self.put("key with spaces / and \u{fc}\u{f1}\u{ee}code", "\u{2603}");
-        let lease = self.grant_lease(86_400);
-        let with_lease = format!("--lease={lease}");
-        self.etcdctl(["put", &with_lease, "leased/1", "one"]);
-        self.etcdctl(["put", &with_lease, "leased/2", "two"]);
-        self.grant_lease(3_600);
-        self.revision()
+        self.client().write_sample()
     }
 
-    /// Grants a lease of so many seconds; returns its id as etcdctl writes it.
+    /// [`Client::grant_lease`].
     #[track_caller]
     pub fn grant_lease(&self, seconds: u32) -> String {
-        let run = self.etcdctl(["lease", "grant", &seconds.to_string()]);
-        run.stdout.split_whitespace().nth(1).expect("lease ID granted with TTL(s)").to_owned()
+        self.client().grant_lease(seconds)
     }
 
-    /// The revision that the cluster is at.
+    /// [`Client::revision`].
     #[track_caller]
     pub fn revision(&self) -> i64 {
-        let answer = self.etcdctl(["get", "no such key", "-w", "json"]).json();
-        answer["header"]["revision"].as_i64().expect("every answer has a revision")
+        self.client().revision()
     }
 
-    /// All keys, as of a revision.
+    /// [`Client::keys_at`].
     #[track_caller]
     pub fn keys_at(&self, revision: i64) -> Vec<KeyValue> {
-        let revision = format!("--rev={revision}");
-        let mut answer = self.etcdctl(["get", "", "--prefix", &revision, "-w", "json"]).json();
-        match answer.get_mut("kvs") {
-            Some(kvs) => serde_json::from_value(kvs.take()).expect("kvs are keys and values"),
-            None => Vec::new(),
-        }
+        self.client().keys_at(revision)
     }
 
-    /// HashKV of one revision, as every member computes it.
+    /// [`Client::hashkv`].
     #[track_caller]
     pub fn hashkv(&self, revision: i64) -> Vec<HashKv> {
-        let revision = format!("--rev={revision}");
-        let answer = self.etcdctl(["endpoint", "hashkv", &revision, "-w", "json"]).json();
-        let endpoints = answer.as_array().expect("one entry for each endpoint");
-        assert_eq!(endpoints.len(), self.members.len(), "every member answers");
-        endpoints
-            .iter()
-            .map(|endpoint| serde_json::from_value(endpoint["HashKV"].clone()).expect("a HashKV"))
-            .collect()
+        self.client().hashkv(revision)
     }
 
-    /// HashKV of one revision; panics unless all members agree on it.
+    /// [`Client::common_hashkv`].
     #[track_caller]
     pub fn common_hashkv(&self, revision: i64) -> HashKv {
-        let hashes = self.hashkv(revision);
-        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "members differ: {hashes:?}");
-        hashes[0].clone()
-    }
-
-    #[track_caller]
-    fn etcdctl_with_input(&self, arguments: &[&str], input: &str) -> Run {
-        let mut command = self.etcdctl_command(&self.endpoints());
-        command.args(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("etcdctl can be started");
-        let mut stdin = child.stdin.take().expect("stdin is a pipe");
-        stdin.write_all(input.as_bytes()).expect("etcdctl reads its input");
-        drop(stdin);
-        let output = child.wait_with_output().expect("etcdctl ends");
-        Run::from_output(format!("{command:?} with input:\n{input}"), output).ok()
-    }
-
-    fn etcdctl_command(&self, endpoints: &str) -> Command {
-        let mut command = Command::new(self.settings.version.etcdctl());
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ETCDCTL_") {
-                command.env_remove(name);
-            }
-        }
-        command
-            .env("ETCDCTL_API", "3")
-            .args(self.connection_flags_to(endpoints))
-            .args(["--dial-timeout=5s", "--command-timeout=20s"]);
-        command
+        self.client().common_hashkv(revision)
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! * [`Cluster`]: N members on loopback ports of their own, with or without TLS, started, killed and
 //!   started again, written to and read with the real `etcdctl` of their version.
+//! * [`Hosts`]: Debian hosts with systemd and sshd, in network namespaces of their own; [`EtcdOnHosts`]: a
+//!   cluster that runs on them as units.
 //! * [`Etcd`]: which binaries those are. `tools/install.sh` says where they lie; a missing one is a
 //!   panic that names the script, never a silent pass.
 //! * [`Certificates`]: a CA with its server and client certificates, a foreign CA, an expired one.
@@ -15,12 +17,14 @@
 //!
 //! Everything here panics with a full account where it cannot go on: its callers are tests.
 
+mod client;
 mod cluster;
 mod command;
 mod cut;
 mod etcd;
 mod fault_proxy;
 pub mod fixtures;
+mod hosts;
 pub mod load;
 
 mod ports;
@@ -30,11 +34,13 @@ mod s3_client;
 mod server;
 mod tls;
 
-pub use cluster::{Builder, Cluster, HashKv, KeyValue, Member, Security};
+pub use client::{Client, HashKv, KeyValue};
+pub use cluster::{Builder, Cluster, Member, Security};
 pub use command::{Run, Tool, bolt_check};
 pub use cut::CutStream;
 pub use etcd::Etcd;
 pub use fault_proxy::{Fault, FaultProxy, Request};
+pub use hosts::{EtcdOnHosts, EtcdOnHostsBuilder, Host, Hosts, HostsBuilder, UnitStyle};
 pub use rclone::Rclone;
 pub use s3::S3;
 pub use s3_client::{Answer, Identity, signed_request};

@@ -8,11 +8,12 @@
 //! ```
 //! Each `NAME.pem` has its `NAME-key.pem` beside it.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const SERVER: &str =
-    "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth";
+    "extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName=IP:127.0.0.1,DNS:localhost";
 const CLIENT: &str = "extendedKeyUsage=clientAuth";
 
 /// A folder of certificates for one cluster.
@@ -47,6 +48,13 @@ impl Certificates {
     /// Certificate and key of the servers.
     pub fn server(&self) -> (PathBuf, PathBuf) {
         self.pair("server")
+    }
+
+    /// Makes certificate and key of a server at this address, and on loopback.
+    pub fn server_at(&self, name: &str, address: Ipv4Addr) -> (PathBuf, PathBuf) {
+        let extensions = format!("{SERVER},IP:{address},DNS:{name}");
+        self.signed(name, &format!("/CN={name}"), &extensions);
+        self.pair(name)
     }
 
     /// Certificate and key of a client.
