@@ -140,15 +140,21 @@ impl Connection {
         Ok(Health { took, alarms })
     }
 
-    /// Proves that the cluster takes writes: writes `value` under `key`, reads it back, and removes it. Returns whether what was
-    /// read is what was written. What the key held before is lost, so it must be one that nobody else uses.
-    pub async fn probe(&self, key: &str, value: &str) -> Result<bool, LiveError> {
+    /// Proves that the cluster takes writes: writes `value` under `key`, and reads it back. Returns the revision of the write, if
+    /// what was read is what was written. What the key held before is lost, so it must be one that nobody else uses.
+    pub async fn probe(&self, key: &str, value: &str) -> Result<Option<i64>, LiveError> {
         let mut keys = self.client.kv_client();
         self.ask(Request::Put, keys.put(key, value, None)).await?;
         let read = self.ask(Request::Range, keys.get(key, None)).await?;
-        let same = read.kvs().iter().any(|pair| pair.value() == value.as_bytes());
-        self.ask(Request::DeleteRange, keys.delete(key, None)).await?;
-        Ok(same)
+        let pair = read.kvs().iter().find(|pair| pair.value() == value.as_bytes());
+        Ok(pair.map(etcd_client::KeyValue::mod_revision))
+    }
+
+    /// Removes the key of a [`probe`](Self::probe). Returns the revision since when it is gone.
+    pub async fn remove_probe(&self, key: &str) -> Result<i64, LiveError> {
+        let mut keys = self.client.kv_client();
+        let reply = self.ask(Request::DeleteRange, keys.delete(key, None)).await?;
+        Ok(reply.header().map_or(0, etcd_client::ResponseHeader::revision))
     }
 
     /// Opens a snapshot stream; its first message has arrived when this returns.

@@ -5,6 +5,7 @@
 
 use crate::plan::Plan;
 use etcd_raftfiles::restore::{RestoredCluster, Target};
+use etcd_schema::{HashKvError, KeyValue, ReadError, Record, Revision, bucket, hash_kv, records};
 use restore::{Destination, Progress, RestoreError, RestorePlan, TargetVersion, parse_cluster};
 use serde::{Deserialize, Serialize};
 use snapshot::{DigestRule, Fetched, Finding, Snapshot, SnapshotError};
@@ -30,8 +31,9 @@ pub struct Built {
     pub revision: i64,
     /// HashKV at that revision.
     pub hash_kv: u32,
-    /// The compact revision that it goes with.
-    pub compact_revision: i64,
+    /// HashKV after the write that proves that the cluster takes writes, for those that do not hash at the revision that they were
+    /// compacted to.
+    pub hash_kv_probed: u32,
     /// The etcd that the data are for.
     pub target: String,
     /// The new cluster's id.
@@ -145,7 +147,9 @@ pub fn build(
     fs::create_dir_all(folder).map_err(io_error(folder))?;
     let snapshot = snapshot.walk(on_finding)?;
     let found = snapshot.survey().revision();
-    if let Some(planned) = plan.backup.revision.filter(|planned| *planned != found) {
+    if let Some(planned) =
+        plan.backup.revision.filter(|planned| plan.backup.name.is_some() && *planned != found)
+    {
         return Err(BuildError::OtherRevision { found, planned });
     }
     let target = match plan.target_version() {
@@ -191,7 +195,7 @@ pub fn build(
         backup_revision: found,
         revision,
         hash_kv: hash.hash,
-        compact_revision: hash.compact_revision.unwrap_or(-1),
+        hash_kv_probed: hash_probed(plan, &db, revision)?,
         target: target.to_string(),
         cluster_id: cluster.id().0,
         member_ids: cluster
@@ -201,6 +205,35 @@ pub fn build(
             .collect(),
         auth,
     })
+}
+
+/// HashKV as it is after the first write, which is known to the byte.
+fn hash_probed(
+    plan: &Plan,
+    db: &Snapshot<snapshot::Verified>,
+    revision: i64,
+) -> Result<u32, BuildError> {
+    let (key, value) = plan.probe();
+    let at = revision + 1;
+    let record = KeyValue {
+        key: key.as_bytes(),
+        create_revision: at,
+        mod_revision: at,
+        version: 1,
+        value: value.as_bytes(),
+        lease: 0,
+    };
+    let (raw_key, raw_value) = (Revision { main: at, sub: 0 }.encode(), record.encode());
+    let database = db.db();
+    let failed = |source| SnapshotError::HashKv { path: db.path().to_owned(), source };
+    let read = |error| failed(HashKvError::Read(ReadError::Bolt(error)));
+    let bucket = database.bucket(bucket::KEY).map_err(read)?.expect("it was verified");
+    let probed = || {
+        let record = Record::parse(&raw_key, &raw_value).map_err(ReadError::from);
+        records(&bucket).chain(std::iter::once(record))
+    };
+    let compacted = db.survey().meta.compact_revision();
+    Ok(hash_kv(probed, compacted, Some(at)).map_err(failed)?.hash)
 }
 
 fn hex(bytes: &[u8]) -> String {

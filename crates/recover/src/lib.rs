@@ -24,7 +24,7 @@ mod shell;
 pub mod spec;
 mod steps;
 
-pub use agent::{Answer, Question, disk_revision};
+pub use agent::{Answer, Probe, Question, disk_revision, file_revision};
 pub use build::{BuildError, Built, build, sha256_of};
 pub use facts::{Directory, Facts};
 pub use host::{HostError, ssh_line};

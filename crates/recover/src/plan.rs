@@ -121,6 +121,14 @@ impl Plan {
         self.facts.get(&host.label).unwrap_or(&NOTHING)
     }
 
+    /// The reserved key that is written, read and removed, and its value.
+    pub fn probe(&self) -> (String, String) {
+        (
+            format!("lifeboat/recover/{}", self.run),
+            "written by lifeboat recover, and removed".to_owned(),
+        )
+    }
+
     /// Members as `--initial-cluster` has them.
     pub fn initial_cluster(&self) -> String {
         let members = self.hosts().into_iter().filter_map(|host| host.member);

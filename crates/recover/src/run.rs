@@ -1,7 +1,7 @@
 //! The plan, executed: each step on all hosts at the same time, a journal line before and after, and again from wherever it stopped.
 
 use crate::{
-    agent::{Answer, Question, judge},
+    agent::{Answer, Expected, Probe, Question, judge},
     build::{Built, MemberFile},
     facts::{self, Facts},
     host::{Connections, HostError, Remote},
@@ -491,28 +491,26 @@ impl Run<'_> {
         files.map(|file| (file.clone(), place(&file))).collect()
     }
 
-    /// Waits until all members are well, and compares them with what was built.
+    /// Waits until all members are well, compares them with what was built, and writes, reads and removes a key.
     async fn verify(&self, step: &Step, built: &Built) -> Result<Vec<(String, Answer)>, RunError> {
-        let first = step.hosts.first().map(|part: &OnHost| part.host);
-        let question = |host: &Resolved| {
-            host.member.as_ref()?;
-            let probe = first.is_some_and(|first| self.fleet.hosts[first].label == host.label);
-            Some(Question {
-                wait_seconds: WAIT_SECONDS,
-                hash_at: Some(built.revision),
-                probe: probe.then(|| format!("lifeboat/recover/{}", self.plan.run)),
-                ..Question::to(host)
-            })
-        };
         for part in &step.hosts {
             (self.fleet.watcher)(Event::Begun { label: self.fleet.hosts[part.host].label.clone() });
         }
-        let answers = self.fleet.ask(&self.plan.agent, question).await?;
-        let mut faults = judge(self.plan, built, &answers);
-        let can_write = answers.iter().any(|(_, answer)| answer.probed);
-        if faults.is_empty() && !can_write {
-            let why = answers.iter().find_map(|(_, answer)| answer.error.clone());
-            faults.push(format!("a test write failed: {}", why.unwrap_or_default()));
+        let mut expected = Expected { revision: built.revision, hash_kv: built.hash_kv };
+        let mut answers = self.hash_all(expected.revision, WAIT_SECONDS).await?;
+        let (key, value) = self.plan.probe();
+        let written = self.probe(step, Probe::Put { key: key.clone(), value }).await?;
+        if answers.iter().any(|(_, answer)| answer.hash_above_compacted) {
+            expected = Expected { revision: built.revision + 1, hash_kv: built.hash_kv_probed };
+            answers = self.hash_all(expected.revision, 0).await?;
+        }
+        let mut faults = judge(built, expected, &answers);
+        let removed = self.probe(step, Probe::Remove { key }).await?;
+        for (what, probed) in [("write", &written), ("removal", &removed)] {
+            if faults.is_empty() && probed.probed.is_none() {
+                let why = probed.error.as_deref().unwrap_or("it did not read back");
+                faults.push(format!("a test {what} failed: {why}"));
+            }
         }
         if !faults.is_empty() {
             return Err(RunError::Cluster { faults });
@@ -522,6 +520,30 @@ impl Run<'_> {
             self.journal.note(What::Done, Some(&step.id), Some(label), None)?;
         }
         Ok(answers)
+    }
+
+    /// Asks every member for itself, and for its hash.
+    async fn hash_all(
+        &self,
+        revision: i64,
+        wait_seconds: u64,
+    ) -> Result<Vec<(String, Answer)>, RunError> {
+        let question = |host: &Resolved| {
+            host.member.as_ref()?;
+            Some(Question { wait_seconds, hash_at: Some(revision), ..Question::to(host) })
+        };
+        self.fleet.ask(&self.plan.agent, question).await
+    }
+
+    /// Does something with the reserved key, through the first member.
+    async fn probe(&self, step: &Step, probe: Probe) -> Result<Answer, RunError> {
+        let first = step.hosts.first().map(|part: &OnHost| &self.fleet.hosts[part.host].label);
+        let question = |host: &Resolved| {
+            (Some(&host.label) == first)
+                .then(|| Question { probe: Some(probe.clone()), ..Question::to(host) })
+        };
+        let answers = self.fleet.ask(&self.plan.agent, question).await?;
+        Ok(answers.into_iter().next().map(|(_, answer)| answer).unwrap_or_default())
     }
 }
 

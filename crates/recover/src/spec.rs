@@ -29,6 +29,8 @@ use std::{
 const CLIENT_PORT: u16 = 2379;
 /// Where etcd's packages keep their data.
 const DATA_DIR: &str = "/var/lib/etcd";
+/// A command is called by so much of it.
+const COMMAND_CHARS: usize = 40;
 /// Where lifeboat keeps its own things on a host.
 const STATE_DIR: &str = "/var/lib/lifeboat";
 
@@ -417,7 +419,9 @@ impl Service {
                 .file_stem()
                 .map_or_else(|| manifest.display().to_string(), |s| s.to_string_lossy().into()),
             Self::Command(commands) => {
-                commands.start.split_whitespace().next().unwrap_or("command").to_owned()
+                let start = commands.start.trim();
+                let short: String = start.chars().take(COMMAND_CHARS).collect();
+                if short.len() < start.len() { format!("{short}…") } else { short }
             }
         }
     }

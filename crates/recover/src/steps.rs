@@ -153,7 +153,10 @@ fn client_steps(sites: &[&Site<'_>]) -> Vec<Step> {
             true => ("restart", format!("Restart {name}")),
             false => ("start", format!("Start {name}")),
         };
-        let id = format!("{verb}-{name}");
+        let mut id = format!("{verb}-{}", plain(&name));
+        if steps.iter().any(|step: &Step| step.id == id) {
+            id += &format!("-{}", steps.len() + 1);
+        }
         let having = sites.iter().filter_map(|site| {
             let own = site.known_clients().find(|own| own.service == client.service)?;
             Some(site.start_client(own, &id))
@@ -410,6 +413,12 @@ impl<'a> Site<'a> {
         };
         self.on_host(check, run, undo)
     }
+}
+
+/// A name of a step, which is a file's name too.
+fn plain(name: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || "-_.@".contains(c) { c } else { '_' };
+    name.chars().map(allowed).collect()
 }
 
 fn exists(path: &std::path::Path) -> String {

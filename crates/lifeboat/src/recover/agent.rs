@@ -6,10 +6,10 @@ use crate::{
     report::{Exit, Failure},
 };
 use etcd_live::{
-    ConnectOptions, Connection, Connector, Credentials, Endpoint, Identity, LiveError, TlsOptions,
-    one_line,
+    ConnectOptions, Connection, Connector, Credentials, Endpoint, Identity, LiveError, Refusal,
+    TlsOptions, one_line,
 };
-use recover::{Answer, Question, disk_revision};
+use recover::{Answer, Probe, Question, disk_revision};
 use std::{
     io::Read,
     time::{Duration, Instant},
@@ -77,11 +77,22 @@ async fn ask(question: &Question, answer: &mut Answer) -> Result<(), String> {
     let health = connection.health().await.map_err(told)?;
     answer.alarms = health.alarms.iter().map(ToString::to_string).collect();
     if let Some(revision) = question.hash_at {
-        let hash = connection.hash_kv(revision).await.map_err(told)?;
-        answer.hash = Some((hash.hash, hash.compact_revision));
+        match connection.hash_kv(revision).await {
+            Ok(hash) => answer.hash = Some(hash.hash),
+            Err(error) if error.refusal() == Some(&Refusal::Compacted) => {
+                answer.hash_above_compacted = true;
+            }
+            Err(error) => return Err(told(error)),
+        }
     }
-    if let Some(key) = &question.probe {
-        answer.probed = connection.probe(key, "written by lifeboat recover").await.map_err(told)?;
+    match &question.probe {
+        Some(Probe::Put { key, value }) => {
+            answer.probed = connection.probe(key, value).await.map_err(told)?;
+        }
+        Some(Probe::Remove { key }) => {
+            answer.probed = Some(connection.remove_probe(key).await.map_err(told)?);
+        }
+        None => {}
     }
     answer.healthy = true;
     Ok(())

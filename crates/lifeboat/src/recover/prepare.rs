@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use recover::{
     Agent, Answer, Bump, Chosen, Fleet, Plan, Question,
     discover::{Known, KnownMember},
+    file_revision,
     spec::Spec,
 };
 use repository::{
@@ -186,6 +187,7 @@ impl BackupArgs {
         let modified = found.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
         let chosen = Chosen {
             from: absolute.display().to_string(),
+            revision: file_revision(&absolute),
             taken: modified,
             bytes: found.len(),
             ..Chosen::default()
