@@ -214,7 +214,7 @@ mod tests {
         let path = dir.path().join("etcd.yml");
         let text = "name: m1\ndiscovery-proxy: http://user:hunter2@proxy:3128\nroot-password: hunter2\n\
             Environment=\"ETCD_ROOT_PASSWORD=hunter2 hunter2\" ETCD_NAME=a\nA='B_SECRET=hunter2' PASSWORD=hunter2\n\
-            args: --some-secret=hunter2 --data-dir=/d\n- name: X_PASSWORD\n  value: hunter2\n";
+            args: --some-secret=hunter2 --data-dir=/d\nETCD_PASSWORD=hunter2 hunter2\n- name: X_PASSWORD\n  value: hunter2\n";
         std::fs::write(&path, text).unwrap();
         let answer = run(&["sh", "-s"], &script([path.to_str().unwrap()]));
         assert!(!answer.contains("hunter2"), "{answer}");

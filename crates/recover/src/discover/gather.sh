@@ -10,6 +10,7 @@ export LC_ALL PATH
 redact() {
   sed -E \
     -e 's#://[^/@[:space:]"]*@#://(redacted)@#g' \
+    -e 's/^([[:space:]]*[A-Za-z0-9_]*([Pp][Aa][Ss][Ss][Ww]|[Ss][Ee][Cc][Rr][Ee][Tt])[A-Za-z0-9_]*=).*/\1(redacted)/' \
     -e "s/([\"'])([A-Za-z0-9_-]*([Pp][Aa][Ss][Ss][Ww]|[Ss][Ee][Cc][Rr][Ee][Tt])[A-Za-z0-9_-]*=)[^\"']*/\\1\\2(redacted)/g" \
     -e "s/(([Pp][Aa][Ss][Ss][Ww]|[Ss][Ee][Cc][Rr][Ee][Tt])[A-Za-z0-9_-]*[\"']?[=:][[:space:]]*)(\"[^\"]*\"|'[^']*'|[^[:space:]\"']+)/\\1(redacted)/g" \
     -e '/name:.*([Pp][Aa][Ss][Ss][Ww]|[Ss][Ee][Cc][Rr][Ee][Tt])/{n;s/(value:).*/\1 (redacted)/;}'
@@ -42,7 +43,7 @@ env_file() { # PATH NAMES
     on { if (keep) print; on = /\\$/; next }
     /^[ \t]*[A-Za-z_][A-Za-z0-9_]*[ \t]*=/ {
       name = $0; sub(/^[ \t]*/, "", name); sub(/[ \t]*=.*/, "", name)
-      keep = name ~ /^ETCD/ || index(names, " " name " ")
+      keep = (name ~ /^ETCD/ || index(names, " " name " ")) && toupper(name) !~ /PASSW|SECRET/
       if (keep) print
       on = /\\$/
     }')"
@@ -131,9 +132,14 @@ if [ -d /run/systemd/system ]; then
   systemctl cat --no-pager kube-apiserver.service 2>/dev/null | grep -oE -e '--(secure-port|etcd-servers)[= ][^ "\\]+' | body
 fi
 
+is_etcd() { # PROC
+  comm=
+  { read -r comm <"$1/comm"; } 2>/dev/null
+  [ "$comm" = etcd ]
+}
 # What runs: arguments one a line, and etcd's variables.
 for proc in /proc/[0-9]*; do
-  [ "$(cat "$proc/comm" 2>/dev/null)" = etcd ] || continue
+  is_etcd "$proc" || continue
   pid=${proc#/proc/}
   show process "$pid" "$(tr '\n\0' ' \n' <"$proc/cmdline" 2>/dev/null)"
   show environ "$pid" "$(tr '\n\0' ' \n' <"$proc/environ" 2>/dev/null | grep '^ETCD_')"
@@ -191,7 +197,7 @@ done
 # Versions of what runs or would run; wrappers are not run.
 for path in $({
   command -v etcd
-  for proc in /proc/[0-9]*; do [ "$(cat "$proc/comm" 2>/dev/null)" = etcd ] && readlink "$proc/exe"; done
+  for proc in /proc/[0-9]*; do is_etcd "$proc" && readlink "$proc/exe"; done
   printf '%s\n' "$pool" | grep -E '^[[:space:]]*ExecStart=' | grep -oE '/[^ "'\'']*/etcd' 
 } 2>/dev/null | sort -u); do
   [ -x "$path" ] && head -c 4 "$path" 2>/dev/null | grep -q ELF || continue
