@@ -39,6 +39,9 @@ pub struct State {
     pub verified: Option<Timestamp>,
     /// Backups that were found damaged since the daemon began.
     pub damaged: u64,
+    /// The newest slot for which backups were read back, whatever came of it.
+    #[serde(skip)]
+    verification_slot: Option<Timestamp>,
 }
 
 /// A place, and what is known of it.
@@ -146,6 +149,17 @@ impl Board {
             self.metrics.last_verification.get_or_create(&place).set(seconds(at));
             state.verified = Some(at);
         }
+    }
+
+    /// The verification for that slot was tried to its end. New settings do not bring it back.
+    pub fn verification_done(&self, cluster: &ClusterName, repository: &str, slot: Timestamp) {
+        let place = place(cluster, repository);
+        self.places().entry(place).or_default().verification_slot = Some(slot);
+    }
+
+    /// The newest slot for which that was so.
+    pub fn verification_slot(&self, cluster: &ClusterName, repository: &str) -> Option<Timestamp> {
+        self.places().get(&place(cluster, repository))?.verification_slot
     }
 
     /// A verification could not be done.

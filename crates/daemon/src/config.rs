@@ -206,7 +206,7 @@ pub struct Retries {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Http {
-    /// Address and port; `null` for none. Any address but loopback needs `tls` and `token-file`.
+    /// Address and port; `null` for none. Another one is taken only by a restart. Any address but loopback needs `tls` and `token-file`.
     pub listen: Option<SocketAddr>,
     /// The server's certificate.
     pub tls: Option<ServerTls>,
@@ -230,7 +230,9 @@ pub struct ServerTls {
 pub struct Hook {
     /// Events: `success`, `failure`, `stale`, `damage`.
     pub on: Vec<Occasion>,
-    /// Program and arguments; the event comes as JSON on its standard input.
+    /// Program and arguments; the event comes as JSON on its standard input. Of the daemon's variables it has only
+    /// `PATH`, `HOME` and `LANG`, as others may hold keys of stores; and those that tell of the event: `LIFEBOAT_EVENT`,
+    /// `LIFEBOAT_CLUSTER`, `LIFEBOAT_REPOSITORY`, `LIFEBOAT_BACKUPS` (by spaces), `LIFEBOAT_REVISION`, `LIFEBOAT_REASON`.
     #[serde(default)]
     pub command: Vec<String>,
     /// File with the URL that the event is posted to as JSON. A file, because such URLs are secrets.
@@ -259,10 +261,10 @@ pub enum Occasion {
 }
 
 /// What is logged, and how.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Log {
-    /// `text` or `json`.
+    /// `text` or `json`. This and the level are changed only by a restart.
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug` or `trace`; also per part, as `info,repository=debug`. Default: `info`.
     pub level: Option<String>,

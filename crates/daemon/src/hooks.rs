@@ -21,6 +21,9 @@ use tokio::{io::AsyncWriteExt, sync::mpsc};
 /// Events that may wait for a slow hook. A daemon has a few per cluster and hour.
 const QUEUE_EVENTS: usize = 256;
 
+/// What a command has of the daemon's variables. Others may hold keys of stores, which are none of its business.
+const INHERITED: [&str; 3] = ["PATH", "HOME", "LANG"];
+
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {
@@ -68,6 +71,22 @@ impl Event {
             reason: None,
             error: None,
         }
+    }
+}
+
+impl Event {
+    /// The same for a command that reads no JSON.
+    fn variables(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let backups = (!self.backups.is_empty()).then(|| self.backups.join(" "));
+        let variables = [
+            ("LIFEBOAT_EVENT", Some(self.event.to_owned())),
+            ("LIFEBOAT_CLUSTER", Some(self.cluster.clone())),
+            ("LIFEBOAT_REPOSITORY", self.repository.clone()),
+            ("LIFEBOAT_BACKUPS", backups),
+            ("LIFEBOAT_REVISION", self.revision.map(|revision| revision.to_string())),
+            ("LIFEBOAT_REASON", self.reason.map(str::to_owned)),
+        ];
+        variables.into_iter().filter_map(|(name, value)| Some((name, value?)))
     }
 }
 
@@ -215,16 +234,24 @@ impl HookError {
 async fn once(hook: &Hook, event: &Event) -> Result<(), HookError> {
     let json = serde_json::to_vec(event).expect("an event is plain data");
     match (&hook.command[..], &hook.webhook_file) {
-        ([program, arguments @ ..], _) => command(program, arguments, &json).await,
+        ([program, arguments @ ..], _) => command(program, arguments, event, &json).await,
         ([], Some(file)) => webhook(hook, file, json).await,
         ([], None) => Ok(()),
     }
 }
 
-async fn command(program: &str, arguments: &[String], json: &[u8]) -> Result<(), HookError> {
+async fn command(
+    program: &str,
+    arguments: &[String],
+    event: &Event,
+    json: &[u8],
+) -> Result<(), HookError> {
     let run = |source| HookError::Run { program: program.to_owned(), source };
     let mut child = tokio::process::Command::new(program)
         .args(arguments)
+        .env_clear()
+        .envs(INHERITED.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))))
+        .envs(event.variables())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -305,6 +332,42 @@ mod tests {
         assert!(!metrics.contains("hook_failures_total"), "{metrics}");
         let written = std::fs::read_to_string(out).unwrap();
         assert_eq!(written, r#"{"event":"failure","cluster":"prod","at":"1970-01-01T00:00:00Z"}"#);
+    }
+
+    /// Cargo gives tests variables of its own: they stand for the keys that a daemon may have.
+    #[tokio::test]
+    async fn a_command_has_no_variable_but_the_plain_ones_and_what_the_event_tells() {
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let hook = hook(&["/bin/sh", "-c", "env > \"$0\"", out.to_str().unwrap()]);
+        let event = Event {
+            repository: Some("bucket".to_owned()),
+            backups: vec!["a".to_owned(), "b".to_owned()],
+            revision: Some(7),
+            ..event()
+        };
+        let metrics = told(hook, &event).await;
+        assert!(!metrics.contains("hook_failures_total"), "{metrics}");
+        let written = std::fs::read_to_string(out).unwrap();
+        // The shell itself sets some more.
+        let of_shell = ["PWD", "OLDPWD", "SHLVL", "_"];
+        let names = written.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name);
+        let others: Vec<_> = names
+            .filter(|name| !name.starts_with("LIFEBOAT_"))
+            .filter(|name| !of_shell.contains(name) && !INHERITED.contains(name))
+            .collect();
+        assert!(others.is_empty(), "{others:?}");
+        for line in [
+            "LIFEBOAT_EVENT=failure",
+            "LIFEBOAT_CLUSTER=prod",
+            "LIFEBOAT_REPOSITORY=bucket",
+            "LIFEBOAT_BACKUPS=a b",
+            "LIFEBOAT_REVISION=7",
+        ] {
+            assert!(written.lines().any(|found| found == line), "{line} in {written}");
+        }
+        assert!(!written.contains("LIFEBOAT_REASON"));
     }
 
     #[tokio::test]

@@ -304,15 +304,23 @@ impl Runner {
 
     async fn verifications(&self) {
         let Some((schedule, of)) = &self.plan.verify else { return };
-        let mut done = None;
+        let (cluster, board) = (&self.plan.cluster, &self.shared.board);
+        let repositories = || self.plan.repositories.iter();
         while !self.stopped() {
             let now = self.shared.clock.now();
-            match schedule.due(self.plan.cluster.as_str(), done, now) {
+            // What was done under earlier settings is known, so that reading them again does not do it again.
+            let done = repositories().map(|name| board.verification_slot(cluster, name)).min();
+            match schedule.due(cluster.as_str(), done.flatten(), now) {
                 Due::Now(slot) => {
-                    for repository in &self.plan.repositories {
+                    let is_left = |name: &&String| {
+                        board.verification_slot(cluster, name).is_none_or(|done| done < slot)
+                    };
+                    for repository in repositories().filter(is_left) {
                         self.verify(repository, *of).await;
+                        if !self.stopped() {
+                            board.verification_done(cluster, repository, slot);
+                        }
                     }
-                    done = Some(slot);
                 }
                 Due::At { start, .. } => self.sleep(until(now, start)).await,
                 Due::Never => self.sleep(WAKE).await,

@@ -267,7 +267,14 @@ impl Daemon {
         match self.prepare(path, make) {
             Ok((config, access, plans, jobs)) => {
                 if config.http.listen != self.config.http.listen {
-                    tracing::warn!("another http.listen is taken only by a restart");
+                    let listens = |config: &Config| {
+                        config.http.listen.map_or_else(|| "nothing".to_owned(), |at| at.to_string())
+                    };
+                    let (old, new) = (listens(&self.config), listens(&config));
+                    tracing::warn!(%old, %new, "another http.listen is taken only by a restart");
+                }
+                if config.log != self.config.log {
+                    tracing::warn!("another log.format or log.level is taken only by a restart");
                 }
                 if let (Some(http), Some(access)) = (&self.http, access) {
                     http.access.send_replace(access);

@@ -138,8 +138,9 @@ fn wrong_settings_are_refused_and_right_ones_taken_and_what_is_left_out_is_forgo
     assert!(daemon.ask("/status", &[]).1.contains(r#""cluster":"two""#));
     assert_eq!(daemon.ask("/readyz", &[]).0, 200);
 
-    daemon.reload(&settings, &yaml("one three"));
+    daemon.reload(&settings, &(yaml("one three") + "log: {level: debug}\n"));
     failed("three");
+    daemon.until_said("another log.format or log.level is taken only by a restart");
     let (metrics, status) = (daemon.metrics(), daemon.ask("/status", &[]).1);
     assert!(!status.contains(r#""two""#) && status.contains(r#""three""#), "{status}");
     let gauge = r#"lifeboat_store_up{cluster="two""#;
