@@ -2,18 +2,16 @@
 
 /// A line on stderr. Where nobody can read it, what is being done goes on all the same.
 macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($text)*);
-    }};
+    ($($text:tt)*) => {
+        $crate::output::say(format_args!($($text)*), "\n")
+    };
 }
 
 /// The same without the line's end.
 macro_rules! say_part {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = write!(std::io::stderr(), $($text)*);
-    }};
+    ($($text:tt)*) => {
+        $crate::output::say(format_args!($($text)*), "")
+    };
 }
 
 mod backups;

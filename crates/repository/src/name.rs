@@ -25,7 +25,7 @@ const TIME_FORMAT: &str = "%Y%m%dT%H%M%SZ";
 pub enum NameError {
     /// Not a cluster's name.
     #[error(
-        "{0:?} cannot name a cluster: use 1 to {CLUSTER_NAME_BYTES_MAX} letters, digits, '.', '_' or '-', beginning with a letter or digit"
+        "{0:?} cannot name a cluster: use 1 to {CLUSTER_NAME_BYTES_MAX} letters, digits, '.', '_' or '-', beginning with a letter or digit; `lifeboat.json` is taken"
     )]
     Cluster(String),
     /// Not a backup's name.
@@ -54,7 +54,9 @@ impl FromStr for ClusterName {
         let follows = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         let valid = name.len() <= CLUSTER_NAME_BYTES_MAX
             && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-            && name.bytes().all(follows);
+            && name.bytes().all(follows)
+            // What makes a folder a repository has that name, beside the folders of clusters.
+            && name != crate::repository::MARKER;
         if valid { Ok(Self(name.to_owned())) } else { Err(NameError::Cluster(name.to_owned())) }
     }
 }

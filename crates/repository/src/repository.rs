@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub const FORMAT: u32 = 1;
 
 /// What makes a store a repository.
-const MARKER: &str = "lifeboat.json";
+pub(crate) const MARKER: &str = "lifeboat.json";
 
 /// The most bytes of a small object of ours: a marker, a pin, a note of damage.
 const SMALL_BYTES_MAX: u64 = 64 << 10;

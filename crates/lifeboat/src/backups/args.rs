@@ -88,7 +88,14 @@ impl RepositoryArgs {
     pub(crate) fn place_of(&self, repo: Option<&str>) -> Result<Place, Failure> {
         let config = config(self.config.as_deref())?;
         let named = match (&config, repo) {
-            (Some(config), Some(repo)) => config.repository(repo),
+            (Some(config), Some(repo)) => {
+                let named = config.repository(repo);
+                // A plain word is a name that was mistyped, not a folder that is to be made here.
+                if named.is_none() && !repo.contains(['/', '.']) {
+                    return Err(unknown(repo, &config.repositories));
+                }
+                named
+            }
             (Some(config), None) => match config.repositories.as_slice() {
                 [only] => Some(only),
                 several => return Err(which(several)),
@@ -161,6 +168,14 @@ fn which(several: &[daemon::config::Repository]) -> Failure {
     usage(
         format!("the config file names several repositories: {}", names.join(", ")),
         "say which one is meant, with --repo",
+    )
+}
+
+fn unknown(repo: &str, known: &[daemon::config::Repository]) -> Failure {
+    let known: Vec<_> = known.iter().map(|repository| repository.name.as_str()).collect();
+    usage(
+        format!("the config file has no repository {repo}; it has: {}", known.join(", ")),
+        format!("correct the name, or write ./{repo} if a folder is meant"),
     )
 }
 

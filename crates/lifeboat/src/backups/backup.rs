@@ -12,7 +12,7 @@ use crate::{
     report::{Exit, Failure},
 };
 use backup::{HashKvPolicy, Job, Options, Report, Source, Target, TargetReport};
-use daemon::Config;
+use daemon::{Config, config::Span};
 use etcd_live::Connector;
 use repository::{ClusterName, Manifest, codec::Identities, lease::Terms};
 use serde::Serialize;
@@ -21,7 +21,6 @@ use std::{
     collections::BTreeSet,
     io::Read,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 /// Enough of a file to see whether age has encrypted it.
@@ -101,9 +100,9 @@ pub(crate) struct BackupArgs {
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
 
-    /// How long to wait for another backup of the same cluster to end; 0s refuses at once
+    /// How long to wait for another backup of the same cluster to end: 5m, 1d; 0s refuses at once
     #[arg(long, value_name = "SPAN", default_value = "0s")]
-    wait: jiff::SignedDuration,
+    wait: Span,
 
     #[command(flatten)]
     encoding: EncodingArgs,
@@ -309,7 +308,7 @@ impl BackupArgs {
 
     /// Options, where flags have the last word.
     fn options(&self, base: Options) -> Options {
-        let patience = self.wait.try_into().unwrap_or(Duration::ZERO);
+        let patience = self.wait.0;
         let include =
             if self.include.is_empty() { base.include.clone() } else { self.include.clone() };
         Options {
@@ -348,8 +347,16 @@ fn tell(context: &Context, cluster: &ClusterName, report: &Report) -> Result<(),
         });
         output::print(&output::json(&ReportJson { cluster, results: results.collect() }))?;
     } else {
-        let text: String = results.filter_map(line).collect();
-        output::print(&text)?;
+        let made = results.filter_map(|target| Some((target, target.result.as_ref().ok()?)));
+        output::print(&match context.format {
+            Format::Simple | Format::Json => {
+                made.map(|(target, made)| line(target, made)).collect()
+            }
+            format => {
+                let rows: Vec<_> = made.map(|(target, made)| row(target, made)).collect();
+                output::rows(format, &HEADERS, &rows)
+            }
+        })?;
     }
     let failed: Vec<_> = report
         .results
@@ -378,9 +385,22 @@ fn tell(context: &Context, cluster: &ClusterName, report: &Report) -> Result<(),
     }
 }
 
-fn line(target: &TargetReport) -> Option<String> {
-    let manifest = target.result.as_ref().ok()?;
-    Some(format!(
+const HEADERS: [&str; 7] = ["Cluster", "Name", "Repository", "Revision", "Keys", "Size", "Stored"];
+
+fn row(target: &TargetReport, manifest: &Manifest) -> Vec<String> {
+    vec![
+        manifest.cluster.to_string(),
+        manifest.id.to_string(),
+        target.name.clone(),
+        manifest.etcd.revision.to_string(),
+        manifest.etcd.live_keys.to_string(),
+        humanize_bytes(manifest.db.bytes),
+        humanize_bytes(manifest.object.stored.bytes),
+    ]
+}
+
+fn line(target: &TargetReport, manifest: &Manifest) -> String {
+    format!(
         "{}: {} in {}: revision {}, {} keys, {} stored as {}{}\n",
         manifest.cluster,
         manifest.id,
@@ -390,7 +410,7 @@ fn line(target: &TargetReport) -> Option<String> {
         humanize_bytes(manifest.db.bytes),
         humanize_bytes(manifest.object.stored.bytes),
         if manifest.encryption.is_some() { ", encrypted" } else { "" },
-    ))
+    )
 }
 
 impl From<backup::Kind> for Exit {

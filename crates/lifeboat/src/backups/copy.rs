@@ -8,7 +8,7 @@ use super::{
 use crate::{
     cli::Context,
     interrupt::Interrupt,
-    output::{self, humanize_bytes},
+    output::{self, Format, humanize_bytes},
     report::{Exit, Failure},
 };
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use repository::{
     lease::{Holder, SystemClock, Terms},
     listing::{Listing, Target},
 };
+use serde::Serialize;
 use std::{sync::Arc, time::Duration};
 
 /// How long a backup that runs into the destination is waited for.
@@ -95,7 +96,7 @@ impl CopyArgs {
                     () = interrupt.wait() => return Err(Failure::interrupted()),
                     report = copy(&from, &to, &cluster, &ids, &options) => report?,
                 };
-                failure = failure.or(tell(&cluster, &report)?);
+                failure = failure.or(tell(context.format, &cluster, &report)?);
             }
             failure.map_or(Ok(()), Err)
         })
@@ -138,18 +139,72 @@ impl CopyArgs {
     }
 }
 
-fn tell(cluster: &ClusterName, report: &CopyReport) -> Result<Option<Failure>, Failure> {
+/// What became of one backup, for machines.
+#[derive(Serialize)]
+struct OutcomeJson<'a> {
+    cluster: &'a ClusterName,
+    name: BackupId,
+    /// `copied`, `present` (it was there already), `pruned` (meanwhile), or `failed`.
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl<'a> OutcomeJson<'a> {
+    fn of(cluster: &'a ClusterName, name: BackupId, outcome: &Outcome) -> Self {
+        let (result, bytes, error) = match outcome {
+            Outcome::Copied { bytes } => ("copied", Some(*bytes), None),
+            Outcome::Present => ("present", None, None),
+            // What is copied was listed a moment ago: one that is not there any more was pruned since.
+            Outcome::Pruned | Outcome::Failed(CopyError::NoSuchBackup { .. }) => {
+                ("pruned", None, None)
+            }
+            Outcome::Failed(error) => ("failed", None, Some(etcd_live::one_line(error))),
+        };
+        Self { cluster, name, result, bytes, error }
+    }
+
+    /// For people; nothing of a failure, which is told on stderr.
+    fn line(&self) -> String {
+        let Self { cluster, name, bytes, .. } = self;
+        match self.result {
+            "copied" => {
+                format!("copied {name} of {cluster}, {}\n", humanize_bytes(bytes.unwrap_or(0)))
+            }
+            "present" => format!("{name} of {cluster} is there already\n"),
+            "pruned" => format!("{name} of {cluster} was pruned meanwhile\n"),
+            _ => String::new(),
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let bytes = self.bytes.map(humanize_bytes).unwrap_or_default();
+        vec![self.cluster.to_string(), self.name.to_string(), self.result.to_owned(), bytes]
+    }
+}
+
+fn tell(
+    format: Format,
+    cluster: &ClusterName,
+    report: &CopyReport,
+) -> Result<Option<Failure>, Failure> {
+    let outcomes = report.outcomes.iter();
+    let outcomes: Vec<_> =
+        outcomes.map(|(id, outcome)| OutcomeJson::of(cluster, *id, outcome)).collect();
+    output::print(&match format {
+        Format::Simple => outcomes.iter().map(OutcomeJson::line).collect(),
+        Format::Json => outcomes.iter().map(output::json).collect(),
+        format => {
+            let rows: Vec<_> = outcomes.iter().map(OutcomeJson::row).collect();
+            output::rows(format, &["Cluster", "Name", "Result", "Stored"], &rows)
+        }
+    })?;
     let mut failure = None;
     for (id, outcome) in &report.outcomes {
         match outcome {
-            Outcome::Copied { bytes } => {
-                output::print(&format!("copied {id} of {cluster}, {}\n", humanize_bytes(*bytes)))?;
-            }
-            Outcome::Present => output::print(&format!("{id} of {cluster} is there already\n"))?,
-            // What is copied was listed a moment ago: one that is not there any more was pruned since.
-            Outcome::Pruned | Outcome::Failed(CopyError::NoSuchBackup { .. }) => {
-                output::print(&format!("{id} of {cluster} was pruned meanwhile\n"))?;
-            }
+            Outcome::Failed(CopyError::NoSuchBackup { .. }) => {}
             Outcome::Failed(error) => {
                 let exit = if error.is_unreachable() { Exit::Unreachable } else { Exit::Failed };
                 let failed = Failure::caused(
@@ -162,6 +217,7 @@ fn tell(cluster: &ClusterName, report: &CopyReport) -> Result<Option<Failure>, F
                     Failure::warn(&earlier);
                 }
             }
+            Outcome::Copied { .. } | Outcome::Present | Outcome::Pruned => {}
         }
     }
     for (name, error) in &report.pins_failed {

@@ -8,10 +8,11 @@ use crate::{
 };
 use jiff::Timestamp;
 use repository::{
-    ClusterName, Repository,
+    BackupId, ClusterName, Repository,
     keep::{Pin, PinName},
     listing::Target,
 };
+use serde::Serialize;
 
 /// Keep a backup for good, whatever the policy says
 ///
@@ -47,6 +48,31 @@ pub(crate) struct KeepArgs {
     repository: RepositoryArgs,
 }
 
+/// A pin that was set, or removed.
+#[derive(Serialize)]
+struct Done<'a> {
+    cluster: &'a ClusterName,
+    pin: String,
+    /// What it holds; none if it was removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup: Option<BackupId>,
+}
+
+impl Done<'_> {
+    fn tell(&self, format: Format, words: &str) -> Result<(), Failure> {
+        let backup = self.backup.map(|id| id.to_string()).unwrap_or_default();
+        output::print(&match format {
+            Format::Simple => format!("{words}\n"),
+            Format::Json => output::json(self),
+            format => output::rows(
+                format,
+                &["Cluster", "Pin", "Backup"],
+                &[vec![self.cluster.to_string(), self.pin.clone(), backup]],
+            ),
+        })
+    }
+}
+
 impl KeepArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         context.block_on(async {
@@ -54,11 +80,15 @@ impl KeepArgs {
             let cluster = one_cluster(&repository, self.cluster.as_ref()).await?;
             match (&self.target, &self.name, &self.remove) {
                 (Some(target), Some(name), _) => {
-                    self.pin(&repository, &cluster, target, name).await
+                    self.pin(context.format, &repository, &cluster, target, name).await
                 }
                 (_, _, Some(name)) => {
                     repository.unpin(&cluster, name).await?;
-                    output::print(&format!("{name} of {cluster} is no longer kept for good\n"))
+                    let done = Done { cluster: &cluster, pin: name.to_string(), backup: None };
+                    done.tell(
+                        context.format,
+                        &format!("{name} of {cluster} is no longer kept for good"),
+                    )
                 }
                 _ => list(context.format, &repository, &cluster).await,
             }
@@ -67,6 +97,7 @@ impl KeepArgs {
 
     async fn pin(
         &self,
+        format: Format,
         repository: &Repository,
         cluster: &ClusterName,
         target: &Target,
@@ -77,7 +108,8 @@ impl KeepArgs {
         let by = std::env::var("USER").ok();
         let pin = Pin::new(backup.id(), self.note.clone(), by, Timestamp::now());
         repository.pin(cluster, name, &pin).await?;
-        output::print(&format!("{} of {cluster} is kept as {name}\n", backup.id()))
+        let done = Done { cluster, pin: name.to_string(), backup: Some(backup.id()) };
+        done.tell(format, &format!("{} of {cluster} is kept as {name}", backup.id()))
     }
 }
 
@@ -96,12 +128,11 @@ async fn list(
                 pin.id.to_string(),
                 format!("{:.0}", pin.at),
                 pin.by.clone().unwrap_or_default(),
-                pin.note.clone().unwrap_or_default(),
+                output::one_line(pin.note.as_deref().unwrap_or_default()).into_owned(),
             ]
         })
         .collect();
     output::print(&match format {
-        Format::Table => output::table(&["Pin", "Backup", "Since", "By", "Note"], &rows),
         Format::Json => output::json(
             &pins
                 .pins
@@ -109,9 +140,7 @@ async fn list(
                 .map(|(name, pin)| (name.to_string(), pin))
                 .collect::<std::collections::BTreeMap<_, _>>(),
         ),
-        Format::Simple | Format::Fields => {
-            rows.iter().map(|row| output::simple(row) + "\n").collect()
-        }
+        format => output::rows(format, &["Pin", "Backup", "Since", "By", "Note"], &rows),
     })?;
     match pins.unreadable.first() {
         None => Ok(()),

@@ -2,7 +2,6 @@
 
 use super::{
     args::{Filter, RepositoryArgs, config},
-    encoding::usage,
     policy::PolicyArgs,
 };
 use crate::{
@@ -10,6 +9,7 @@ use crate::{
     output::{self, Format, humanize_bytes},
     report::{Exit, Failure},
 };
+use daemon::config::Span;
 use jiff::{SignedDuration, Timestamp};
 use repository::{
     ClusterName, Repository,
@@ -41,7 +41,7 @@ pub(crate) struct PruneArgs {
 
     /// How old the remains of a broken backup must be before they go
     #[arg(long, value_name = "SPAN", default_value = "24h")]
-    grace: SignedDuration,
+    grace: Span,
 
     #[command(flatten)]
     policy: PolicyArgs,
@@ -70,12 +70,6 @@ struct DecisionJson {
 
 impl PruneArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
-        if self.grace.is_negative() {
-            return Err(usage(
-                "--grace is a stretch of time, and not negative",
-                "write it like 24h or 2h30m",
-            ));
-        }
         context.block_on(async {
             let place = self.repository.place()?;
             let config = config(self.repository.config.as_deref())?;
@@ -106,7 +100,8 @@ impl PruneArgs {
         cluster: &ClusterName,
         policy: &Policy,
     ) -> Result<(), Failure> {
-        let options = PruneOptions { grace: self.grace, ..PruneOptions::default() };
+        let grace = SignedDuration::try_from(self.grace.0).unwrap_or(SignedDuration::MAX);
+        let options = PruneOptions { grace, ..PruneOptions::default() };
         let plan = PrunePlan::new(repository, cluster, policy, Timestamp::now(), options).await?;
         let decisions = decisions(&plan);
         let (freed, over_size) = (plan.bytes_to_free(), plan.over_size);

@@ -108,7 +108,7 @@ fn text(url: &str, backup: &Backup) -> String {
         text += &format!("kept as     {pin}\n");
     }
     for path in manifest.include.iter().flat_map(|include| &include.paths) {
-        text += &format!("includes    {path}\n");
+        text += &format!("includes    {}\n", output::one_line(path));
     }
     for member in &etcd.members {
         text +=
@@ -133,12 +133,10 @@ fn how(backup: &Backup) -> String {
 }
 
 fn hash_kv(hash: &HashKv) -> String {
-    let mut text = format!(
-        "{}, equal on {} member{}",
-        hash.hash,
-        hash.agreed.len(),
-        plural(hash.agreed.len())
-    );
+    let mut text = match hash.agreed.len() {
+        0 => format!("{}, compared with no member", hash.hash),
+        agreed => format!("{}, equal on {agreed} member{}", hash.hash, plural(agreed)),
+    };
     if !hash.differed.is_empty() {
         text += &format!(", DIFFERENT on {}", hash.differed.join(", "));
     }

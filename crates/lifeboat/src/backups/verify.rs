@@ -227,6 +227,16 @@ fn tell(context: &Context, verdict: &VerdictJson<'_>) -> Result<(), Failure> {
     }
     output::print(&match context.format {
         Format::Json => output::json(verdict),
-        _ => format!("{}: {} of {}\n", verdict.result, verdict.name, verdict.cluster),
+        Format::Simple => format!("{}: {} of {}\n", verdict.result, verdict.name, verdict.cluster),
+        // A table for each: what takes hours is told as it is known.
+        format => output::rows(
+            format,
+            &["Cluster", "Name", "Result"],
+            &[vec![
+                verdict.cluster.to_string(),
+                verdict.name.to_string(),
+                verdict.result.to_owned(),
+            ]],
+        ),
     })
 }

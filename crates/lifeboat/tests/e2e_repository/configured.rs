@@ -55,6 +55,11 @@ fn clusters_and_repositories_are_known_by_their_names_in_the_config_file() {
     elsewhere.arg(&config).env("LIFEBOAT_SPOOL_DIR", "/no/such/folder");
     observed(&mut elsewhere).code_is(1).stderr_has(&["/no/such/folder"]);
 
+    for arguments in
+        [&["list", "--repo", "nera"][..], &["copy", "--repo", "near", "--all", "--to", "fra"]]
+    {
+        run(&config, arguments).code_is(2).stderr_has(&["it has: near, far"]);
+    }
     let unsaid = run(&config, &["list"]);
     assert_eq!(unsaid.code, Some(2));
     assert!(unsaid.stderr.contains("near, far"), "{}", unsaid.stderr);

@@ -129,3 +129,67 @@ fn nothing_ends_because_nobody_reads_what_is_said() {
     assert_eq!(status.code(), Some(0));
     Repo::folder(&repo).run(["verify"]).ok();
 }
+
+#[test]
+fn a_note_with_control_characters_is_shown_and_not_obeyed() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::folder(&folder.path().join("repo"));
+    repo.backup(&snapshot()).ok();
+    let note = "\u{1b}[2Jtwo\nlines\u{9b}";
+    let kept = repo.run(["keep", "newest", "--as", "held", "--note", note, "-w", "json"]).ok();
+    assert_eq!(kept.json()["pin"], "held");
+    for format in ["simple", "table", "fields", "json"] {
+        let said = repo.run(["keep", "-w", format]).ok().stdout;
+        let obeyed = |character: char| character.is_control() && character != '\n';
+        assert!(!said.contains(obeyed), "{format}: {said:?}");
+        assert!(said.contains("two\\nlines") || said.contains("two\\\\nlines"), "{format}: {said}");
+    }
+    let json = repo.run(["keep", "-w", "json"]).ok().json();
+    assert_eq!(json["held"]["note"], note, "whole, for who parses it");
+    // Also where it comes back in an error.
+    let run = repo.run(["show", "\u{1b}[2J"]).code_is(1);
+    assert!(!run.stderr.contains('\u{1b}'), "{run}");
+}
+
+#[test]
+fn every_command_that_tells_of_backups_has_a_table_and_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::folder(&folder.path().join("repo"));
+    let file = snapshot();
+    let to = folder.path().join("to");
+    let table = |arguments: &[&str], title: &str| {
+        let said = repo.run(arguments.iter().chain(&["-w", "table"])).ok().stdout;
+        assert!(said.starts_with("+--") && said.contains(title), "{arguments:?}: {said}");
+    };
+    table(&["backup", "--cluster", "prod", "--from-file", text(&file)], "REPOSITORY");
+    table(&["verify"], "RESULT");
+    table(&["keep", "newest", "--as", "held"], "PIN");
+    table(&["copy", "newest", "--to", text(&to)], "RESULT");
+    let again = repo.run(["copy", "newest", "--to", text(&to), "-w", "json"]).ok().json();
+    assert_eq!(again["result"], "present");
+}
+
+#[test]
+fn words_that_mean_nothing_are_refused_and_those_that_people_write_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::folder(&folder.path().join("repo"));
+    let file = snapshot();
+    let backup = |more: &[&str]| {
+        let arguments = ["backup", "--from-file", text(&file)];
+        repo.run(arguments.iter().chain(more))
+    };
+    backup(&["--cluster", "prod", "--wait", "1d"]).ok();
+    backup(&["--cluster", "prod", "--wait=-5m"]).code_is(2).stderr_has(&["1h30m or 2d"]);
+    backup(&["--cluster", "lifeboat.json"]).code_is(2).stderr_has(&["is taken"]);
+    for point in ["revision:-1", "revision:0", "time:yesterday"] {
+        repo.run(["show", point]).code_is(2).stderr_has(&["revision:N", "time:2026-11-22,"]);
+    }
+    for point in ["time:2999-01-01", "time:2999-01-01T10:00", "time:2999-01-01T10:00:00Z"] {
+        repo.run(["show", point]).ok();
+    }
+    repo.run(["prune", "--grace", "2d"]).ok();
+    let shown = repo.run(["show"]).ok().stdout;
+    assert!(shown.contains("compared with no member"), "{shown}");
+    let home = Repo::folder(std::path::Path::new("~/backups"));
+    home.run(["list"]).code_is(2).stderr_has(&["~", "write the folder out"]);
+}

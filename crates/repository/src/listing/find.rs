@@ -2,7 +2,7 @@
 
 use super::{Backup, Listing, State};
 use crate::{BackupId, ClusterName, retention::Soundness};
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 use std::{fmt, str::FromStr};
 
 /// How far a writer's clock may be ahead of ours before its backups are taken to be of a clock that jumped.
@@ -196,7 +196,9 @@ impl Target {
 
 /// Why something names no target.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no backup: write newest, revision:N, time:RFC3339, or a backup's name")]
+#[error(
+    "{0:?} names no backup: write newest, revision:N, time:2026-11-22T16:00:00Z, time:2026-11-22T16:00 (local time), time:2026-11-22, or a backup's name"
+)]
 pub struct TargetError(String);
 
 impl FromStr for Target {
@@ -206,14 +208,26 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let wrong = || TargetError(text.to_owned());
         match text.split_once(':') {
-            Some(("revision", number)) => number.parse().map(Self::Revision).map_err(|_| wrong()),
-            Some(("time", time)) => time.parse().map(Self::Time).map_err(|_| wrong()),
+            Some(("revision", number)) => match number.parse() {
+                Ok(revision) if revision > 0 => Ok(Self::Revision(revision)),
+                _ => Err(wrong()),
+            },
+            Some(("time", time)) => instant(time).map(Self::Time).ok_or_else(wrong),
             Some(_) => Err(wrong()),
             None if text.is_empty() => Err(wrong()),
             None if text == "latest" || text == "newest" => Ok(Self::Newest),
             None => Ok(Self::Name(text.to_owned())),
         }
     }
+}
+
+/// An instant by RFC 3339, or a date, with a time or the day's begin, on the clock of this machine's zone.
+fn instant(text: &str) -> Option<Timestamp> {
+    let local = || {
+        let local = text.parse::<civil::DateTime>().ok()?;
+        Some(local.to_zoned(TimeZone::system()).ok()?.timestamp())
+    };
+    text.parse().ok().or_else(local)
 }
 
 impl fmt::Display for Unfit {

@@ -188,6 +188,12 @@ impl Location {
         if path.as_os_str().is_empty() {
             return Err(bad_url(url, "it is empty"));
         }
+        if path.iter().any(|part| part == "~") {
+            return Err(bad_url(
+                url,
+                "only a shell knows ~, and not inside of a word: write the folder out",
+            ));
+        }
         match options.settings.keys().next() {
             None => Ok(Self::Folder(path)),
             Some(option) => Err(StoreError::BadOption {
@@ -311,9 +317,15 @@ mod tests {
         ] {
             assert_eq!(parse(url).unwrap(), Location::Folder(path.into()), "{url}");
         }
-        for url in
-            ["", "file://", "file://host/path", "file:///path?endpoint=x", "file:relative://x"]
-        {
+        for url in [
+            "",
+            "~/backups",
+            "file:///~/backups",
+            "file://",
+            "file://host/path",
+            "file:///path?endpoint=x",
+            "file:relative://x",
+        ] {
             assert!(matches!(parse(url), Err(StoreError::BadUrl { .. })), "{url:?}");
         }
     }
