@@ -154,3 +154,43 @@ fn a_file_that_leaves_nothing_open_is_planned_at_once_and_again() {
     let again = plan_as_it_is(&file);
     assert_eq!(again.status.code(), Some(0), "{again:?}");
 }
+
+/// Goal: docs/runbook.md, steps 2, 3 and 5: what only the last data directory holds is brought back.
+#[test]
+fn a_cluster_is_found_and_rescued_from_the_only_data_directory_that_is_left() {
+    let hosts = Hosts::start(3);
+    let cluster = EtcdOnHosts::builder(Etcd::V3_5).start(&hosts);
+    cluster.client().put("rescued", "yes");
+    for (index, host) in hosts.iter().enumerate() {
+        host.ssh("systemctl kill -s KILL etcd; systemctl stop etcd");
+        if index != 1 {
+            host.ssh(&format!("rm -rf {}", cluster.data_dir(index)));
+        }
+    }
+    let file = hosts.folder().join("rescue.yaml");
+    let output = plan(&hosts, &file, &["--discover", &addresses(&hosts).join(",")]);
+    let yaml = found(&output, &file);
+    assert!(!yaml.contains('#'), "{yaml}");
+
+    let binary = std::fs::read(env!("CARGO_BIN_EXE_lifeboat")).expect("lifeboat is built");
+    hosts[1].write("/usr/local/bin/lifeboat", binary);
+    hosts[1].ssh(&format!(
+        "chmod 755 /usr/local/bin/lifeboat && lifeboat snapshot save /root/rescue.db --data-dir {}",
+        cluster.data_dir(1)
+    ));
+    let rescue = hosts.folder().join("rescue.db");
+    std::fs::copy(hosts[1].path("/root/rescue.db"), &rescue).expect("it was saved");
+
+    let run = Command::new(env!("CARGO_BIN_EXE_lifeboat"))
+        .args(["recover", "run"])
+        .arg(&file)
+        .arg("--backup")
+        .arg(&rescue)
+        .arg("--yes")
+        .env("LIFEBOAT_STATE_DIR", hosts.folder().join("state"))
+        .output()
+        .expect("lifeboat is built");
+    assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
+    let got = cluster.client().etcdctl(["get", "rescued", "--print-value-only"]);
+    assert_eq!(got.stdout, "yes\n");
+}
