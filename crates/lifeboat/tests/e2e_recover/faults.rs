@@ -1,0 +1,69 @@
+//! Networks and disks that fail while data are on their way: before anything was stopped, so nothing is lost.
+
+use testbed::{Etcd, Run};
+
+use crate::{Scene, Watched, is_step, tls};
+
+/// Stands before `tee` on a host, by which everything arrives there: once, when the `db` comes, it does something
+/// else. `$@` is what `tee` is called with.
+#[track_caller]
+fn once_while_the_db_arrives(scene: &Scene, index: usize, fault: &str) {
+    scene.hosts[index].write_script(
+        "/usr/local/bin/tee",
+        &format!(
+            "#!/bin/sh\ncase \"$1\" in */snap/db.part*) if mkdir /run/fault 2>/dev/null; then\n\
+             {fault}\nfi ;; esac\nexec /usr/bin/tee \"$@\"\n"
+        ),
+    );
+}
+
+#[track_caller]
+fn etcd_still_runs(scene: &Scene) {
+    assert!(scene.hosts.iter().all(|host| host.is_active("etcd")));
+    scene.serves_the_old_data("after the backup");
+}
+
+#[test]
+fn what_is_damaged_or_cut_off_on_its_way_is_sent_again() {
+    let scene = Scene::without_clients(tls(Etcd::V3_5));
+    once_while_the_db_arrives(&scene, 0, "tr v w | /usr/bin/tee \"$@\"; exit");
+    once_while_the_db_arrives(
+        &scene,
+        1,
+        "head -c 100000 | /usr/bin/tee \"$@\"; pkill -KILL -f 'sshd: root@notty'; exit 1",
+    );
+    let run = Run::of(&mut scene.run_over_the_living()).ok();
+    for again in ["m1: what arrived of", "m2: "] {
+        let told =
+            run.stderr.lines().any(|line| line.contains(again) && line.contains("trying again"));
+        assert!(told, "{again}\n{run}");
+    }
+    scene.serves_the_backup();
+}
+
+#[test]
+fn a_disk_that_is_full_before_or_while_data_arrive_stops_the_run_and_not_etcd() {
+    let scene = Scene::without_clients(tls(Etcd::V3_5));
+    Run::of(&mut scene.recover("plan", ["--ask"])).ok();
+    // etcd itself needs a little.
+    scene.hosts[2].fill_disk(4 << 20);
+    let refused = Run::of(&mut scene.run_over_the_living()).code_is(5);
+    refused.stderr_has(&["m3", "bytes are free", "nothing was stopped"]);
+    etcd_still_runs(&scene);
+    scene.hosts[2].empty_disk();
+
+    once_while_the_db_arrives(
+        &scene,
+        1,
+        "echo 'tee: No space left on device' >&2; cat >/dev/null; exit 1",
+    );
+    let mut run = Watched::start(&mut scene.run_over_the_living());
+    assert!(run.wait_for(|line| is_step(line) && line.contains("Put the new data")).is_some());
+    let full = run.end().code_is(1).stderr_has(&["m2", "No space left on device"]);
+    assert!(!full.stderr.contains("Stop etcd"), "{full}");
+    etcd_still_runs(&scene);
+
+    // The same command goes on from there.
+    Run::of(&mut scene.run_over_the_living()).ok().stderr_has(&["going on with run"]);
+    scene.serves_the_backup();
+}

@@ -1,0 +1,69 @@
+//! What `recover` refuses, before anything is stopped.
+
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, kill_process};
+use testbed::{Etcd, Run, Security};
+
+use crate::{Scene, Watched, is_step, tls};
+
+/// The members run as they did: none was stopped and started.
+#[track_caller]
+fn untouched(scene: &Scene, since: &[u64]) {
+    let now: Vec<u64> = scene.hosts.iter().map(|host| host.active_since("etcd")).collect();
+    assert_eq!(now, since);
+    scene.serves_the_old_data("after the backup");
+}
+
+#[test]
+fn a_healthy_cluster_an_unconfirmed_name_and_unknown_host_keys_are_refused() {
+    let scene = Scene::without_clients(tls(Etcd::V3_5).security(Security::Plain));
+    let since: Vec<u64> = scene.hosts.iter().map(|host| host.active_since("etcd")).collect();
+
+    scene.run().code_is(5).stderr_has(&["the cluster is healthy", "--even-though-healthy"]);
+    untouched(&scene, &since);
+
+    // Not even a command line that is complete but for `--yes` goes on without a terminal.
+    let run = scene.run_over_the_living();
+    let mut unconfirmed = Command::new(run.get_program());
+    unconfirmed.args(run.get_args().filter(|argument| *argument != "--yes"));
+    Run::of(&mut unconfirmed).code_is(5).stderr_has(&["--yes"]);
+    untouched(&scene, &since);
+
+    let known = std::fs::read_to_string(scene.hosts.known_hosts()).unwrap();
+    std::fs::write(scene.hosts.known_hosts(), known.lines().next().unwrap()).unwrap();
+    let refused = Run::of(&mut scene.run_over_the_living());
+    refused.code_is(4).stderr_has(&["m2", "m3", "Host key verification failed"]);
+    std::fs::write(scene.hosts.known_hosts(), known).unwrap();
+    untouched(&scene, &since);
+
+    scene.hosts[1].change_host_key();
+    let refused = Run::of(&mut scene.run_over_the_living());
+    refused.code_is(4).stderr_has(&["m2", "Host key verification failed"]);
+    let now = scene.hosts[0].active_since("etcd");
+    assert_eq!(now, since[0]);
+}
+
+/// Goal: nobody disturbs a run. Method: it is stopped in its middle, and meanwhile others are begun: from
+/// the same machine, and from one that knows nothing of it.
+#[test]
+fn two_runs_at_once_are_refused_here_and_on_the_hosts() {
+    let scene = Scene::without_clients(tls(Etcd::V3_5));
+    scene.lose_all_members();
+    let mut first = Watched::start(&mut scene.recover("run", [""; 0]));
+    let locked = first.wait_for(|line| is_step(line) && line.contains("Put the new data"));
+    assert!(locked.is_some());
+    let id = Pid::from_raw(i32::try_from(first.child.id()).unwrap()).unwrap();
+    kill_process(id, Signal::STOP).unwrap();
+
+    scene.run().code_is(1).stderr_has(&["another run for prod goes on"]);
+    let elsewhere = scene.hosts.folder().join("elsewhere");
+    let mut other = scene.recover("run", ["--state-dir"]);
+    let stranger = Run::of(other.arg(elsewhere));
+    kill_process(id, Signal::CONT).unwrap();
+    assert_ne!(stranger.code, Some(0), "{stranger}");
+    assert!(stranger.stderr.contains("held by the run"), "{stranger}");
+
+    first.end().ok();
+    scene.serves_the_backup();
+}
