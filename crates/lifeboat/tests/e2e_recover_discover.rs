@@ -51,9 +51,9 @@ fn every_style_of_unit_is_found_while_etcd_runs_and_when_it_is_dead() {
         let cluster =
             EtcdOnHosts::builder(Etcd::V3_5).style(style).security(security).start(&hosts);
         if dead {
-            hosts.iter().for_each(|host| {
-                drop(host.ssh("systemctl kill -s KILL etcd; systemctl stop etcd"))
-            });
+            for host in hosts.iter() {
+                host.ssh("systemctl kill -s KILL etcd; systemctl stop etcd");
+            }
         }
         let file = hosts.folder().join(format!("{style:?}.yaml"));
         let output = plan(&hosts, &file, &["--discover", &addresses(&hosts).join(",")]);
@@ -193,4 +193,48 @@ fn a_cluster_is_found_and_rescued_from_the_only_data_directory_that_is_left() {
     assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
     let got = cluster.client().etcdctl(["get", "rescued", "--print-value-only"]);
     assert_eq!(got.stdout, "yes\n");
+}
+
+#[test]
+fn a_static_pod_is_found_with_its_folders_on_the_host() {
+    let hosts = Hosts::start(1);
+    let address = hosts[0].address().to_string();
+    let manifest = format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: etcd, namespace: kube-system}}
+spec:
+  containers:
+  - name: etcd
+    image: registry.k8s.io/etcd:3.5.12-0
+    command:
+    - etcd
+    - --name=cp1
+    - --data-dir=/var/lib/etcd
+    - --initial-advertise-peer-urls=http://{address}:2380
+    - --advertise-client-urls=http://{address}:2379
+    - --initial-cluster=cp1=http://{address}:2380
+    volumeMounts: [{{mountPath: /var/lib/etcd, name: etcd-data}}]
+  volumes: [{{name: etcd-data, hostPath: {{path: /srv/etcd, type: DirectoryOrCreate}}}}]
+"
+    );
+    hosts[0].ssh("mkdir -p /etc/kubernetes/manifests /srv/etcd/member");
+    hosts[0].write("/etc/kubernetes/manifests/etcd.yaml", manifest);
+    let apiserver = "spec: {containers: [{command: [kube-apiserver, --secure-port=6444]}]}\n";
+    hosts[0].write("/etc/kubernetes/manifests/kube-apiserver.yaml", apiserver);
+
+    let file = hosts.folder().join("pod.yaml");
+    let yaml = found(&plan(&hosts, &file, &["--discover", &address]), &file);
+    // Debian's package is installed there too; its unit never ran, so it is not worth a word.
+    assert!(!yaml.contains('#'), "{yaml}");
+    assert_has(
+        &yaml,
+        &[
+            "data-dir: /srv/etcd",
+            "static-pod: /etc/kubernetes/manifests/etcd.yaml",
+            "- static-pod: /etc/kubernetes/manifests/kube-apiserver.yaml",
+            "name: cp1",
+        ],
+    );
+    assert!(yaml.contains("https://127.0.0.1:6444/readyz"), "{yaml}");
 }

@@ -115,7 +115,9 @@ impl HostReport {
             }
             return;
         };
-        let others: Vec<_> = seen.map(|etcd| etcd.title).collect();
+        // A package that is installed and not used is no etcd.
+        let in_use = |etcd: &HostEtcd| etcd.running || etcd.enabled || etcd.has_data(gathered);
+        let others: Vec<_> = seen.filter(in_use).map(|etcd| etcd.title).collect();
         if !others.is_empty() {
             let (host, taken) = (self.host.clone(), taken.title.clone());
             self.note(Finding::Several { host, taken, others });
@@ -494,7 +496,9 @@ fn is_used(gathered: &Gathered, name: &str) -> bool {
 
 fn secure_port(flags: &str) -> Option<u16> {
     let value = flags.lines().find_map(|line| line.strip_prefix("--secure-port"))?;
-    value.trim_start_matches(['=', ' ']).trim().parse().ok()
+    let digits = value.trim_start_matches(['=', ' ']);
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
 }
 
 #[cfg(test)]
