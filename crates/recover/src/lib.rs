@@ -29,7 +29,7 @@ pub use build::{BuildError, Built, build, sha256_of};
 pub use facts::{Directory, Facts};
 pub use host::{HostError, ssh_line};
 pub use journal::{Journal, JournalError, Line, Lock, Runs, State, What};
-pub use plan::{Agent, BUMP_MARGIN, Bump, Chosen, Findings, Plan};
+pub use plan::{Agent, BUMP_MARGIN, Bump, Chosen, Findings, Plan, Pull};
 pub use run::{Event, Fleet, OnHostNow, Run, RunError, Watcher};
 pub use runbook::{as_shell, built_line, left_on_hosts, runbook, summary};
 pub use shell::{quote, quote_path};

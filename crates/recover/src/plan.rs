@@ -8,7 +8,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 /// Added to the newest revision that anybody can have seen, unless something else is asked for: what a cluster with 1,500 writes a
 /// second makes in a week.
@@ -32,6 +32,9 @@ pub struct Plan {
     pub backup: Chosen,
     /// By how much the revision is raised.
     pub bump: Bump,
+    /// Hosts fetch the backup themselves, and are sent nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull: Option<Pull>,
     /// The program on the hosts that asks etcd.
     pub agent: Agent,
     /// What was found on each host, by label.
@@ -58,6 +61,18 @@ pub struct Chosen {
     pub bytes: u64,
     /// Version of etcd that it is from.
     pub version: Option<String>,
+}
+
+/// How hosts fetch the backup themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Pull {
+    /// The repository, without credentials.
+    pub repo: String,
+    /// A file on the hosts that sets variables with the store's credentials.
+    pub env_file: Option<PathBuf>,
+    /// A file on the hosts with an age identity.
+    pub identity: Option<PathBuf>,
 }
 
 /// By how much the revision is raised.
@@ -329,6 +344,7 @@ hosts:
                 version: Some("3.5.16".to_owned()),
             },
             bump: Bump { margin: 1000, last_seen: Some(150), seen_at: Some("m1".to_owned()) },
+            pull: None,
             agent: Agent { version: "0.1.0".to_owned(), sha256: "ab".repeat(32) },
             facts: [("m1", facts(false, 2)), ("m2", facts(false, 2)), ("m3", facts(true, 0))]
                 .map(|(label, facts)| (label.to_owned(), facts))

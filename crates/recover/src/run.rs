@@ -329,6 +329,9 @@ pub struct Run<'a> {
 impl Run<'_> {
     /// Whether a host still needs data to be sent.
     pub async fn needs_data(&self) -> Result<bool, RunError> {
+        if self.plan.pull.is_some() {
+            return Ok(false);
+        }
         let members = self.fleet.hosts.iter().zip(&self.fleet.remotes);
         let parts = members.filter(|(host, _)| host.member.is_some()).map(|(host, remote)| {
             let text = format!("if {}; then echo {ALREADY}; fi\n", has_data(self.plan, host));

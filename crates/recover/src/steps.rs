@@ -15,7 +15,8 @@
 
 use crate::{
     place::{Place, Places},
-    plan::Plan,
+    plan::{Plan, Pull},
+    run::agent_path,
     service::{self, Shell},
     shell::{quote, quote_path},
     spec::{Client, Resolved},
@@ -88,8 +89,11 @@ pub fn steps(plan: &Plan) -> Vec<Step> {
         step(
             "send",
             "Put the new data directory beside the old one",
-            Kind::Send,
-            members().map(Site::send),
+            if plan.pull.is_some() { Kind::Script } else { Kind::Send },
+            members().map(|site| match &plan.pull {
+                Some(pull) => site.pull(pull),
+                None => site.send(),
+            }),
         ),
         step(
             "stop-clients",
@@ -246,6 +250,44 @@ impl<'a> Site<'a> {
         let undo = format!("rm -rf {trees}");
         let by_hand = format!("{}\n{run}", self.restore_by_hand());
         OnHost { by_hand: Some(by_hand), ..self.on_host(self.sent(), run, undo) }
+    }
+
+    /// The same, fetched and built by the host.
+    fn pull(&self, pull: &Pull) -> OnHost {
+        let sent = self.send();
+        let Some(member) = &self.host.member else { return sent };
+        let (plan, new) = (self.plan, &self.places.data.new);
+        let into = if self.places.inside { new.with_extension("tmp") } else { new.clone() };
+        let mut words = vec![
+            quote_path(&agent_path(&plan.agent, self.host)),
+            "restore".to_owned(),
+            format!("--repo {}", quote(&pull.repo)),
+            format!("--name {}", quote(&member.name)),
+            format!("--initial-cluster {}", quote(&plan.initial_cluster())),
+            format!("--initial-cluster-token {}", quote(&plan.token)),
+            format!("--data-dir {}", quote_path(&into)),
+        ];
+        let mut option = |flag: &str, value: Option<String>| {
+            words.extend(value.map(|value| format!("--{flag} {}", quote(&value))));
+        };
+        let shown = |path: &PathBuf| path.display().to_string();
+        option("cluster", plan.backup.cluster.clone());
+        option("at", plan.backup.name.clone());
+        option("wal-dir", self.places.wal.as_ref().map(|wal| shown(&wal.new)));
+        option("target-version", plan.target_version());
+        option("identity", pull.identity.as_ref().map(shown));
+        let bump = plan.backup.revision.map(|revision| plan.bump.amount(revision).to_string());
+        option("bump-revision", bump);
+        let mut run = format!("{}\n", sent.undo);
+        if let Some(file) = &pull.env_file {
+            run += &format!("set -a\n. {}\nset +a\n", quote_path(file));
+        }
+        run += &format!("{} >/dev/null\n", words.join(" "));
+        if self.places.inside {
+            let (into, new) = (quote_path(&into), quote_path(new));
+            run += &format!("mv {into}/member {new}\nrmdir {into}\n");
+        }
+        self.on_host(sent.check, run + &sent.run, sent.undo)
     }
 
     /// With etcd's own tools, from a snapshot that was copied to the run's folder.

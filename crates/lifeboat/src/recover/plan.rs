@@ -49,7 +49,8 @@ impl PlanArgs {
             prepare::look(&fleet, &agent, self.ask.then_some(program.as_path())).await
         })?;
         let bump = self.backup.bump(&looked.answers)?;
-        let plan = prepare::plan(spec, looked, source.chosen, bump, agent);
+        let pull = self.backup.pull(&spec)?;
+        let plan = prepare::plan(spec, looked, source.chosen, bump, pull, agent);
         let now = Timestamp::now();
         output::print(&if self.as_shell { as_shell(&plan, now) } else { runbook(&plan, now) })?;
         prepare::check(&plan)

@@ -11,7 +11,7 @@ use crate::{
 use ::backup::fetch::{From as FetchFrom, fetch};
 use jiff::Timestamp;
 use recover::{
-    Agent, Answer, Bump, Chosen, Fleet, Plan, Question,
+    Agent, Answer, Bump, Chosen, Fleet, Plan, Pull, Question,
     discover::{Known, KnownMember},
     file_revision,
     spec::Spec,
@@ -55,6 +55,20 @@ pub(super) struct BackupArgs {
     #[arg(long, value_name = "N|auto")]
     bump_revision: Option<String>,
 
+    /// Let each host fetch the backup from the repository, and build its data itself; nothing is sent from here
+    ///
+    /// The backup is fetched and built here all the same, to prove it before anything is stopped, and to compare with afterwards.
+    #[arg(long)]
+    pull: bool,
+
+    /// For --pull: a file on the hosts that sets variables with the store's credentials, as `AWS_ACCESS_KEY_ID=…`
+    #[arg(long, value_name = "FILE", requires = "pull")]
+    pull_env: Option<PathBuf>,
+
+    /// For --pull: a file on the hosts with an age identity
+    #[arg(long, value_name = "FILE", requires = "pull")]
+    pull_identity: Option<PathBuf>,
+
     #[command(flatten)]
     identities: IdentityArgs,
 
@@ -97,7 +111,16 @@ impl BackupArgs {
                     backup_cluster: plan.backup.cluster.as_deref().map(str::parse).transpose()?,
                     ..self.copied()
                 };
-                again.repository(context, &plan.spec, Some(&plan.backup.from))
+                // As it is named now, with its options; as it was, if it is not named.
+                match self.repo(&plan.spec) {
+                    Some(repo) => again.repository(context, &plan.spec, Some(&repo)),
+                    None if matches!(self.place(&plan.spec), Place::Configured) => {
+                        again.repository(context, &plan.spec, None).or_else(|_| {
+                            again.repository(context, &plan.spec, Some(&plan.backup.from))
+                        })
+                    }
+                    None => again.repository(context, &plan.spec, Some(&plan.backup.from)),
+                }
             }
         }?;
         source.chosen = plan.backup.clone();
@@ -149,8 +172,36 @@ impl BackupArgs {
             skip_hash_check: self.skip_hash_check,
             spool_dir: self.spool_dir.clone(),
             bump_revision: self.bump_revision.clone(),
+            pull: self.pull,
+            pull_env: self.pull_env.clone(),
+            pull_identity: self.pull_identity.clone(),
             identities: self.identities.clone(),
             repository: self.repository.clone(),
+        }
+    }
+
+    /// The repository, if it is named by what can be said to others too.
+    fn repo(&self, spec: &Spec) -> Option<String> {
+        match self.place(spec) {
+            Place::Repo(repo) => Some(repo),
+            Place::Configured if self.repository.config.is_none() => self.repository.repo.clone(),
+            _ => None,
+        }
+    }
+
+    /// How hosts fetch the backup themselves, if they shall.
+    pub(super) fn pull(&self, spec: &Spec) -> Result<Option<Pull>, Failure> {
+        if !self.pull {
+            return Ok(None);
+        }
+        let (env_file, identity) = (self.pull_env.clone(), self.pull_identity.clone());
+        match self.repo(spec).filter(|repo| repo.contains("://")) {
+            Some(repo) => Ok(Some(Pull { repo, env_file, identity })),
+            None => Err(Failure::new(
+                Exit::Usage,
+                "--pull needs a repository that hosts can reach",
+                "name it by its URL: --backup s3://BUCKET/PREFIX",
+            )),
         }
     }
 
@@ -321,10 +372,17 @@ pub(super) async fn ask(
 }
 
 /// Puts all together.
-pub(super) fn plan(spec: Spec, looked: Looked, chosen: Chosen, bump: Bump, agent: Agent) -> Plan {
+pub(super) fn plan(
+    spec: Spec,
+    looked: Looked,
+    chosen: Chosen,
+    bump: Bump,
+    pull: Option<Pull>,
+    agent: Agent,
+) -> Plan {
     let Looked { run, facts, .. } = looked;
     let token = format!("lifeboat-{run}");
-    Plan { run, made: Timestamp::now(), token, backup: chosen, bump, agent, facts, spec }
+    Plan { run, made: Timestamp::now(), token, backup: chosen, bump, pull, agent, facts, spec }
 }
 
 /// Tells what speaks against a plan; an error if it cannot be done.

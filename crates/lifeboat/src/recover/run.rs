@@ -99,7 +99,8 @@ impl RunArgs {
         })?;
         self.guard(&looked.answers)?;
         let bump = self.backup.bump(&looked.answers)?;
-        let plan = prepare::plan(spec, looked, source.chosen.clone(), bump, agent);
+        let pull = self.backup.pull(&spec)?;
+        let plan = prepare::plan(spec, looked, source.chosen.clone(), bump, pull, agent);
         say_part!("{}", summary(&plan, Timestamp::now()));
         prepare::check(&plan)?;
         self.confirm(&plan)?;

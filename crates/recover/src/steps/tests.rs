@@ -234,3 +234,32 @@ fn clients_that_were_stopped_are_started_before_others_are_restarted() {
     let ids: Vec<_> = steps(&plan()).into_iter().map(|step| step.id).collect();
     assert_eq!(ids[ids.len() - 2..], ["start-kube-apiserver", "restart-kubelet"]);
 }
+
+#[test]
+fn a_host_that_fetches_the_backup_itself_is_sent_nothing_and_asked_no_secret() {
+    let mut plan = plan();
+    plan.pull = Some(Pull {
+        repo: "s3://backups/etcd?endpoint=https://s3.example.com".to_owned(),
+        env_file: Some("/etc/lifeboat/env".into()),
+        identity: None,
+    });
+    let send = steps(&plan).into_iter().find(|step| step.id == "send").unwrap();
+    assert_eq!(send.kind, Kind::Script);
+    let run = &send.hosts[0].run;
+    for part in [
+        ". /etc/lifeboat/env\n",
+        "/var/lib/lifeboat/bin/lifeboat-0.1.0-abababababab restore --repo 's3://backups/etcd?endpoint=https://s3.example.com' --name m1",
+        "--data-dir '/var/lib/my etcd.lifeboat-20261122t160000-12ab.new'",
+        "--cluster prod --at 00000000000000000100-20261122T150000Z --target-version 3.5.16 --bump-revision 1050",
+        "chown -R etcd:etcd",
+    ] {
+        assert!(run.contains(part), "{part}\nnot in\n{run}");
+    }
+    assert!(
+        send.hosts[2]
+            .run
+            .contains("mv '/var/lib/my etcd/member.lifeboat-20261122t160000-12ab.tmp'/member"),
+        "{}",
+        send.hosts[2].run
+    );
+}
