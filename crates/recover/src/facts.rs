@@ -42,6 +42,10 @@ pub struct Facts {
     pub lock: Option<String>,
     /// When the client certificate ends, in seconds since 1970, if that could be found out.
     pub certificate_ends: Option<i64>,
+    /// The same of the member's own certificate.
+    pub server_certificate_ends: Option<i64>,
+    /// Hosts of the member's URLs that its certificate does not have.
+    pub names_not_in_certificate: Vec<String>,
     /// Files named in the spec that are not there.
     pub missing_files: Vec<String>,
 }
@@ -157,15 +161,35 @@ fn version(text: &mut String, service: &Service) {
 
 fn files(text: &mut String, host: &Resolved) {
     let tls = &host.certificates;
-    for file in [&tls.ca, &tls.cert, &tls.key, &host.password_file].into_iter().flatten() {
+    let named = [&tls.ca, &tls.cert, &tls.key, &host.password_file, &host.server_certificate];
+    for file in named.into_iter().flatten() {
         let file = quote_path(file);
         let _ = writeln!(text, "[ -r {file} ] || say missing-file {file}");
     }
-    if let Some(cert) = &tls.cert {
+    for (key, cert) in [("", &tls.cert), ("server-", &host.server_certificate)] {
+        let Some(cert) = cert else { continue };
         let _ = writeln!(
             text,
             "ends=$(openssl x509 -enddate -noout -in {} 2>/dev/null | sed -n 's/^notAfter=//p')\n\
-             [ -z \"$ends\" ] || say certificate-ends \"$(date -d \"$ends\" +%s 2>/dev/null)\"",
+             [ -z \"$ends\" ] || say {key}certificate-ends \"$(date -d \"$ends\" +%s 2>/dev/null)\"",
+            quote_path(cert)
+        );
+    }
+    let (Some(cert), Some(member)) = (&host.server_certificate, &host.member) else { return };
+    let urls = member.peer_urls.iter().chain(&member.client_urls);
+    for url in
+        urls.filter_map(|url| url::Url::parse(url).ok()).filter(|url| url.scheme() == "https")
+    {
+        let Some(name) = url.host() else { continue };
+        let (check, name) = match name {
+            url::Host::Domain(name) => ("checkhost", name.to_owned()),
+            url::Host::Ipv4(address) => ("checkip", address.to_string()),
+            url::Host::Ipv6(address) => ("checkip", address.to_string()),
+        };
+        let name = quote(&name);
+        let _ = writeln!(
+            text,
+            "case \"$(openssl x509 -noout -{check} {name} -in {} 2>/dev/null)\" in *NOT*) say name-not-in-certificate {name} ;; esac",
             quote_path(cert)
         );
     }
@@ -187,6 +211,8 @@ pub(crate) fn parse(answer: &str, now: f64) -> Facts {
             "client" => facts.clients.push(yes_yes(value)),
             "etcd-version" => facts.etcd_version = Some(value.to_owned()),
             "lock" => facts.lock = Some(value.to_owned()),
+            "server-certificate-ends" => facts.server_certificate_ends = value.parse().ok(),
+            "name-not-in-certificate" => facts.names_not_in_certificate.push(value.to_owned()),
             "certificate-ends" => facts.certificate_ends = value.parse().ok(),
             _ => {
                 if let Some(key) = key.strip_prefix("data-") {
@@ -259,6 +285,49 @@ hosts: [{{host: h, member: {{name: m1, peer-urls: ['http://h:2380']}}}}]",
         assert_eq!(facts.clients, [(true, true)]);
         assert_eq!(facts.missing_files, ["/no/ca.pem"]);
         assert!(facts.clock_ahead > 1e9 && facts.lock.is_none() && facts.missing_tools.is_empty());
+    }
+
+    #[test]
+    fn a_certificate_that_lacks_a_name_of_its_member_is_found_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = (folder.path().join("the cert.pem"), folder.path().join("key.pem"));
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+            ])
+            .args([
+                "-days",
+                "30",
+                "-subj",
+                "/CN=m1",
+                "-addext",
+                "subjectAltName=IP:10.0.0.1,DNS:m1",
+            ])
+            .arg("-out")
+            .arg(&cert)
+            .arg("-keyout")
+            .arg(&key)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let mut spec = Spec::parse(
+            "cluster: c
+hosts: [{host: h, member: {name: m1, peer-urls: ['https://m1:2380', 'https://m2:2380'], client-urls: ['https://10.0.0.1:2379', 'https://10.0.0.2:2379']}}]",
+        )
+        .unwrap();
+        spec.etcd.server_certificate = Some(cert);
+        let mut text = "say() { printf '%s %s\\n' \"$1\" \"$2\"; }\n".to_owned();
+        files(&mut text, &spec.resolved()[0]);
+        let output = Command::new("sh").arg("-c").arg(text).output().unwrap();
+        let facts = parse(&String::from_utf8(output.stdout).unwrap(), 0.0);
+        assert_eq!(facts.names_not_in_certificate, ["m2", "10.0.0.2"]);
+        assert!(facts.server_certificate_ends.is_some() && facts.missing_files.is_empty());
     }
 
     #[test]

@@ -15,6 +15,8 @@ use std::{collections::BTreeMap, io, path::PathBuf};
 pub const BUMP_MARGIN: u64 = 1_000_000_000;
 /// Clocks that differ by more are told: etcd warns at one second.
 const CLOCK_SECONDS: f64 = 1.0;
+/// Certificates that end sooner are told.
+const CERTIFICATE_SECONDS: i64 = 7 * 86_400;
 /// What etcd writes first beside the database: two WAL segments of 64 MB.
 const WAL_BYTES: u64 = 160 << 20;
 
@@ -225,15 +227,13 @@ impl Plan {
             let text = format!("{label}: its clock is {:+.1} s from ours", facts.clock_ahead);
             findings.warnings.push(text);
         }
-        let now = self.made.as_second();
-        if let Some(ends) = facts.certificate_ends.filter(|ends| *ends < now + 7 * 86_400) {
-            let text = match ends < now {
-                true => format!("{label}: the client certificate has expired"),
-                false => format!("{label}: the client certificate expires in less than a week"),
-            };
-            let expired = ends < now;
-            if expired { findings.problems.push(text) } else { findings.warnings.push(text) }
+        if !facts.names_not_in_certificate.is_empty() {
+            findings.problems.push(format!(
+                "{label}: the member's certificate is not for {}",
+                facts.names_not_in_certificate.join(", ")
+            ));
         }
+        self.check_ends(host, facts, findings);
         for (client, (known, _)) in host.clients.iter().zip(&facts.clients) {
             if !known {
                 let text = format!(
@@ -247,6 +247,26 @@ impl Plan {
             findings
                 .warnings
                 .push(format!("{label}: there are no old data in {}", host.data_dir.display()));
+        }
+    }
+
+    fn check_ends(&self, host: &Resolved, facts: &Facts, findings: &mut Findings) {
+        let now = self.made.as_second();
+        let certificates =
+            [("client", facts.certificate_ends), ("member's", facts.server_certificate_ends)];
+        for (whose, ends) in certificates {
+            let Some(ends) = ends.filter(|ends| *ends < now + CERTIFICATE_SECONDS) else {
+                continue;
+            };
+            let label = &host.label;
+            match ends < now {
+                true => {
+                    findings.problems.push(format!("{label}: the {whose} certificate has expired"))
+                }
+                false => findings
+                    .warnings
+                    .push(format!("{label}: the {whose} certificate expires in less than a week")),
+            }
         }
     }
 

@@ -117,6 +117,9 @@ pub struct Etcd {
     /// Certificates with which a client on the host reaches etcd.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Certificates>,
+    /// The member's own certificate, for clients and peers. It is only looked at: whether it has the names of the URLs, and when it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_certificate: Option<PathBuf>,
     /// User of etcd, if it has users: one with the role root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -251,6 +254,8 @@ pub struct Resolved {
     pub service: Service,
     /// TLS of a client on the host.
     pub certificates: Certificates,
+    /// The member's own certificate.
+    pub server_certificate: Option<PathBuf>,
     /// User of etcd.
     pub user: Option<String>,
     /// File on the host with the password.
@@ -365,6 +370,7 @@ impl Spec {
                 .or(of_all.service)
                 .unwrap_or_else(|| Service::Systemd("etcd".to_owned())),
             certificates: of_host.certificates.or(of_all.certificates).unwrap_or_default(),
+            server_certificate: of_host.server_certificate.or(of_all.server_certificate),
             user: of_host.user.or(of_all.user),
             password_file: of_host.password_file.or(of_all.password_file),
             clients: host.clients.clone().unwrap_or_else(|| self.clients.clone()),

@@ -201,6 +201,7 @@ fn etcd_of(etcd: &HostEtcd) -> Etcd {
         owner: etcd.owner.clone(),
         service: etcd.service.clone(),
         certificates: etcd.certificates.clone(),
+        server_certificate: None,
         user: None,
         password_file: None,
         version: etcd.version.as_ref().and_then(minor),
