@@ -24,7 +24,7 @@ use repository::{
     codec::{self, CodecError, Expected, Identities},
     store::{Store, StoreError},
 };
-use snapshot::{Digests, Fetched, Sha256Digest, Snapshot, SnapshotError};
+use snapshot::{Digests, Fetched, Output, Sha256Digest, Snapshot, SnapshotError};
 use std::{
     fs::File,
     io::{self, Seek, Write},
@@ -179,9 +179,13 @@ async fn fetch_backup(
         move |bytes| watcher.tell(Event::Received(bytes))
     };
     let expected = Expected::db(manifest);
-    let read = codec::download(store, &path, &expected, identities, file, progress).await?;
+    let write = |source| FetchError::Write { dir: dir.to_owned(), source };
+    let filled = file.try_clone().map_err(write)?;
+    let output = Output::of_temporary(filled, manifest.db.bytes, |_| {});
+    let read = codec::download(store, &path, &expected, identities, output, progress).await?;
+    read.output.finish().map_err(write)?;
     let name = PathBuf::from(format!("{}/{path}", store.url().trim_end_matches('/')));
-    let snapshot = Snapshot::of_file(&name, &read.output)?;
+    let snapshot = Snapshot::of_file(&name, &file)?;
     Ok(match known_digests(manifest, &snapshot) {
         Some(digests) => snapshot.with_digests(digests),
         None => snapshot,

@@ -135,6 +135,8 @@ pub(crate) struct Wanted {
     version: Option<TargetVersion>,
     /// The revision that the backup is said to have.
     revision: Option<i64>,
+    /// The hash that it is said to have, over all pairs.
+    hash: Option<u32>,
 }
 
 impl Wanted {
@@ -165,7 +167,7 @@ impl Restoring {
             _ => self.check(),
         }?;
         let version = etcd.version.as_deref().and_then(TargetVersion::of_release);
-        Ok(Wanted { version, revision: Some(etcd.revision), ..wanted })
+        Ok(Wanted { version, revision: Some(etcd.revision), hash: Some(etcd.hash), ..wanted })
     }
 
     /// The folder that the data directories will stand in: there is room for them, so there is for more.
@@ -210,7 +212,7 @@ impl Restoring {
                 check_advertised(member, urls)?;
             }
         }
-        Ok(Wanted { cluster, token, version: None, revision: None })
+        Ok(Wanted { cluster, token, version: None, revision: None, hash: None })
     }
 
     /// Proves the snapshot, builds, and puts in place.
@@ -235,6 +237,14 @@ impl Restoring {
             return Err(Failure::damaged(
                 format!("the manifest says revision {said}, but the snapshot is of {found}"),
                 "find out who has changed the manifest; `lifeboat verify` tells what else differs",
+            ));
+        }
+        // The digest was computed on the way to the disk, this hash of what came back from it.
+        let found = snapshot.survey().status_hash;
+        if let Some(said) = wanted.hash.filter(|said| *said != found) {
+            return Err(Failure::damaged(
+                format!("the manifest says hash {said}, but what was unpacked has {found}"),
+                "check the disk that it was unpacked to; `lifeboat verify` tells whether the backup is sound",
             ));
         }
         let target = match self.target(&wanted) {

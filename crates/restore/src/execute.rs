@@ -5,13 +5,12 @@ use crate::{
     ahead::free_in,
     database::{self, BuiltDatabase, DatabaseError, Rewrite},
     error::RestoreError,
-    output::Output,
     plan::{Destination, RestorePlan},
     staging::{Staging, Target, absolute, io_error, make_dir},
 };
 use bolt::{Db, Mapped};
 use etcd_raftfiles::restore::RestoredCluster;
-use snapshot::{Depth, Snapshot, Verified};
+use snapshot::{Depth, Output, Snapshot, Verified};
 use std::{
     fs::{File, OpenOptions},
     io::Write,

@@ -17,7 +17,6 @@ mod cluster;
 mod database;
 mod error;
 mod execute;
-mod output;
 mod plan;
 mod staging;
 

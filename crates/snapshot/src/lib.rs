@@ -2,6 +2,7 @@
 //!
 //! * [`Snapshot`] is a file, as far as it has been proved: [`Fetched`], [`Walked`], then [`Verified`].
 //! * [`survey()`] is the one walk that proves a database and says what it holds.
+//! * [`Output`] writes a file, or several at once, past the page cache.
 //! * [`PartFile`] gives a file its final name when it is complete, never before.
 //!
 //! **Invariant:** nothing is called a snapshot before its digest, its tree and its records were
@@ -12,6 +13,7 @@ mod file;
 mod finding;
 mod hashing;
 mod offline;
+mod output;
 mod part_file;
 mod save;
 mod status;
@@ -24,6 +26,7 @@ pub use offline::{
     OfflineError, Replayed, SavedOffline, StoppedMember, TornTail, UseLog, save_offline,
     save_offline_to_file, save_offline_to_writer,
 };
+pub use output::Output;
 pub use part_file::{Existing, PartFile, PartFileError};
 pub use save::{Progress, SaveError, SaveEvent, Saved, save, save_to_file, save_to_writer};
 pub use status::Status;

@@ -1,24 +1,29 @@
-//! The `db` of every member, written at once.
+//! A database on its way to the disk: the `db` of every member at once, or the file that a backup is unpacked to.
 //!
 //! ```text
-//!   builder ──▶ blocks of 1 MiB ──┬──▶ thread: O_DIRECT ──▶ m1/member/snap/db
-//!                                 ├──▶ thread: O_DIRECT ──▶ m2/member/snap/db
-//!                                 └──▶ …
+//!   builder, codec ──▶ blocks of 1 MiB ──┬──▶ thread: O_DIRECT ──▶ m1/member/snap/db
+//!                                        ├──▶ thread: O_DIRECT ──▶ m2/member/snap/db
+//!                                        └──▶ …
 //!   tail and metas, by ordinary writes, when all blocks are there
 //! ```
 //!
 //! * What is built once is not read again to be copied, and does not pass through the page cache: on
-//!   two cores, copying gigabytes there costs more time than the disk needs to take them.
+//!   two cores, copying gigabytes there costs more time than the disk needs to take them. Nor are there
+//!   gigabytes that the kernel writes out later, while the next file waits for the same disk.
 //! * Memory is [`BLOCKS_MAX`] blocks, however many members there are. A slow disk holds the builder up.
-//! * A file system that knows no O_DIRECT gets ordinary writes.
+//! * A file system that knows no O_DIRECT gets ordinary writes. So does a temporary file that is not large: it may be
+//!   gone before the kernel has written any of it.
 //! * Nothing is synced here; whoever puts the files in place does that.
 
 use rustix::fs::{Advice, OFlags, fadvise};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Seek, SeekFrom, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    path::Path,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{SyncSender, sync_channel},
@@ -34,6 +39,12 @@ const BLOCKS_MAX: usize = 16;
 const ALIGN_BYTES: usize = 4096;
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(ALIGN_BYTES));
 
+/// A temporary file of less does not pass the page cache by.
+const TEMPORARY_BYTES_MIN: u64 = 256 << 20;
+
+/// Hears, on any thread, how many bytes of a file can be read.
+type OnWritten = Arc<dyn Fn(u64) + Send + Sync>;
+
 /// One member's file and the thread that writes it.
 struct Lane {
     file: Arc<File>,
@@ -42,10 +53,11 @@ struct Lane {
 }
 
 /// Several files that get the same bytes, as one that can be written and sought.
-pub(crate) struct Output {
+pub struct Output {
     files: Vec<Arc<File>>,
     state: State,
     offset: u64,
+    on_written: Option<OnWritten>,
 }
 
 enum State {
@@ -69,12 +81,37 @@ struct Stream {
 
 impl Output {
     /// Creates the files, which must not exist. The first is kept at hand for reading back.
-    pub(crate) fn create<'p>(paths: impl Iterator<Item = &'p Path>) -> io::Result<Self> {
+    pub fn create<'p>(paths: impl Iterator<Item = &'p Path>) -> io::Result<Self> {
         let lanes = paths.enumerate().map(|(number, path)| Lane::create(path, number == 0));
-        let lanes = lanes.collect::<io::Result<Vec<_>>>()?;
+        Ok(Self::of_lanes(lanes.collect::<io::Result<_>>()?))
+    }
+
+    /// Fills a temporary file that is open, empty, and to be read back; it will have about `bytes`. What reads
+    /// along is told how far it can.
+    pub fn of_temporary(
+        file: File,
+        bytes: u64,
+        on_written: impl Fn(u64) + Send + Sync + 'static,
+    ) -> Self {
+        let is_large = bytes >= TEMPORARY_BYTES_MIN;
+        let direct = is_large.then(|| open_direct(&open_path(&file))).flatten();
+        Self::temporary(file, direct, Arc::new(on_written))
+    }
+
+    fn temporary(file: File, direct: Option<File>, on_written: OnWritten) -> Self {
+        let lane = Lane::start(Arc::new(file), direct, true, Some(Arc::clone(&on_written)));
+        Self { on_written: Some(on_written), ..Self::of_lanes(vec![lane]) }
+    }
+
+    /// Waits until all bytes are in the files.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.flush()
+    }
+
+    fn of_lanes(lanes: Vec<Lane>) -> Self {
         let files = lanes.iter().map(|lane| Arc::clone(&lane.file)).collect();
         let stream = Stream { lanes, blocks: vec![Arc::new(Block::new())], filled: 0 };
-        Ok(Self { files, state: State::Streaming(stream), offset: 0 })
+        Self { files, state: State::Streaming(stream), offset: 0, on_written: None }
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -97,6 +134,9 @@ impl Output {
                 let (rest, filled) = stream.finish()?;
                 let (rest, at) = (&rest.bytes()[..filled], self.offset - filled as u64);
                 self.files.iter().try_for_each(|file| file.write_all_at(rest, at))?;
+                if let Some(on_written) = &self.on_written {
+                    on_written(self.offset);
+                }
                 self.state = State::Finishing;
             }
             drained => self.state = drained,
@@ -148,8 +188,11 @@ impl Write for Output {
         self.try_write(bytes).inspect_err(|_| self.state = State::Failed)
     }
 
+    /// Waits until all bytes are in the files. What comes after that should be little.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.drain()?;
+        // What has failed before is no success now.
+        self.try_write(&[]).map(drop)
     }
 }
 
@@ -181,20 +224,26 @@ impl Lane {
     fn create(path: &Path, read_back: bool) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        let direct = OpenOptions::new()
-            .write(true)
-            .custom_flags(OFlags::DIRECT.bits().cast_signed())
-            .open(path)
-            .ok();
-        Ok(Self::start(Arc::new(file), direct, read_back))
+        Ok(Self::start(Arc::new(file), open_direct(path), read_back, None))
     }
 
-    fn start(file: Arc<File>, direct: Option<File>, read_back: bool) -> Self {
+    fn start(
+        file: Arc<File>,
+        direct: Option<File>,
+        read_back: bool,
+        on_written: Option<OnWritten>,
+    ) -> Self {
         // With the block that is being filled and the one being written, fewer than BLOCKS_MAX.
         let (queue, blocks) = sync_channel::<(u64, Arc<Block>)>(BLOCKS_MAX - 3);
         let mut writer = LaneWriter { file: Arc::clone(&file), direct, read_back };
         let thread = std::thread::spawn(move || {
-            blocks.iter().try_for_each(|(at, block)| writer.write(at, block.bytes()))
+            blocks.iter().try_for_each(|(at, block)| {
+                writer.write(at, block.bytes())?;
+                if let Some(on_written) = &on_written {
+                    on_written(at + BLOCK_BYTES as u64);
+                }
+                Ok(())
+            })
         });
         Self { file, queue: Some(queue), thread: Some(thread) }
     }
@@ -214,6 +263,17 @@ impl Lane {
             None => Ok(()),
         }
     }
+}
+
+/// Opens a file for writes that pass the page cache by, if its file system has such.
+fn open_direct(path: &Path) -> Option<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path).ok()
+}
+
+/// What leads to an open file, also to one without a name.
+fn open_path(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
 struct LaneWriter {
@@ -276,8 +336,7 @@ impl Block {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
-
+    use std::sync::Mutex;
     /// Writes `len` bytes in odd pieces to two files, then the head again, as the builder does.
     fn write(dir: &Path, len: usize) -> (Vec<PathBuf>, Vec<u8>) {
         let paths = vec![dir.join("a"), dir.join("b")];
@@ -305,6 +364,29 @@ mod tests {
     }
 
     #[test]
+    fn a_temporary_file_gets_all_bytes_and_who_reads_along_is_told_how_far() {
+        for folder in [std::env::temp_dir(), PathBuf::from("/dev/shm")] {
+            let file = tempfile::tempfile_in(&folder).unwrap();
+            let expected: Vec<u8> = (0..251).cycle().take(20 * BLOCK_BYTES + 32).collect();
+            let (along, read) = (file.try_clone().unwrap(), Arc::new(Mutex::new(Vec::new())));
+            let on_written = {
+                let read = Arc::clone(&read);
+                move |bytes: u64| {
+                    let mut read = read.lock().unwrap();
+                    let (old, new) = (read.len(), usize::try_from(bytes).unwrap());
+                    read.resize(new, 0);
+                    along.read_exact_at(&mut read[old..], old as u64).unwrap();
+                }
+            };
+            let direct = open_direct(&open_path(&file));
+            let mut output = Output::temporary(file, direct, Arc::new(on_written));
+            expected.chunks(77_777).for_each(|piece| output.write_all(piece).unwrap());
+            output.finish().unwrap();
+            assert!(*read.lock().unwrap() == expected, "{}", folder.display());
+        }
+    }
+
+    #[test]
     fn a_file_system_without_direct_writes_gets_ordinary_ones() {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let (paths, expected) = write(dir.path(), 3 * BLOCK_BYTES + 1);
@@ -318,7 +400,7 @@ mod tests {
         let mut output = Output::create(std::iter::once(dir.path().join("a").as_path())).unwrap();
         let full = Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
         if let State::Streaming(stream) = &mut output.state {
-            stream.lanes.push(Lane::start(full, None, false));
+            stream.lanes.push(Lane::start(full, None, false, None));
         }
         let block = vec![0; BLOCK_BYTES];
         let failed = (0..100).find_map(|_| output.write_all(&block).err()).unwrap();
@@ -326,6 +408,7 @@ mod tests {
         assert!(output.write_all(b"more").is_err());
         assert!(output.seek(SeekFrom::Start(0)).is_ok(), "nothing is left to drain");
         assert!(output.write_all(b"head").is_err());
+        assert!(output.finish().is_err());
     }
 
     #[test]
