@@ -261,7 +261,7 @@ impl Plan {
             let label = &host.label;
             match ends < now {
                 true => {
-                    findings.problems.push(format!("{label}: the {whose} certificate has expired"))
+                    findings.problems.push(format!("{label}: the {whose} certificate has expired"));
                 }
                 false => findings
                     .warnings

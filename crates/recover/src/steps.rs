@@ -248,7 +248,11 @@ impl<'a> Site<'a> {
         }
         run += &format!("sync {} 2>/dev/null || sync", quote_path(&mark));
         let undo = format!("rm -rf {trees}");
-        let by_hand = format!("{}\n{run}", self.restore_by_hand());
+        let by_hand = format!(
+            "{undo}\n{}\n{run}\nrm -f {}/snapshot.db",
+            self.restore_by_hand(),
+            self.run_dir
+        );
         OnHost { by_hand: Some(by_hand), ..self.on_host(self.sent(), run, undo) }
     }
 

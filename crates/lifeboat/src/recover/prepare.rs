@@ -101,6 +101,11 @@ impl BackupArgs {
         }
     }
 
+    /// Whether a flag says which backup.
+    pub(super) fn is_named(&self) -> bool {
+        self.backup.is_some() || self.repository.repo.is_some()
+    }
+
     /// The same backup as an earlier run had chosen.
     pub(super) fn find_again(&self, context: &Context, plan: &Plan) -> Result<Source, Failure> {
         let mut source = match &plan.backup.name {

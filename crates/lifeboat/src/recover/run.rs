@@ -69,7 +69,12 @@ impl RunArgs {
             Some((plan, State::Unfinished)) => {
                 let (_, journal) = runs.open(&plan.run)?;
                 say!("going on with run {}, begun {:.0}", plan.run, plan.made);
-                (with_spec(plan, spec)?, journal, None)
+                let plan = with_spec(plan, spec)?;
+                let source = self.go_on_with(context, &plan)?;
+                if !has_stopped(&journal)? {
+                    self.ask_again(context, &plan, &interrupt)?;
+                }
+                (plan, journal, source)
             }
             Some((plan, State::RollingBack)) => return Err(rolling_back(&plan)),
             _ => {
@@ -106,6 +111,46 @@ impl RunArgs {
         self.confirm(&plan)?;
         let journal = runs.begin(&plan)?;
         Ok((plan, journal, source))
+    }
+
+    /// The backup of an earlier run. If another one is named now, that is no going on.
+    fn go_on_with(&self, context: &Context, plan: &Plan) -> Result<Option<Source>, Failure> {
+        if !self.backup.is_named() {
+            return Ok(None);
+        }
+        let source = self.backup.find(context, &plan.spec)?;
+        if source.chosen.from == plan.backup.from {
+            return Ok(None);
+        }
+        Err(Failure::new(
+            Exit::Refused,
+            format!(
+                "run {} was begun with {}, not {}",
+                plan.run, plan.backup.from, source.chosen.from
+            ),
+            format!(
+                "to begin with that, take the run back first: lifeboat recover rollback {}",
+                plan.run
+            ),
+        ))
+    }
+
+    /// As long as nothing was stopped, the cluster may have come back by itself.
+    fn ask_again(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
+        let (program, _) = prepare::program(&self.program)?;
+        let shown = Shown::new(&plan.spec);
+        let answers = unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            prepare::ask(&fleet, &plan.agent, &program).await
+        })?;
+        self.guard(&answers)?;
+        say_part!("{}", summary(plan, Timestamp::now()));
+        self.confirm(plan)
     }
 
     /// A cluster that works is not stopped.
@@ -205,6 +250,12 @@ impl RunArgs {
         say!("{}", built_line(&built));
         Ok(built)
     }
+}
+
+/// Whether something was stopped already.
+fn has_stopped(journal: &Journal) -> Result<bool, Failure> {
+    let lines = journal.lines()?;
+    Ok(lines.iter().any(|line| line.step.as_ref().is_some_and(|step| step.starts_with("stop-"))))
 }
 
 fn built_in(
