@@ -55,12 +55,13 @@ fn a_disk_that_is_full_before_or_while_data_arrive_stops_the_run_and_not_etcd() 
     once_while_the_db_arrives(
         &scene,
         1,
-        "echo 'tee: No space left on device' >&2; cat >/dev/null; exit 1",
+        "fallocate -l $(($(df --output=avail --block-size=1 / | tail -n 1) - 65536)) /var/filler",
     );
     let mut run = Watched::start(&mut scene.run_over_the_living());
     assert!(run.wait_for(|line| is_step(line) && line.contains("Put the new data")).is_some());
     let full = run.end().code_is(1).stderr_has(&["m2", "No space left on device"]);
     assert!(!full.stderr.contains("Stop etcd"), "{full}");
+    scene.hosts[1].empty_disk();
     etcd_still_runs(&scene);
 
     // The same command goes on from there.

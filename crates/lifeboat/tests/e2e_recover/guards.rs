@@ -56,7 +56,7 @@ fn two_runs_at_once_are_refused_here_and_on_the_hosts() {
     let id = Pid::from_raw(i32::try_from(first.child.id()).unwrap()).unwrap();
     kill_process(id, Signal::STOP).unwrap();
 
-    scene.run().code_is(1).stderr_has(&["another run for prod goes on"]);
+    scene.run().code_is(5).stderr_has(&["another run for prod goes on"]);
     let elsewhere = scene.hosts.folder().join("elsewhere");
     let mut other = scene.recover("run", ["--state-dir"]);
     let stranger = Run::of(other.arg(elsewhere));
