@@ -598,8 +598,9 @@ fn receive(to: &str, before_naming: &str) -> String {
          rm -f \"$part\" \"$part.fifo\" \"$part.sum\"\n\
          mkfifo \"$part.fifo\"\n\
          sha256sum <\"$part.fifo\" >\"$part.sum\" &\n\
-         if ! tee \"$part.fifo\" >\"$part\"; then rm -f \"$part\" \"$part.fifo\" \"$part.sum\"; return 1; fi\n\
-         wait $!\n\
+         hash=$!\n\
+         if ! tee \"$part.fifo\" >\"$part\"; then kill \"$hash\" 2>/dev/null || true; rm -f \"$part\" \"$part.fifo\" \"$part.sum\"; return 1; fi\n\
+         wait \"$hash\"\n\
          sum=$(cut -c1-64 <\"$part.sum\")\n\
          rm -f \"$part.fifo\" \"$part.sum\"\n\
          if [ \"$sum\" != SHA256 ]; then rm -f \"$part\"; echo \"$sum\"; return 0; fi\n\
