@@ -110,6 +110,12 @@ impl Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
 /// Prints what is to be said of a result, and turns it into an exit code.
 pub(crate) fn exit(result: Result<(), Failure>) -> ExitCode {
     match result {

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     fn expected(built: &Built) -> Expected {
-        Expected { revision: built.revision, hash_kv: built.hash_kv }
+        Expected { revision: built.revision, hash_kv: 7 }
     }
 
     fn good() -> (Built, Vec<(String, Answer)>) {
@@ -183,7 +183,6 @@ mod tests {
         let ids: Vec<_> = names.iter().map(|name| (*name).to_owned()).zip(1_u64..).collect();
         let built = Built {
             revision: 1150,
-            hash_kv: 7,
             cluster_id: 99,
             member_ids: ids.iter().cloned().collect(),
             ..Built::default()

@@ -5,7 +5,9 @@
 
 use crate::plan::Plan;
 use etcd_raftfiles::restore::{RestoredCluster, Target};
-use etcd_schema::{HashKvError, KeyValue, ReadError, Record, Revision, bucket, hash_kv, records};
+use etcd_schema::{
+    HashKvError, KeyValue, Meta, ReadError, Record, Revision, bucket, hash_kv, records,
+};
 use restore::{Destination, Progress, RestoreError, RestorePlan, TargetVersion, parse_cluster};
 use serde::{Deserialize, Serialize};
 use snapshot::{DigestRule, Fetched, Finding, Snapshot, SnapshotError};
@@ -29,11 +31,6 @@ pub struct Built {
     pub backup_revision: i64,
     /// The revision that the cluster begins at.
     pub revision: i64,
-    /// HashKV at that revision.
-    pub hash_kv: u32,
-    /// HashKV after the write that proves that the cluster takes writes, for those that do not hash at the revision that they were
-    /// compacted to.
-    pub hash_kv_probed: u32,
     /// The etcd that the data are for.
     pub target: String,
     /// The new cluster's id.
@@ -42,6 +39,17 @@ pub struct Built {
     pub member_ids: BTreeMap<String, u64>,
     /// Whether users and passwords are asked for.
     pub auth: bool,
+}
+
+/// What the members' data must hash to. It takes as long as sending the data does, so it is computed meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Hashes {
+    /// HashKV at the revision that the cluster begins at.
+    pub hash_kv: u32,
+    /// HashKV after the write that proves that the cluster takes writes, for those that do not hash at the revision that they were
+    /// compacted to.
+    pub hash_kv_probed: u32,
 }
 
 /// A file of a member, and where it goes below `member`.
@@ -172,10 +180,10 @@ pub fn build(
     staged.commit(&snapshot)?;
     drop(snapshot);
 
-    // What was written is read back as etcd will read it, and hashed as etcd will hash it.
-    let db = Snapshot::open(&folder.join(DB))?.verify(DigestRule::Skip, on_finding)?;
-    let hash = db.hash_kv(Some(revision))?;
-    let mut sha256 = BTreeMap::from([(DB.to_owned(), db.digests().file.to_string())]);
+    let db = folder.join(DB);
+    let bytes = fs::metadata(&db).map_err(io_error(&db))?.len();
+    let digest = sha256_of(&db).map_err(io_error(&db))?;
+    let mut sha256 = BTreeMap::from([(DB.to_owned(), digest)]);
     let wal_target = if target == TargetVersion::V3_4 { Target::Etcd34 } else { Target::Etcd35 };
     for member in cluster.members() {
         let files = [
@@ -190,12 +198,10 @@ pub fn build(
         }
     }
     Ok(Built {
-        bytes: db.file_bytes(),
+        bytes,
         sha256,
         backup_revision: found,
         revision,
-        hash_kv: hash.hash,
-        hash_kv_probed: hash_probed(plan, &db, revision)?,
         target: target.to_string(),
         cluster_id: cluster.id().0,
         member_ids: cluster
@@ -207,16 +213,30 @@ pub fn build(
     })
 }
 
-/// HashKV as it is after the first write, which is known to the byte.
-fn hash_probed(
-    plan: &Plan,
-    db: &Snapshot<snapshot::Verified>,
-    revision: i64,
-) -> Result<u32, BuildError> {
-    let (key, value) = plan.probe();
-    let at = revision + 1;
+/// Reads back what was built as etcd will read it, and hashes it as etcd will hash it; on two cores, as both take several passes.
+pub fn hashes(plan: &Plan, built: &Built, folder: &Path) -> Result<Hashes, BuildError> {
+    let path = folder.join(DB);
+    let failed = |source| SnapshotError::HashKv { path: path.clone(), source };
+    let unread = |error| failed(HashKvError::Read(ReadError::Bolt(error)));
+    let io = |source| BuildError::Io { path: path.clone(), source };
+    let mapped = bolt::Mapped::open(&fs::File::open(&path).map_err(io)?).map_err(io)?;
+    let db = bolt::Db::open(&mapped).map_err(unread)?;
+    let mut meta = Meta::default();
+    if let Some(pairs) = db.bucket(bucket::META).map_err(unread)? {
+        for pair in pairs.iter() {
+            let (key, value) = pair.map_err(unread)?;
+            let read = meta.read(key, value).map_err(ReadError::from);
+            read.map_err(|error| failed(HashKvError::Read(error)))?;
+        }
+    }
+    let compacted = meta.compact_revision();
+    let key = db.bucket(bucket::KEY).map_err(unread)?.expect("a restored database has bucket key");
+
+    // The first write is known to the byte.
+    let (probe, value) = plan.probe();
+    let at = built.revision + 1;
     let record = KeyValue {
-        key: key.as_bytes(),
+        key: probe.as_bytes(),
         create_revision: at,
         mod_revision: at,
         version: 1,
@@ -224,16 +244,16 @@ fn hash_probed(
         lease: 0,
     };
     let (raw_key, raw_value) = (Revision { main: at, sub: 0 }.encode(), record.encode());
-    let database = db.db();
-    let failed = |source| SnapshotError::HashKv { path: db.path().to_owned(), source };
-    let read = |error| failed(HashKvError::Read(ReadError::Bolt(error)));
-    let bucket = database.bucket(bucket::KEY).map_err(read)?.expect("it was verified");
-    let probed = || {
+    let with_probe = || {
         let record = Record::parse(&raw_key, &raw_value).map_err(ReadError::from);
-        records(&bucket).chain(std::iter::once(record))
+        records(&key).chain(std::iter::once(record))
     };
-    let compacted = db.survey().meta.compact_revision();
-    Ok(hash_kv(probed, compacted, Some(at)).map_err(failed)?.hash)
+    let (hash, probed) = std::thread::scope(|scope| {
+        let probed = scope.spawn(|| hash_kv(with_probe, compacted, Some(at)));
+        let hash = hash_kv(|| records(&key), compacted, Some(built.revision));
+        (hash, probed.join().expect("hashing does not panic"))
+    });
+    Ok(Hashes { hash_kv: hash.map_err(failed)?.hash, hash_kv_probed: probed.map_err(failed)?.hash })
 }
 
 fn hex(bytes: &[u8]) -> String {

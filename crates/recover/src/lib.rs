@@ -25,7 +25,7 @@ pub mod spec;
 mod steps;
 
 pub use agent::{Answer, Probe, Question, disk_revision, file_revision};
-pub use build::{BuildError, Built, build, sha256_of};
+pub use build::{BuildError, Built, Hashes, build, hashes, sha256_of};
 pub use facts::{Directory, Facts};
 pub use host::{HostError, ssh_line};
 pub use journal::{Journal, JournalError, Line, Lock, Runs, State, What};

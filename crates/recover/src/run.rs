@@ -2,7 +2,7 @@
 
 use crate::{
     agent::{Answer, Expected, Probe, Question, judge},
-    build::{Built, MemberFile},
+    build::{Built, Hashes, MemberFile},
     facts::{self, Facts},
     host::{Connections, HostError, Remote},
     journal::{Journal, JournalError, What},
@@ -342,27 +342,43 @@ impl Run<'_> {
         Ok(!have.into_iter().all(|has| has))
     }
 
-    /// All steps, from wherever it stopped. `built` may be left out if no host needs data.
-    pub async fn execute(&self, built: &Built) -> Result<Vec<(String, Answer)>, RunError> {
+    /// All steps, from wherever it stopped. `hashes` is asked for when the cluster is there to be compared.
+    pub async fn execute<H, E>(
+        &self,
+        built: &Built,
+        hashes: H,
+    ) -> Result<(Vec<(String, Answer)>, Hashes), E>
+    where
+        H: AsyncFnOnce() -> Result<Hashes, E>,
+        E: From<RunError> + std::fmt::Display,
+    {
         let steps = steps(self.plan);
-        let mut answers = Vec::new();
+        let mut ended = (Vec::new(), Hashes::default());
+        let mut hashes = Some(hashes);
         for (number, step) in steps.iter().enumerate() {
             let title = step.title.clone();
             (self.fleet.watcher)(Event::Step { number: number + 1, of: steps.len(), title });
-            self.journal.note(What::Begin, Some(&step.id), None, None)?;
-            let done = match step.kind {
-                Kind::Verify => self.verify(step, built).await.map(|found| answers = found),
-                Kind::Script | Kind::Send => self.on_all(step, built).await,
-            };
+            self.note(What::Begin, &step.id, None)?;
+            let done: Result<(), E> =
+                match (step.kind, hashes.take_if(|_| step.kind == Kind::Verify)) {
+                    (Kind::Verify, Some(hashes)) => match hashes().await {
+                        Ok(hashes) => {
+                            let found = self.verify(step, built, hashes).await;
+                            found.map(|found| ended = (found, hashes)).map_err(E::from)
+                        }
+                        Err(error) => Err(error),
+                    },
+                    _ => self.on_all(step, built).await.map_err(E::from),
+                };
             if let Err(error) = done {
-                self.journal.note(What::Failed, Some(&step.id), None, Some(&error.to_string()))?;
+                self.note(What::Failed, &step.id, Some(&error.to_string()))?;
                 return Err(error);
             }
-            self.journal.note(What::Done, Some(&step.id), None, None)?;
+            self.note(What::Done, &step.id, None)?;
         }
-        self.journal.note(What::Finished, None, None, None)?;
+        self.journal.note(What::Finished, None, None, None).map_err(RunError::from)?;
         self.unlock().await?;
-        Ok(answers)
+        Ok(ended)
     }
 
     /// Takes all steps back, from the last to the first.
@@ -417,6 +433,10 @@ impl Run<'_> {
         });
         gather("let the hosts go", parts.collect()).await?;
         Ok(())
+    }
+
+    fn note(&self, what: What, step: &str, note: Option<&str>) -> Result<(), RunError> {
+        Ok(self.journal.note(what, Some(step), None, note)?)
     }
 
     async fn on_all(&self, step: &Step, built: &Built) -> Result<(), RunError> {
@@ -495,16 +515,21 @@ impl Run<'_> {
     }
 
     /// Waits until all members are well, compares them with what was built, and writes, reads and removes a key.
-    async fn verify(&self, step: &Step, built: &Built) -> Result<Vec<(String, Answer)>, RunError> {
+    async fn verify(
+        &self,
+        step: &Step,
+        built: &Built,
+        hashes: Hashes,
+    ) -> Result<Vec<(String, Answer)>, RunError> {
         for part in &step.hosts {
             (self.fleet.watcher)(Event::Begun { label: self.fleet.hosts[part.host].label.clone() });
         }
-        let mut expected = Expected { revision: built.revision, hash_kv: built.hash_kv };
+        let mut expected = Expected { revision: built.revision, hash_kv: hashes.hash_kv };
         let mut answers = self.hash_all(expected.revision, WAIT_SECONDS).await?;
         let (key, value) = self.plan.probe();
         let written = self.probe(step, Probe::Put { key: key.clone(), value }).await?;
         if answers.iter().any(|(_, answer)| answer.hash_above_compacted) {
-            expected = Expected { revision: built.revision + 1, hash_kv: built.hash_kv_probed };
+            expected = Expected { revision: built.revision + 1, hash_kv: hashes.hash_kv_probed };
             answers = self.hash_all(expected.revision, 0).await?;
         }
         let mut faults = judge(built, expected, &answers);

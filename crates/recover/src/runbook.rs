@@ -123,10 +123,7 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
 
 /// What was built, in a line.
 pub fn built_line(built: &Built) -> String {
-    format!(
-        "built for etcd {}: revision {}, HashKV {}, {} bytes",
-        built.target, built.revision, built.hash_kv, built.bytes
-    )
+    format!("built for etcd {}: revision {}, {} bytes", built.target, built.revision, built.bytes)
 }
 
 fn span(then: Timestamp, now: Timestamp) -> String {

@@ -15,8 +15,8 @@ use crate::{
 };
 use jiff::Timestamp;
 use recover::{
-    Answer, Built, Fleet, Journal, Plan, Run, Runs, State, build, built_line, left_on_hosts,
-    spec::Spec, summary,
+    Answer, Built, Fleet, Hashes, Journal, Plan, Run, Runs, State, build, built_line, hashes,
+    left_on_hosts, spec::Spec, summary,
 };
 use std::{
     io::{self, BufRead, IsTerminal},
@@ -27,6 +27,8 @@ use std::{
 
 /// What was built, beside the plan.
 const BUILT: &str = "built.yaml";
+/// What it hashes to.
+const HASHES: &str = "hashes.yaml";
 
 /// Bring a cluster back
 ///
@@ -69,7 +71,9 @@ impl RunArgs {
             Some((plan, State::Unfinished)) => {
                 let (_, journal) = runs.open(&plan.run)?;
                 say!("going on with run {}, begun {:.0}", plan.run, plan.made);
-                let plan = with_spec(plan, spec)?;
+                let mut plan = with_spec(plan, spec)?;
+                // Another build of lifeboat may go on with it.
+                plan.agent = prepare::program(&self.program)?.1;
                 let source = self.go_on_with(context, &plan)?;
                 if !has_stopped(&journal)? {
                     self.ask_again(context, &plan, &interrupt)?;
@@ -205,9 +209,10 @@ impl RunArgs {
             fleet.push(&plan.agent, &program).await?;
             Ok(Run { plan, journal, fleet: &fleet }.needs_data().await?)
         })?;
-        let kept: Option<Built> = journal.kept(BUILT);
+        let (kept, hashed) = (journal.kept::<Built>(BUILT), journal.kept::<Hashes>(HASHES));
         let built = match kept {
-            Some(built) if !needs_data || built.is_in(&journal.build_dir()) => built,
+            Some(built) if !needs_data && hashed.is_some() => built,
+            Some(built) if built.is_in(&journal.build_dir()) => built,
             _ => {
                 let source = match source {
                     Some(source) => source,
@@ -225,14 +230,16 @@ impl RunArgs {
                 "name a user with the role root, and the file on the hosts with its password: etcd.user and etcd.password-file",
             ));
         }
-        let answers = unless_interrupted(context, interrupt, async {
+        let hashing = Hashing::begin(plan, journal, &built);
+        let (answers, hashes) = unless_interrupted(context, interrupt, async {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?;
-            Ok(Run { plan, journal, fleet: &fleet }.execute(&built).await?)
+            let run = Run { plan, journal, fleet: &fleet };
+            run.execute(&built, async || hashing.end(journal).await).await
         })?;
         shown.clear();
         // What was built has served; the old data are the hosts'.
         let _ = std::fs::remove_dir_all(journal.build_dir());
-        report(plan, &built, &answers)
+        report(plan, &built, hashes, &answers)
     }
 
     /// Fetches, proves and builds.
@@ -276,14 +283,57 @@ fn built_in(
     Ok(build(plan, snapshot, rule, folder, &mut on_finding, &on_progress)?)
 }
 
+/// What was built is hashed while it is sent.
+enum Hashing {
+    Known(Hashes),
+    Running(tokio::sync::oneshot::Receiver<Result<Hashes, recover::BuildError>>),
+}
+
+impl Hashing {
+    fn begin(plan: &Plan, journal: &Journal, built: &Built) -> Self {
+        if let Some(hashes) = journal.kept(HASHES) {
+            return Self::Known(hashes);
+        }
+        let (told, ended) = tokio::sync::oneshot::channel();
+        let (plan, built, folder) = (plan.clone(), built.clone(), journal.build_dir());
+        std::thread::spawn(move || {
+            // Nobody waits for it if the run ended before.
+            let _ = told.send(hashes(&plan, &built, &folder));
+        });
+        Self::Running(ended)
+    }
+
+    async fn end(self, journal: &Journal) -> Result<Hashes, Failure> {
+        match self {
+            Self::Known(hashes) => Ok(hashes),
+            Self::Running(ended) => {
+                let hashes = ended.await.map_err(|_| {
+                    Failure::new(
+                        Exit::Failed,
+                        "hashing what was built broke off",
+                        "run the same command again",
+                    )
+                })??;
+                journal.keep(HASHES, &hashes)?;
+                Ok(hashes)
+            }
+        }
+    }
+}
+
 /// The result, on stdout.
-fn report(plan: &Plan, built: &Built, answers: &[(String, Answer)]) -> Result<(), Failure> {
+fn report(
+    plan: &Plan,
+    built: &Built,
+    hashes: Hashes,
+    answers: &[(String, Answer)],
+) -> Result<(), Failure> {
     let mut text = format!(
         "{}: {} members healthy, revision {}, HashKV {} on all, equal to the backup's\n",
         plan.spec.cluster,
         answers.len(),
         built.revision,
-        built.hash_kv
+        hashes.hash_kv
     );
     text += &left_on_hosts(plan);
     output::print(&text)?;

@@ -23,7 +23,6 @@ struct State {
 }
 
 struct Table {
-    all: MultiProgress,
     title: ProgressBar,
     hosts: Vec<(String, ProgressBar)>,
 }
@@ -45,7 +44,8 @@ impl Shown {
     /// Takes the table away.
     pub(super) fn clear(&self) {
         if let Some(table) = &self.0.table {
-            let _ = table.all.clear();
+            table.hosts.iter().for_each(|(_, bar)| bar.finish_and_clear());
+            table.title.finish_and_clear();
         }
     }
 }
@@ -96,7 +96,7 @@ impl Table {
             (host.label, bar)
         });
         let hosts = hosts.collect();
-        Self { all, title, hosts }
+        Self { title, hosts }
     }
 
     fn show(&self, event: &Event) {
