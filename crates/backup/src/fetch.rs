@@ -181,7 +181,7 @@ async fn fetch_backup(
     let expected = Expected::db(manifest);
     let write = |source| FetchError::Write { dir: dir.to_owned(), source };
     let filled = file.try_clone().map_err(write)?;
-    let output = Output::of_temporary(filled, manifest.db.bytes, |_| {});
+    let output = Output::of_temporary(filled, manifest.db.bytes);
     let read = codec::download(store, &path, &expected, identities, output, progress).await?;
     read.output.finish().map_err(write)?;
     let name = PathBuf::from(format!("{}/{path}", store.url().trim_end_matches('/')));

@@ -34,16 +34,13 @@ use std::{
 /// Large enough that a disk writes at full speed.
 const BLOCK_BYTES: usize = 1 << 20;
 /// Blocks being filled or on their way to a disk.
-const BLOCKS_MAX: usize = 16;
+const BLOCKS_MAX: usize = 8;
 /// What O_DIRECT wants of addresses, offsets and lengths, on any disk in use.
 const ALIGN_BYTES: usize = 4096;
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(ALIGN_BYTES));
 
 /// A temporary file of less does not pass the page cache by.
 const TEMPORARY_BYTES_MIN: u64 = 256 << 20;
-
-/// Hears, on any thread, how many bytes of a file can be read.
-type OnWritten = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// One member's file and the thread that writes it.
 struct Lane {
@@ -57,7 +54,6 @@ pub struct Output {
     files: Vec<Arc<File>>,
     state: State,
     offset: u64,
-    on_written: Option<OnWritten>,
 }
 
 enum State {
@@ -86,21 +82,11 @@ impl Output {
         Ok(Self::of_lanes(lanes.collect::<io::Result<_>>()?))
     }
 
-    /// Fills a temporary file that is open, empty, and to be read back; it will have about `bytes`. What reads
-    /// along is told how far it can.
-    pub fn of_temporary(
-        file: File,
-        bytes: u64,
-        on_written: impl Fn(u64) + Send + Sync + 'static,
-    ) -> Self {
+    /// Fills a temporary file that is open, empty, and to be read back; it will have about `bytes`.
+    pub fn of_temporary(file: File, bytes: u64) -> Self {
         let is_large = bytes >= TEMPORARY_BYTES_MIN;
         let direct = is_large.then(|| open_direct(&open_path(&file))).flatten();
-        Self::temporary(file, direct, Arc::new(on_written))
-    }
-
-    fn temporary(file: File, direct: Option<File>, on_written: OnWritten) -> Self {
-        let lane = Lane::start(Arc::new(file), direct, true, Some(Arc::clone(&on_written)));
-        Self { on_written: Some(on_written), ..Self::of_lanes(vec![lane]) }
+        Self::of_lanes(vec![Lane::start(Arc::new(file), direct, true)])
     }
 
     /// Waits until all bytes are in the files.
@@ -111,7 +97,7 @@ impl Output {
     fn of_lanes(lanes: Vec<Lane>) -> Self {
         let files = lanes.iter().map(|lane| Arc::clone(&lane.file)).collect();
         let stream = Stream { lanes, blocks: vec![Arc::new(Block::new())], filled: 0 };
-        Self { files, state: State::Streaming(stream), offset: 0, on_written: None }
+        Self { files, state: State::Streaming(stream), offset: 0 }
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -134,9 +120,6 @@ impl Output {
                 let (rest, filled) = stream.finish()?;
                 let (rest, at) = (&rest.bytes()[..filled], self.offset - filled as u64);
                 self.files.iter().try_for_each(|file| file.write_all_at(rest, at))?;
-                if let Some(on_written) = &self.on_written {
-                    on_written(self.offset);
-                }
                 self.state = State::Finishing;
             }
             drained => self.state = drained,
@@ -224,26 +207,15 @@ impl Lane {
     fn create(path: &Path, read_back: bool) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Self::start(Arc::new(file), open_direct(path), read_back, None))
+        Ok(Self::start(Arc::new(file), open_direct(path), read_back))
     }
 
-    fn start(
-        file: Arc<File>,
-        direct: Option<File>,
-        read_back: bool,
-        on_written: Option<OnWritten>,
-    ) -> Self {
+    fn start(file: Arc<File>, direct: Option<File>, read_back: bool) -> Self {
         // With the block that is being filled and the one being written, fewer than BLOCKS_MAX.
         let (queue, blocks) = sync_channel::<(u64, Arc<Block>)>(BLOCKS_MAX - 3);
         let mut writer = LaneWriter { file: Arc::clone(&file), direct, read_back };
         let thread = std::thread::spawn(move || {
-            blocks.iter().try_for_each(|(at, block)| {
-                writer.write(at, block.bytes())?;
-                if let Some(on_written) = &on_written {
-                    on_written(at + BLOCK_BYTES as u64);
-                }
-                Ok(())
-            })
+            blocks.iter().try_for_each(|(at, block)| writer.write(at, block.bytes()))
         });
         Self { file, queue: Some(queue), thread: Some(thread) }
     }
@@ -336,7 +308,6 @@ impl Block {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
     /// Writes `len` bytes in odd pieces to two files, then the head again, as the builder does.
     fn write(dir: &Path, len: usize) -> (Vec<PathBuf>, Vec<u8>) {
         let paths = vec![dir.join("a"), dir.join("b")];
@@ -364,25 +335,16 @@ mod tests {
     }
 
     #[test]
-    fn a_temporary_file_gets_all_bytes_and_who_reads_along_is_told_how_far() {
-        for folder in [std::env::temp_dir(), PathBuf::from("/dev/shm")] {
-            let file = tempfile::tempfile_in(&folder).unwrap();
+    fn a_temporary_file_gets_all_bytes_past_the_page_cache_or_through_it() {
+        for bytes in [0, TEMPORARY_BYTES_MIN] {
+            let file = tempfile::tempfile().unwrap();
             let expected: Vec<u8> = (0..251).cycle().take(20 * BLOCK_BYTES + 32).collect();
-            let (along, read) = (file.try_clone().unwrap(), Arc::new(Mutex::new(Vec::new())));
-            let on_written = {
-                let read = Arc::clone(&read);
-                move |bytes: u64| {
-                    let mut read = read.lock().unwrap();
-                    let (old, new) = (read.len(), usize::try_from(bytes).unwrap());
-                    read.resize(new, 0);
-                    along.read_exact_at(&mut read[old..], old as u64).unwrap();
-                }
-            };
-            let direct = open_direct(&open_path(&file));
-            let mut output = Output::temporary(file, direct, Arc::new(on_written));
+            let mut output = Output::of_temporary(file.try_clone().unwrap(), bytes);
             expected.chunks(77_777).for_each(|piece| output.write_all(piece).unwrap());
             output.finish().unwrap();
-            assert!(*read.lock().unwrap() == expected, "{}", folder.display());
+            let mut found = vec![0; expected.len()];
+            file.read_exact_at(&mut found, 0).unwrap();
+            assert!(found == expected && file.metadata().unwrap().len() == found.len() as u64);
         }
     }
 
@@ -400,7 +362,7 @@ mod tests {
         let mut output = Output::create(std::iter::once(dir.path().join("a").as_path())).unwrap();
         let full = Arc::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
         if let State::Streaming(stream) = &mut output.state {
-            stream.lanes.push(Lane::start(full, None, false, None));
+            stream.lanes.push(Lane::start(full, None, false));
         }
         let block = vec![0; BLOCK_BYTES];
         let failed = (0..100).find_map(|_| output.write_all(&block).err()).unwrap();
