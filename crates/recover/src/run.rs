@@ -233,8 +233,9 @@ impl Fleet {
                 "set -eu\nmain() {{\nprintf %s {} | {program} recover agent\n}}\nmain\n",
                 quote(&question)
             );
+            let watcher = self.watcher.clone();
             Some(async move {
-                let answer = remote.script(&text).await?;
+                let answer = patiently(&remote, &watcher, || remote.script(&text)).await?;
                 let label = remote.label().to_owned();
                 match serde_json::from_str(&answer) {
                     Ok(answer) => Ok((label, answer)),

@@ -65,7 +65,11 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
     }
     let seen = match (backup.revision, plan.bump.last_seen, &plan.bump.seen_at) {
         (Some(revision), Some(seen), Some(at)) if seen > revision => {
-            format!(": {} revisions, up to {seen}, which {at} was seen at", seen - revision)
+            let revisions = match seen - revision {
+                1 => "1 revision".to_owned(),
+                several => format!("{several} revisions"),
+            };
+            format!(": {revisions}, up to {seen}, which {at} was seen at")
         }
         _ => String::new(),
     };

@@ -324,11 +324,23 @@ impl Spec {
     pub fn load(path: &Path) -> Result<Self, SpecError> {
         let yaml = std::fs::read_to_string(path)
             .map_err(|source| SpecError::Read { path: path.to_owned(), source })?;
-        let spec = Self::parse(&yaml)
+        let mut spec = Self::parse(&yaml)
             .map_err(|source| SpecError::Syntax { path: path.to_owned(), source })?;
+        spec.make_absolute();
         match spec.check() {
             problems if problems.is_empty() => Ok(spec),
             problems => Err(SpecError::Problems { path: path.to_owned(), problems }),
+        }
+    }
+
+    /// A run may be taken up from another folder.
+    fn make_absolute(&mut self) {
+        let of_ssh = self.hosts.iter_mut().map(|host| &mut host.ssh).chain([&mut self.ssh]);
+        let configs = of_ssh.filter_map(|ssh| ssh.config.as_mut());
+        let file = self.backup.as_mut().and_then(|backup| backup.file.as_mut());
+        for path in configs.chain(file) {
+            // Only an empty path has no absolute one, and that is told when it is used.
+            *path = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         }
     }
 
@@ -388,7 +400,6 @@ impl Spec {
         );
         let members = self.hosts.iter().filter_map(|host| host.member.as_ref());
         problems.unless(members.clone().next().is_some(), "hosts", "none has a member");
-        problems.unique("hosts: member names", members.clone().map(|member| member.name.as_str()));
         let urls = members.flat_map(|member| &member.peer_urls).map(String::as_str);
         problems.unique("hosts: peer URLs", urls);
         if let Some(backup) = &self.backup {
@@ -398,7 +409,9 @@ impl Spec {
         for host in self.resolved() {
             problems.host(&host);
         }
-        problems.places(&self.resolved());
+        let hosts = self.resolved();
+        problems.unique("hosts: names", hosts.iter().map(|host| host.label.as_str()));
+        problems.places(&hosts);
         problems.0
     }
 }

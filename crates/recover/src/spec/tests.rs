@@ -88,7 +88,7 @@ hosts:
     for part in [
         "cluster: it has no plain name",
         "backup: needs either repo or file",
-        "hosts: member names: \"m1\" is there twice",
+        "hosts: names: \"m1\" is there twice",
         "hosts.m1.host: is no host",
         "\"10.0.0.1:2380\" is not of the form",
         "hosts.m1.etcd.data-dir: must be an absolute path",
