@@ -48,7 +48,7 @@ fn a_healthy_cluster_an_unconfirmed_name_and_unknown_host_keys_are_refused() {
 /// the same machine, and from one that knows nothing of it.
 #[test]
 fn two_runs_at_once_are_refused_here_and_on_the_hosts() {
-    let scene = Scene::without_clients(tls(Etcd::V3_5));
+    let mut scene = Scene::without_clients(tls(Etcd::V3_5));
     scene.lose_all_members();
     let mut first = Watched::start(&mut scene.recover("run", [""; 0]));
     let locked = first.wait_for(|line| is_step(line) && line.contains("Put the new data"));
@@ -57,9 +57,9 @@ fn two_runs_at_once_are_refused_here_and_on_the_hosts() {
     kill_process(id, Signal::STOP).unwrap();
 
     scene.run().code_is(5).stderr_has(&["another run for prod goes on"]);
-    let elsewhere = scene.hosts.folder().join("elsewhere");
-    let mut other = scene.recover("run", ["--state-dir"]);
-    let stranger = Run::of(other.arg(elsewhere));
+    let here = std::mem::replace(&mut scene.state_dir, scene.hosts.folder().join("elsewhere"));
+    let stranger = scene.run();
+    scene.state_dir = here;
     kill_process(id, Signal::CONT).unwrap();
     assert_ne!(stranger.code, Some(0), "{stranger}");
     assert!(stranger.stderr.contains("held by the run"), "{stranger}");

@@ -140,6 +140,7 @@ fn killed_at_random(seed: u64, kills: usize) {
             killed += usize::from(was_killed);
             begins_again = was_killed && random.below(3) > 0;
         }
+        println!("{killed} kills, life {}", lives.number);
         if random.below(2) == 0 {
             lives.finish();
             continue;

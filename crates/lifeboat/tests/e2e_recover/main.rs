@@ -40,6 +40,8 @@ struct Scene {
     with_kube: bool,
     /// More for the section `etcd` of the cluster's file, as lines of two spaces and a key.
     more_etcd: String,
+    /// Where plans and journals are.
+    state_dir: PathBuf,
     revision: i64,
     keys: Vec<KeyValue>,
     hosts: Hosts,
@@ -74,6 +76,7 @@ impl Scene {
             user: "root",
             with_kube,
             more_etcd: String::new(),
+            state_dir: hosts.folder().join("state"),
             revision,
             keys,
             hosts,
@@ -87,11 +90,6 @@ impl Scene {
     /// A snapshot file with the backup.
     fn snapshot(&self) -> PathBuf {
         self.hosts.folder().join("backup.db")
-    }
-
-    /// Where plans and journals are.
-    fn state_dir(&self) -> PathBuf {
-        self.hosts.folder().join("state")
     }
 
     /// Writes what the backup has not.
@@ -146,7 +144,7 @@ impl Scene {
             "plan" => drop(recover.arg(self.spec()).arg("--agent").arg(agent())),
             _ => drop(recover.arg("prod")),
         }
-        recover.arg("--state-dir").arg(self.state_dir()).args(more);
+        recover.arg("--state-dir").arg(&self.state_dir).args(more);
         recover.stdin(Stdio::null());
         recover
     }

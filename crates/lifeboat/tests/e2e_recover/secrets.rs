@@ -53,7 +53,7 @@ fn a_cluster_with_auth_comes_back_and_its_password_is_told_to_nobody() {
     for said in [plan.ok(), run.ok()] {
         assert!(!holds(&said.stdout_bytes) && !holds(said.stderr.as_bytes()), "{said}");
     }
-    assert_eq!(files_with_it(&scene.state_dir()), [""; 0]);
+    assert_eq!(files_with_it(&scene.state_dir), [""; 0]);
     for host in scene.hosts.iter() {
         assert_eq!(files_with_it(&host.path("/var/lib/lifeboat")), [""; 0]);
     }

@@ -81,7 +81,8 @@ impl EtcdOnHostsBuilder {
             host.ssh("systemctl enable --quiet etcd.service");
             host.ssh("systemctl start --no-block etcd.service");
         }
-        cluster.wait_until_healthy();
+        let journals = || hosts.iter().map(|host| host.journal("etcd")).collect::<String>();
+        cluster.wait_until_healthy_or(journals);
         cluster.turn_auth_on();
         cluster
     }
@@ -221,6 +222,11 @@ impl EtcdOnHosts {
     /// Polls until every member answers that it is healthy.
     #[track_caller]
     pub fn wait_until_healthy(&self) {
+        self.wait_until_healthy_or(String::new);
+    }
+
+    #[track_caller]
+    fn wait_until_healthy_or(&self, account: impl Fn() -> String) {
         // Before auth is on, whoever names a user is refused.
         let client = Client { flags: self.flags_without_user(), ..self.client() };
         let health = || client.try_etcdctl(["endpoint", "health"]);
@@ -228,7 +234,7 @@ impl EtcdOnHosts {
             let health = health();
             health.code == Some(0) || health.stderr.contains("user name is empty")
         };
-        wait_until("all members are healthy", holds, || health().to_string());
+        wait_until("all members are healthy", holds, || format!("{}\n{}", health(), account()));
     }
 
     fn flags_without_user(&self) -> Vec<String> {
