@@ -194,8 +194,8 @@ fn files(text: &mut String, host: &Resolved) {
     }
 }
 
-/// Reads the answer. `now` is our clock in the middle of asking.
-pub(crate) fn parse(answer: &str, now: f64) -> Facts {
+/// Reads the answer. The host's clock is compared with ours from when it was asked to when it had answered: between these it is right.
+pub(crate) fn parse(answer: &str, asked: f64, answered: f64) -> Facts {
     let mut facts = Facts::default();
     for line in answer.lines() {
         let (key, value) = line.split_once(' ').unwrap_or((line, ""));
@@ -203,7 +203,11 @@ pub(crate) fn parse(answer: &str, now: f64) -> Facts {
         match key {
             "uid" => facts.root = value == "0",
             "machine" => facts.machine = value.to_owned(),
-            "clock" => facts.clock_ahead = value.parse::<f64>().map_or(0.0, |clock| clock - now),
+            "clock" => {
+                facts.clock_ahead = value
+                    .parse::<f64>()
+                    .map_or(0.0, |clock| (clock - asked).min(0.0) + (clock - answered).max(0.0));
+            }
             "missing-tool" => facts.missing_tools.push(value.to_owned()),
             "missing-file" => facts.missing_files.push(value.to_owned()),
             "service" => (facts.service_known, facts.service_running) = yes_yes(value),
@@ -272,7 +276,7 @@ hosts: [{{host: h, member: {{name: m1, peer-urls: ['http://h:2380']}}}}]",
         let text = frame.look(&script(host, &frame));
         let output = Command::new("sh").arg("-c").arg(&text).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        let facts = parse(&String::from_utf8(output.stdout).unwrap(), 0.0);
+        let facts = parse(&String::from_utf8(output.stdout).unwrap(), 0.0, 0.0);
         let found = facts.data.unwrap();
         assert_eq!(found.path, data.canonicalize().unwrap(), "{errors}");
         assert!(found.exists && found.filled && !found.mount_point, "{found:?} {errors}");
@@ -324,13 +328,15 @@ hosts: [{host: h, member: {name: m1, peer-urls: ['https://m1:2380', 'https://m2:
         let mut text = "say() { printf '%s %s\\n' \"$1\" \"$2\"; }\n".to_owned();
         files(&mut text, &spec.resolved()[0]);
         let output = Command::new("sh").arg("-c").arg(text).output().unwrap();
-        let facts = parse(&String::from_utf8(output.stdout).unwrap(), 0.0);
+        let facts = parse(&String::from_utf8(output.stdout).unwrap(), 0.0, 0.0);
         assert_eq!(facts.names_not_in_certificate, ["m2", "10.0.0.2"]);
         assert!(facts.server_certificate_ends.is_some() && facts.missing_files.is_empty());
     }
 
     #[test]
     fn what_is_not_understood_is_left_out() {
-        assert_eq!(parse("hello\n\nwal\nclock soon\n", 0.0), Facts::default());
+        let ahead = |clock: &str| parse(&format!("clock {clock}"), 100.0, 110.0).clock_ahead;
+        assert_eq!((ahead("95.5"), ahead("105"), ahead("112")), (-4.5, 0.0, 2.0));
+        assert_eq!(parse("hello\n\nwal\nclock soon\n", 0.0, 0.0), Facts::default());
     }
 }

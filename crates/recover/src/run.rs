@@ -183,7 +183,7 @@ impl Fleet {
             async move {
                 let begun = clock();
                 let answer = remote.script(&text).await?;
-                let facts = facts::parse(&answer, f64::midpoint(begun, clock()));
+                let facts = facts::parse(&answer, begun, clock());
                 match facts.machine.is_empty() {
                     true => Err(HostError::Answer {
                         label: remote.label().to_owned(),

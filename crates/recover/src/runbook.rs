@@ -252,8 +252,10 @@ fn on(host: &Resolved, script: &str) -> String {
 /// What stays on hosts after a run, for a person.
 pub fn left_on_hosts(plan: &Plan) -> String {
     let mut text = String::new();
-    for host in plan.hosts() {
-        for place in plan.places(&host).all() {
+    let hosts = plan.hosts();
+    let had = |host: &&Resolved| plan.facts(host).data.as_ref().is_some_and(|data| data.filled);
+    for host in hosts.iter().filter(had) {
+        for place in plan.places(host).all() {
             let _ = writeln!(text, "{}: old data: {}", host.label, quote_path(&place.old));
         }
     }

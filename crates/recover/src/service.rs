@@ -41,7 +41,7 @@ impl<'a> Shell<'a> {
                 let name = self.service.name();
                 let comm: String = name.chars().take(COMM_BYTES).collect();
                 format!(
-                    "{{ [ -n \"$(crictl ps -q --name {} 2>/dev/null)\" ] || pgrep -x {} >/dev/null; }}",
+                    "{{ if crictl ps -q >/dev/null 2>&1; then [ -n \"$(crictl ps -q --name {})\" ]; else pgrep -x {} >/dev/null; fi; }}",
                     quote(&format!("^{name}$")),
                     quote(&comm)
                 )

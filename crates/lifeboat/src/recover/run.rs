@@ -329,9 +329,12 @@ fn report(
     answers: &[(String, Answer)],
 ) -> Result<(), Failure> {
     let mut text = format!(
-        "{}: {} members healthy, revision {}, HashKV {} on all, equal to the backup's\n",
+        "{}: {} healthy, revision {}, HashKV {} on all, equal to the backup's\n",
         plan.spec.cluster,
-        answers.len(),
+        match answers.len() {
+            1 => "1 member".to_owned(),
+            several => format!("{several} members"),
+        },
         built.revision,
         hashes.hash_kv
     );
