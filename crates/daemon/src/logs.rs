@@ -4,7 +4,7 @@
 //! logged are names, numbers and errors, and errors have none.
 
 use crate::config::{Log, LogFormat};
-use tracing_subscriber::{EnvFilter, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, util::SubscriberInitExt};
 
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -18,10 +18,23 @@ pub enum LogError {
         /// Why not.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// A word that would be taken for a part's name, and silence all others.
+    #[error(
+        "{word:?} is no level of logging: use error, warn, info, debug or trace, or PART=LEVEL"
+    )]
+    Word {
+        /// What was given.
+        word: String,
+    },
 }
 
 /// Whether a level can be understood.
 pub(crate) fn filter(level: &str) -> Result<EnvFilter, LogError> {
+    let is_level =
+        |word: &&str| word.contains('=') || word.is_empty() || word.parse::<LevelFilter>().is_ok();
+    if let Some(word) = level.split(',').map(str::trim).find(|word| !is_level(word)) {
+        return Err(LogError::Word { word: word.to_owned() });
+    }
     EnvFilter::try_new(level).map_err(|source| LogError::Level { level: level.to_owned(), source })
 }
 

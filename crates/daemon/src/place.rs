@@ -68,11 +68,14 @@ fn passphrase(repository: &config::Repository) -> std::io::Result<SecretString> 
     Ok(SecretString::from(Secret::read(file)?.reveal().to_owned()))
 }
 
+/// The names in `credential-files`.
+pub(crate) const CREDENTIALS: [&str; 3] = ["access-key-id", "secret-access-key", "session-token"];
+
 fn credentials(repository: &config::Repository) -> Result<Option<store::Credentials>, JobsError> {
     let secret =
         |name: &str| repository.credential_files.get(name).map(|f| Secret::read(f)).transpose();
-    let (id, key) = (secret("access-key-id")?, secret("secret-access-key")?);
-    let token = secret("session-token")?;
+    let [id, key, token] = CREDENTIALS.map(secret);
+    let (id, key, token) = (id?, key?, token?);
     let Some((id, key)) = id.zip(key) else { return Ok(None) };
     let hidden = |secret: &Secret| store::Secret::new(secret.reveal());
     Ok(Some(store::Credentials {

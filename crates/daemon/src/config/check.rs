@@ -1,10 +1,12 @@
 //! What is wrong with settings that can be read: all of it, at once.
 
 use super::{Cluster, Config, Hook, Http, Repository, Secret};
-use crate::chain;
+use crate::{chain, place};
+use etcd_live::Endpoint;
+use repository::store::{Store, StoreOptions};
 use std::{
     collections::BTreeSet,
-    fmt,
+    env, fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -87,6 +89,11 @@ impl Problems {
     fn cluster(&mut self, config: &Config, cluster: &Cluster) {
         let at = format!("clusters.{}", cluster.name);
         self.unless(!cluster.endpoints.is_empty(), format_args!("{at}.endpoints"), "there is none");
+        for endpoint in &cluster.endpoints {
+            if let Err(error) = endpoint.parse::<Endpoint>() {
+                self.add(format_args!("{at}.endpoints"), chain(&error));
+            }
+        }
         self.unless(
             !cluster.repositories.is_empty(),
             format_args!("{at}.repositories"),
@@ -148,9 +155,10 @@ impl Problems {
             format_args!("{at}.url"),
             "has credentials in it: use credential-files",
         );
-        for (name, file) in &repository.credential_files {
-            self.secret(&format!("{at}.credential-files.{name}"), Some(file));
+        if !credentials && !repository.url.is_empty() {
+            self.store(&at, repository);
         }
+        self.credentials(&format!("{at}.credential-files"), repository);
         for recipient in &repository.recipients {
             if let Err(error) = repository::codec::Recipients::none().add(recipient) {
                 self.add(format_args!("{at}.recipients"), chain(&error));
@@ -173,6 +181,40 @@ impl Problems {
         );
     }
 
+    /// What can be said of the store without reaching it.
+    fn store(&mut self, at: &str, repository: &Repository) {
+        let url = &repository.url;
+        if !url.contains("://") && !Path::new(url).is_absolute() {
+            // A daemon is started in one folder today and in another tomorrow.
+            self.add(
+                format_args!("{at}.url"),
+                format_args!("{url:?} is neither a URL nor an absolute path"),
+            );
+            return;
+        }
+        let settings = repository.options.clone();
+        let options = StoreOptions { settings, ..StoreOptions::default() };
+        if let Err(error) = Store::open(url, &options) {
+            self.add(at, chain(&error));
+        }
+    }
+
+    fn credentials(&mut self, at: &str, repository: &Repository) {
+        let files = &repository.credential_files;
+        for (name, file) in files {
+            let known = place::CREDENTIALS.contains(&name.as_str());
+            self.unless(
+                known,
+                at,
+                format_args!("{name:?} is none of {}", place::CREDENTIALS.join(", ")),
+            );
+            self.secret(&format!("{at}.{name}"), Some(file));
+        }
+        let [id, key, token] = place::CREDENTIALS.map(|name| files.contains_key(name));
+        let whole = id == key && (id || !token);
+        self.unless(whole, at, "access-key-id and secret-access-key are needed together");
+    }
+
     fn http(&mut self, http: &Http) {
         if let Some(tls) = &http.tls {
             self.readable("http.tls.cert", Some(&tls.cert));
@@ -191,6 +233,9 @@ impl Problems {
         self.unless(!hook.on.is_empty(), format_args!("{at}.on"), "names no event");
         let one = hook.command.is_empty() == hook.webhook_file.is_some();
         self.unless(one, at, "needs either command or webhook-file");
+        if let Some(program) = hook.command.first() {
+            self.program(&format!("{at}.command"), program);
+        }
         self.secret(&format!("{at}.webhook-file"), hook.webhook_file.as_ref());
         self.secret(&format!("{at}.bearer-file"), hook.bearer_file.as_ref());
         self.unless(
@@ -198,6 +243,19 @@ impl Problems {
             format_args!("{at}.timeout"),
             "must be longer than nothing",
         );
+    }
+
+    /// A hook's program, which is found as the system finds it: by its path, else in `PATH`.
+    fn program(&mut self, at: &str, program: &str) {
+        if program.contains('/') {
+            if let Err(error) = executable(Path::new(program)) {
+                self.add(at, format_args!("cannot run {program}: {error}"));
+            }
+            return;
+        }
+        let path = env::var_os("PATH").unwrap_or_default();
+        let found = env::split_paths(&path).any(|folder| executable(&folder.join(program)).is_ok());
+        self.unless(found, at, format_args!("{program:?} is in no folder of PATH"));
     }
 
     fn readable(&mut self, at: &str, file: Option<&PathBuf>) {
@@ -213,6 +271,14 @@ impl Problems {
             self.add(at, format_args!("cannot read {}: {error}", shown(file)));
         }
     }
+}
+
+/// Whether this process may run that file.
+fn executable(file: &Path) -> io::Result<()> {
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    Ok(rustix::fs::access(file, rustix::fs::Access::EXEC_OK)?)
 }
 
 fn shown(path: &Path) -> std::path::Display<'_> {

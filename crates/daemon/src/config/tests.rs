@@ -128,6 +128,81 @@ fn outside_of_loopback_both_a_certificate_and_a_token_are_needed() {
 }
 
 #[test]
+fn an_endpoint_must_be_one() {
+    let endpoints =
+        |list: &str| problems(&yaml(|y| y.replace("[http://127.0.0.1:2379]", list))).join("\n");
+    for wrong in ["['foo://bar']", "[http://127.0.0.1:2379, '']"] {
+        let problems = endpoints(wrong);
+        assert!(problems.starts_with("clusters.prod.endpoints: "), "{wrong}: {problems:?}");
+    }
+    assert_eq!(endpoints("['10.0.0.1:2379', 'unix:///run/etcd.sock']"), "");
+}
+
+#[test]
+fn a_repository_is_an_absolute_path_or_the_url_of_a_store_with_settings_that_it_has() {
+    let url = |url: &str| problems(&yaml(|y| y.replace("/tmp/x", url))).join("\n");
+    for (wrong, told) in [
+        ("backups", "repositories.disk.url: \"backups\" is neither a URL nor an absolute path"),
+        ("./backups", "neither a URL nor an absolute path"),
+        ("ftp://host/x", "begins with none of file, s3"),
+        ("s3://bucket\n  options: {regio: x}", "regio"),
+    ] {
+        let problems = url(wrong);
+        assert!(problems.contains(told) && problems.lines().count() == 1, "{wrong}: {problems:?}");
+    }
+    assert_eq!(url("s3://bucket\n  options: {region: x}"), "");
+    assert_eq!(url("file:///var/backups"), "");
+}
+
+#[test]
+fn credentials_of_a_store_are_whole_and_have_their_names() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "x\n").unwrap();
+    let of = |names: &[&str]| {
+        let files: Vec<_> =
+            names.iter().map(|name| format!("{name}: {}", file.path().display())).collect();
+        let files = format!("/tmp/x\n  credential-files: {{{}}}", files.join(", "));
+        problems(&yaml(|y| y.replace("/tmp/x", &files))).join("\n")
+    };
+    assert_eq!(of(&["access-key-id", "secret-access-key"]), "");
+    assert_eq!(of(&["access-key-id", "secret-access-key", "session-token"]), "");
+    assert!(of(&["access-key-id"]).contains("needed together"));
+    assert!(of(&["session-token"]).contains("needed together"));
+    assert!(of(&["access_key_id"]).contains("\"access_key_id\" is none of access-key-id, "));
+}
+
+#[test]
+fn a_hook_that_could_not_be_run_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("script");
+    std::fs::write(&script, "#!/bin/sh\n").unwrap();
+    let command = |program: &str| {
+        problems(&yaml(|y| format!("{y}hooks: [{{on: [success], command: ['{program}']}}]\n")))
+            .join("\n")
+    };
+    let script_text = script.to_str().unwrap();
+    assert!(command(script_text).contains("hooks[0].command: cannot run "), "not executable");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    assert_eq!(command(script_text), "");
+    assert!(command(folder.path().to_str().unwrap()).contains("no file"));
+    assert!(command("/nowhere/program").contains("hooks[0].command: cannot run /nowhere/program"));
+    assert!(command("lifeboat-no-such-program").contains("is in no folder of PATH"));
+    assert_eq!(command("sh"), "");
+}
+
+#[test]
+fn a_word_that_is_no_level_is_refused_as_it_would_silence_all_logs() {
+    let level =
+        |level: &str| problems(&yaml(|y| format!("{y}log: {{level: '{level}'}}\n"))).join("\n");
+    assert!(level("loud").contains("log.level: \"loud\" is no level of logging"));
+    assert!(level("info,repository").contains("\"repository\""));
+    assert!(level("info,repository=loud").contains("log.level"));
+    for right in ["info", "WARN", "off", "info,repository=debug"] {
+        assert_eq!(level(right), "", "{right}");
+    }
+}
+
+#[test]
 fn a_secret_cannot_be_printed() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "hunter2\nrest\n").unwrap();

@@ -34,6 +34,34 @@ repositories:
 }
 
 #[test]
+fn what_could_never_work_is_told_before_it_fails_at_night() {
+    let settings = Settings::new(
+        "clusters:
+- name: prod
+  endpoints: ['foo://10.0.0.1']
+  repositories: [disk, bucket]
+  schedule: {cron: '@daily'}
+repositories:
+- {name: disk, url: backups}
+- {name: bucket, url: 's3://backups/etcd', options: {regio: x}}
+hooks:
+- {on: [failure], command: [/nowhere/alert]}
+log: {level: loud}
+",
+    );
+    let file = settings.file();
+    let run = lifeboat().run(["config", "check", text(&file)]).code_is(2);
+    run.stderr_has(&[
+        "clusters.prod.endpoints: ",
+        "repositories.disk.url: \"backups\" is neither a URL nor an absolute path",
+        "repositories.bucket: ",
+        "hooks[0].command: cannot run /nowhere/alert",
+        "log.level: ",
+        "5 settings are wrong",
+    ]);
+}
+
+#[test]
 fn a_setting_that_does_not_exist_is_told_with_its_line() {
     let settings = Settings::new("clusters: []\nrepositories: []\nschedul: x\n");
     let run = lifeboat().run(["config", "check", text(&settings.file())]).code_is(2);
