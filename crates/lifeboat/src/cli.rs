@@ -10,7 +10,9 @@ use crate::{
     report::Failure,
     serve,
 };
-use clap::{Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{
+    Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind,
+};
 use std::path::Path;
 
 /// Back up etcd clusters and bring them back
@@ -95,6 +97,32 @@ impl Tool {
     }
 }
 
+/// The commands, and those below them, that ask no etcd whatever its flags say.
+const OFFLINE: [&[&str]; 14] = [
+    &["snapshot", "status"],
+    &["snapshot", "verify"],
+    &["snapshot", "hashkv"],
+    &["snapshot", "restore"],
+    &["list"],
+    &["show"],
+    &["verify"],
+    &["restore"],
+    &["prune"],
+    &["keep"],
+    &["copy"],
+    &["rekey"],
+    &["serve"],
+    &["config"],
+];
+
+/// The same command, whose help does not speak of `flags`; it takes them all the same, as scripts give them to any.
+fn without(command: clap::Command, path: &[&str], flags: &[Arg]) -> clap::Command {
+    match path {
+        [] => command.args(flags),
+        [name, rest @ ..] => command.mut_subcommand(name, |below| without(below, rest, flags)),
+    }
+}
+
 /// What every command may need to know.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -119,9 +147,20 @@ impl Context {
 }
 
 impl Cli {
+    /// The commands with their flags, each with help for those that mean something to it.
+    pub(crate) fn commands() -> clap::Command {
+        let connection = ConnectionArgs::augment_args(clap::Command::new("connection"));
+        let hidden: Vec<Arg> =
+            connection.get_arguments().map(|flag| flag.clone().hide(true)).collect();
+        OFFLINE.iter().fold(Self::command(), |command, path| without(command, path, &hidden))
+    }
+
     /// Reads the arguments. If they are wrong, or ask for help, says so and ends the program.
     pub(crate) fn parse_for(tool: Tool) -> Self {
-        Self::try_parse().unwrap_or_else(|error| {
+        let mut commands = Self::commands();
+        let parsed = commands.try_get_matches_from_mut(std::env::args_os());
+        let parsed = parsed.and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.map_err(|error| error.format(&mut commands)).unwrap_or_else(|error| {
             // A failure to print leaves nothing better to do than to end.
             let _ = error.print();
             if tool == Tool::EtcdTool && error.kind() == ErrorKind::InvalidSubcommand {
@@ -155,5 +194,83 @@ impl Cli {
             Command::Serve(args) => args.run(),
             Command::Config(command) => command.run(&context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            let path = format!("{path} {}", below.get_name()).trim_start().to_owned();
+            match below.has_subcommands() {
+                true => leaves(below, &path, found),
+                false => found.push((path, below.clone())),
+            }
+        }
+    }
+
+    /// Every command that can be run, with the flags that it has from above.
+    fn built() -> Vec<(String, clap::Command)> {
+        let mut commands = Cli::commands();
+        commands.build();
+        let mut found = Vec::new();
+        leaves(&commands, "", &mut found);
+        found
+    }
+
+    #[test]
+    fn help_speaks_of_the_connection_only_where_there_is_one() {
+        let connected: Vec<_> = built()
+            .into_iter()
+            .filter(|(path, _)| !path.starts_with("recover"))
+            .filter(|(_, command)| {
+                command.clone().render_long_help().to_string().contains("--cacert")
+            })
+            .map(|(path, _)| path)
+            .collect();
+        let expected = [
+            "snapshot save",
+            "member list",
+            "endpoint status",
+            "endpoint health",
+            "endpoint hashkv",
+            "cluster-health",
+            "backup",
+        ];
+        assert_eq!(connected, expected);
+    }
+
+    #[test]
+    fn flags_of_the_connection_are_taken_by_any_command_at_any_place() {
+        for line in [
+            ["lifeboat", "--endpoints", "a:1", "list"],
+            ["lifeboat", "list", "--endpoints", "a:1"],
+            ["lifeboat", "backup", "--endpoints", "a:1"],
+        ] {
+            let matches = Cli::commands().try_get_matches_from(line).unwrap();
+            let cli = Cli::from_arg_matches(&matches).unwrap();
+            assert!(cli.connection.names_endpoints(), "{line:?}");
+        }
+        let line = ["etcdctl", "snapshot", "status", "x.db", "--cacert", "ca", "-w", "json"];
+        let matches = Cli::commands().try_get_matches_from(line).unwrap();
+        assert_eq!(Cli::from_arg_matches(&matches).unwrap().write_out, Some(Format::Json));
+    }
+
+    #[test]
+    fn help_that_is_printed_as_it_stands_fits_a_terminal_of_eighty_columns() {
+        let mut with_examples = 0;
+        for (path, command) in built().iter().filter(|(path, _)| !path.starts_with("recover")) {
+            let about = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+            if !about.contains("\nExamples:") {
+                continue; // clap breaks its lines
+            }
+            with_examples += 1;
+            for line in about.lines() {
+                assert!(line.chars().count() <= 80, "{path}: {line}");
+            }
+        }
+        assert_eq!(with_examples, 8);
     }
 }

@@ -151,7 +151,7 @@ impl OfflineError {
             Self::NotADataDir { .. } => "give the directory that etcd has as --data-dir",
             Self::InsideDataDir { .. } => "write the snapshot to another place",
             Self::InUse { .. } => {
-                "stop that etcd, or save from it while it runs: give --endpoints instead of --data-dir"
+                "stop that etcd, or save from it while it runs: give --endpoints instead of its directory"
             }
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "run as the user that owns the data directory, or with sudo"

@@ -28,17 +28,21 @@ const AGE_HEAD_BYTES: u64 = 32;
 
 /// Make one verified backup of a cluster
 ///
-/// The snapshot is compressed, encrypted and sent to the repository while it arrives. It becomes a backup when its
-/// digest, every page and every record were proved, and the members were compared with it; until then the repository
-/// has none. A repository that is not there is made.
+/// The snapshot is compressed, encrypted and sent to the repository while it
+/// arrives. It becomes a backup when its digest, every page and every record were
+/// proved, and the members were compared with it; until then the repository has
+/// none. A repository that is not there is made.
 ///
-/// With several --repo, each gets the backup, and one that fails does not keep the others from it; the exit code is
-/// then not 0.
+/// With several --repo, each gets the backup, and one that fails does not keep
+/// the others from it; the exit code is then not 0.
 ///
 /// Examples:
-///   lifeboat backup --repo /var/backups/etcd --cluster prod --endpoints https://10.0.0.1:2379
-///   lifeboat backup --repo s3://backups/etcd --cluster prod --recipient age1… --include /etc/kubernetes/pki
-///   lifeboat backup --repo /var/backups/etcd --cluster prod --from-data-dir /var/lib/etcd
+///   lifeboat backup --repo /var/backups/etcd --cluster prod \
+///       --endpoints https://10.0.0.1:2379
+///   lifeboat backup --repo s3://backups/etcd --cluster prod --recipient age1… \
+///       --include /etc/kubernetes/pki
+///   lifeboat backup --repo /var/backups/etcd --cluster prod \
+///       --from-data-dir /var/lib/etcd
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct BackupArgs {

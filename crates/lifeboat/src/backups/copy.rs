@@ -26,8 +26,9 @@ const COPY_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Copy backups into another repository
 ///
-/// Every byte is proved on the way. What is there already is skipped, so a copy that was cut goes on when it is run
-/// again. Stored bytes are copied as they are, unless --recipient asks for other keys.
+/// Every byte is proved on the way. What is there already is skipped, so a copy
+/// that was cut goes on when it is run again. Stored bytes are copied as they
+/// are, unless --recipient asks for other keys.
 ///
 /// Examples:
 ///   lifeboat copy --repo /var/backups/etcd --to s3://archive/etcd --all

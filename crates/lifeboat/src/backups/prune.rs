@@ -20,14 +20,16 @@ use serde::Serialize;
 
 /// Remove backups that the policy does not keep
 ///
-/// Says of every backup why it stays or goes. The newest that is verified always stays, and so do pinned ones.
-/// Remains of backups that broke off go once they are older than --grace. Without any rule nothing but such remains
-/// goes. A backup that the store has locked is told and stays. With --config, the policies of that file hold unless
-/// flags give one.
+/// Says of every backup why it stays or goes. The newest that is verified always
+/// stays, and so do pinned ones. Remains of backups that broke off go once they
+/// are older than --grace. Without any rule nothing but such remains goes. A
+/// backup that the store has locked is told and stays. With --config, the
+/// policies of that file hold unless flags give one.
 ///
 /// Examples:
 ///   lifeboat prune --keep-within 15d --dry-run
-///   lifeboat prune --keep-last 12 --keep-daily 7 --keep-weekly 5 --keep-monthly 12
+///   lifeboat prune --keep-last 12 --keep-daily 7 --keep-weekly 5 \
+///       --keep-monthly 12
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct PruneArgs {

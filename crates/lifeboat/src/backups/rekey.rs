@@ -4,9 +4,14 @@ use super::{
     args::{IdentityArgs, RepositoryArgs, one_cluster},
     encoding::{EncodingArgs, usage},
 };
-use crate::{cli::Context, output, report::Failure};
+use crate::{
+    cli::Context,
+    output::{self, Format},
+    report::Failure,
+};
 use jiff::Timestamp;
-use repository::{ClusterName, Repository, listing::Target, rekey::rekey};
+use repository::{BackupId, ClusterName, Repository, listing::Target, rekey::rekey};
+use serde::Serialize;
 
 /// Encrypt backups to other recipients, and to nobody else
 ///
@@ -36,6 +41,36 @@ pub(crate) struct RekeyArgs {
     repository: RepositoryArgs,
 }
 
+/// What became of one backup, for machines.
+#[derive(Serialize)]
+struct DoneJson<'a> {
+    cluster: &'a ClusterName,
+    name: BackupId,
+    /// `rekeyed`, or `present`: it was encrypted to these keys already.
+    result: &'static str,
+    /// Objects that the store has locked: the old keys still open them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    locked: Vec<String>,
+}
+
+const HEADERS: [&str; 3] = ["Cluster", "Name", "Result"];
+
+impl DoneJson<'_> {
+    /// For people.
+    fn line(&self) -> String {
+        let Self { cluster, name, result, .. } = self;
+        let done = match *result {
+            "rekeyed" => "encrypted anew",
+            _ => "encrypted to these keys already",
+        };
+        format!("{name} of {cluster}: {done}\n")
+    }
+
+    fn row(&self) -> Vec<String> {
+        vec![self.cluster.to_string(), self.name.to_string(), self.result.to_owned()]
+    }
+}
+
 impl RekeyArgs {
     pub(crate) fn run(self, context: &Context) -> Result<(), Failure> {
         let recipients = self.encoding.recipients()?;
@@ -59,14 +94,24 @@ impl RekeyArgs {
             };
             let manifests = listing.backups.iter().filter(|b| ids.contains(&b.id())).map(|b| &b.manifest);
             let identities = place.identities_of(&self.identities, manifests)?;
+            let mut rows = Vec::new();
             for id in ids {
                 let bandwidth = self.encoding.bandwidth();
                 let rekeyed = rekey(repository.store(), &cluster, id, &identities, &recipients, bandwidth, |_| {}).await?;
-                let done = if rekeyed.is_rewritten { "encrypted anew" } else { "encrypted to these keys already" };
-                output::print(&format!("{id} of {cluster}: {done}\n"))?;
+                let result = if rekeyed.is_rewritten { "rekeyed" } else { "present" };
+                let locked = rekeyed.locked.clone();
+                let done = DoneJson { cluster: &cluster, name: id, result, locked };
+                match context.format {
+                    Format::Simple => output::print(&done.line())?,
+                    Format::Json => output::print(&output::json(&done))?,
+                    Format::Table | Format::Fields => rows.push(done.row()),
+                }
                 for locked in rekeyed.locked {
                     say!("warning: {locked} is locked by the store and stays: the old keys still open it");
                 }
+            }
+            if !rows.is_empty() {
+                output::print(&output::rows(context.format, &HEADERS, &rows))?;
             }
             Ok(())
         })

@@ -31,17 +31,21 @@ use std::path::PathBuf;
 
 /// Make data directories for a new cluster from a backup
 ///
-/// From a repository: the newest backup that is verified, or the one that --at names. Or from a file, a folder or a
-/// URL that another tool has written: etcdctl, k3s and RKE2 (.zip), OpenShift, kOps (.gz), etcd-backup-restore.
+/// From a repository: the newest backup that is verified, or the one that --at
+/// names. Or from a file, a folder or a URL that another tool has written:
+/// etcdctl, k3s and RKE2 (.zip), OpenShift, kOps (.gz), etcd-backup-restore.
 ///
-/// It is decrypted, decompressed and proved on the way; nothing is put in place before, and nothing that exists is
-/// touched. What can be known before (a target that is in use, too little room, a missing identity) is told before
-/// anything is fetched. The revision is raised above what clients can have seen, and what was before is marked compacted, so
-/// that no client waits for a future that was undone: --bump-revision 0 leaves that out.
+/// It is decrypted, decompressed and proved on the way; nothing is put in place
+/// before, and nothing that exists is touched. What can be known before (a target
+/// that is in use, too little room, a missing identity) is told before anything
+/// is fetched. The revision is raised above what clients can have seen, and what
+/// was before is marked compacted, so that no client waits for a future that was
+/// undone: --bump-revision 0 leaves that out.
 ///
 /// Examples:
 ///   lifeboat restore --repo s3://backups/etcd --cluster prod --plan
-///   lifeboat restore --repo s3://backups/etcd --cluster prod --identity identity.txt --all-members restored/
+///   lifeboat restore --repo s3://backups/etcd --cluster prod \
+///       --identity identity.txt --all-members restored/ \
 ///       --initial-cluster m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380
 ///   lifeboat restore /backup/etcd-snapshot.zip --data-dir /var/lib/etcd
 #[derive(Debug, clap::Args)]

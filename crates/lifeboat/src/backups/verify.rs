@@ -23,17 +23,18 @@ use std::{num::NonZeroU32, path::PathBuf, str::FromStr};
 
 /// Read backups back and prove them
 ///
-/// Each is decrypted, decompressed, and proved as it was when it was made: digest, every page, every record, and all
-/// that its manifest says. Which ones: those that are named, --all, a --sample, or else the newest of each cluster.
-/// Damage is noted in the repository: a backup that was found damaged is not restored unless it is named, and counts
-/// for nothing in the policy.
+/// Each is decrypted, decompressed, and proved as it was when it was made:
+/// digest, every page, every record, and all that its manifest says. Which ones:
+/// those that are named, --all, a --sample, or else the newest of each cluster.
+/// Damage is noted in the repository: a backup that was found damaged is not
+/// restored unless it is named, and counts for nothing in the policy.
 ///
 /// Exit code 3 if anything is damaged; 1 or 4 if it could not be found out.
 ///
 /// Examples:
 ///   lifeboat verify --cluster prod --identity identity.txt
-///   lifeboat verify --sample 1/7        each day another seventh, so that a week covers everything
-///   lifeboat verify --quick --all       are all objects there, with the right sizes
+///   lifeboat verify --sample 1/7       each day another seventh
+///   lifeboat verify --quick --all      are all objects there, whole in size
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct VerifyArgs {

@@ -19,21 +19,24 @@ use std::{
 
 /// Save a snapshot of a live cluster, or of a stopped member, and prove it
 ///
-/// The snapshot is written to FILE.part, its digest compared, every page and record checked; only
-/// then it is renamed to FILE. With several --endpoints, the best member is chosen: reachable, not a
-/// learner, not behind, a follower before the leader; if it fails half way, or what it sends is not
-/// sound, the next one is asked. To stdout goes only what was proved, from a copy in $TMPDIR.
+/// The snapshot is written to FILE.part, its digest compared, every page and
+/// record checked; only then it is renamed to FILE. With several --endpoints, the
+/// best member is chosen: reachable, not a learner, not behind, a follower before
+/// the leader; if it fails half way, or what it sends is not sound, the next one
+/// is asked. To stdout goes only what was proved, from a copy in $TMPDIR.
 ///
-/// With --data-dir, nothing is asked: the database of a stopped member is read and checked, and all
-/// entries of its write-ahead log that are not in it yet are applied, also those that the log does
-/// not say are committed: a client may have been told that they are done. What is not in this
-/// member's log it cannot give, and its last entries may be ones that the cluster dropped. If several
-/// members of a lost cluster can be had, save from each, compare the last entry that is told, and keep
-/// the one of the greatest term, and of the greatest index within it: a majority has every
-/// acknowledged write.
+/// With --data-dir, nothing is asked: the database of a stopped member is read
+/// and checked, and all entries of its write-ahead log that are not in it yet are
+/// applied, also those that the log does not say are committed: a client may have
+/// been told that they are done. What is not in this member's log it cannot give,
+/// and its last entries may be ones that the cluster dropped. If several members
+/// of a lost cluster can be had, save from each, compare the last entry that is
+/// told, and keep the one of the greatest term, and of the greatest index within
+/// it: a majority has every acknowledged write.
 ///
 /// Examples:
-///   lifeboat snapshot save backup.db --endpoints https://10.0.0.1:2379 --cacert ca.pem …
+///   lifeboat snapshot save backup.db --endpoints https://10.0.0.1:2379 \
+///       --cacert ca.pem …
 ///   lifeboat snapshot save - | zstd > backup.db.zst
 ///   lifeboat snapshot save backup.db --data-dir /var/lib/etcd
 #[derive(Debug, clap::Args)]

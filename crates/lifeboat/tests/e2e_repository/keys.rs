@@ -97,4 +97,10 @@ fn after_a_rekey_only_the_new_keys_open_backups() {
     // A second time there is nothing left to do.
     let again = with_new.run(["rekey", "--all", "--recipient", &new.recipient]).ok();
     assert_eq!(again.stdout.matches("already").count(), 2, "{again}");
+    let json = with_new.run(["rekey", "--all", "--recipient", &new.recipient, "-w", "json"]).ok();
+    for line in json.stdout.lines() {
+        let done: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&done["cluster"], &done["result"]), (&"prod".into(), &"present".into()));
+    }
+    assert_eq!(json.stdout.lines().count(), 2, "{json}");
 }
