@@ -98,29 +98,33 @@ impl Tool {
 }
 
 /// The commands, and those below them, that ask no etcd whatever its flags say.
-const OFFLINE: [&[&str]; 14] = [
-    &["snapshot", "status"],
-    &["snapshot", "verify"],
-    &["snapshot", "hashkv"],
-    &["snapshot", "restore"],
-    &["list"],
-    &["show"],
-    &["verify"],
-    &["restore"],
-    &["prune"],
-    &["keep"],
-    &["copy"],
-    &["rekey"],
-    &["serve"],
-    &["config"],
+const OFFLINE: [&str; 14] = [
+    "snapshot status",
+    "snapshot verify",
+    "snapshot hashkv",
+    "snapshot restore",
+    "list",
+    "show",
+    "verify",
+    "restore",
+    "prune",
+    "keep",
+    "copy",
+    "rekey",
+    "serve",
+    "config",
 ];
 
-/// The same command, whose help does not speak of `flags`; it takes them all the same, as scripts give them to any.
-fn without(command: clap::Command, path: &[&str], flags: &[Arg]) -> clap::Command {
-    match path {
-        [] => command.args(flags),
-        [name, rest @ ..] => command.mut_subcommand(name, |below| without(below, rest, flags)),
-    }
+/// The commands below `command`; the help of those that ask no etcd does not speak of `flags`. They take them all the
+/// same, as scripts give them to any.
+fn hiding(flags: &[Arg], command: clap::Command, path: &str) -> clap::Command {
+    command.mut_subcommands(|below| {
+        let path = format!("{path} {}", below.get_name());
+        match OFFLINE.contains(&path.trim_start()) {
+            true => below.args(flags),
+            false => hiding(flags, below, &path),
+        }
+    })
 }
 
 /// What every command may need to know.
@@ -152,7 +156,7 @@ impl Cli {
         let connection = ConnectionArgs::augment_args(clap::Command::new("connection"));
         let hidden: Vec<Arg> =
             connection.get_arguments().map(|flag| flag.clone().hide(true)).collect();
-        OFFLINE.iter().fold(Self::command(), |command, path| without(command, path, &hidden))
+        hiding(&hidden, Self::command(), "")
     }
 
     /// Reads the arguments. If they are wrong, or ask for help, says so and ends the program.
