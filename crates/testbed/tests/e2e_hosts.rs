@@ -163,7 +163,10 @@ fn what_a_killed_run_left_is_swept_by_the_next() {
     let folder = Path::new(&line.expect("the child says where it is")).parent().unwrap().to_owned();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(folder.join("h1/root/etc").is_dir(), "the killed run has left its host");
+    assert!(
+        folder.join("h1").join("root").join("etc").is_dir(),
+        "the killed run has left its host"
+    );
     let groups = std::fs::read_to_string(folder.join("groups")).unwrap();
 
     let hosts = Hosts::start(1);
