@@ -14,9 +14,8 @@ mod whole;
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 
 use testbed::{Etcd, EtcdOnHosts, EtcdOnHostsBuilder, Hosts, KeyValue, Run, Tool};
 
@@ -92,6 +91,17 @@ impl Scene {
         self.hosts.folder().join("backup.db")
     }
 
+    /// The binary for the hosts: a build for debugging is much larger than the one for users, so what only
+    /// a debugger needs is left out.
+    fn agent(&self) -> PathBuf {
+        let file = self.hosts.folder().join("lifeboat");
+        if !file.exists() {
+            let mut strip = Command::new("strip");
+            Run::of(strip.arg("-o").arg(&file).arg(env!("CARGO_BIN_EXE_lifeboat"))).ok();
+        }
+        file
+    }
+
     /// Writes what the backup has not.
     #[track_caller]
     fn live_on(&self, generation: &str) {
@@ -140,8 +150,8 @@ impl Scene {
     ) -> Command {
         let mut recover = lifeboat().command(["recover", command]);
         match command {
-            "run" => drop(recover.arg(self.spec()).arg("--yes").arg("--agent").arg(agent())),
-            "plan" => drop(recover.arg(self.spec()).arg("--agent").arg(agent())),
+            "run" => drop(recover.arg(self.spec()).arg("--yes").arg("--agent").arg(self.agent())),
+            "plan" => drop(recover.arg(self.spec()).arg("--agent").arg(self.agent())),
             _ => drop(recover.arg("prod")),
         }
         recover.arg("--state-dir").arg(&self.state_dir).args(more);
@@ -221,19 +231,6 @@ impl Scene {
 
 fn lifeboat() -> Tool {
     Tool::new(env!("CARGO_BIN_EXE_lifeboat"))
-}
-
-/// The binary for the hosts: a build for debugging is much larger than the one for users, so what only a
-/// debugger needs is left out.
-fn agent() -> &'static Path {
-    static AGENT: OnceLock<tempfile::TempPath> = OnceLock::new();
-    AGENT.get_or_init(|| {
-        let file = tempfile::Builder::new().prefix("lifeboat-agent-").tempfile().unwrap();
-        let path = file.into_temp_path();
-        let mut strip = Command::new("strip");
-        Run::of(strip.arg("-o").arg(&path).arg(env!("CARGO_BIN_EXE_lifeboat"))).ok();
-        path
-    })
 }
 
 /// A run that a test watches while it goes on, by the lines that it says.
