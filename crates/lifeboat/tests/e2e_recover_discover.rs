@@ -175,11 +175,11 @@ fn a_cluster_is_found_and_rescued_from_the_only_data_directory_that_is_left() {
     let binary = std::fs::read(env!("CARGO_BIN_EXE_lifeboat")).expect("lifeboat is built");
     hosts[1].write("/usr/local/bin/lifeboat", binary);
     hosts[1].ssh(&format!(
-        "chmod 755 /usr/local/bin/lifeboat && lifeboat snapshot save /root/rescue.db --data-dir {}",
+        "chmod 755 /usr/local/bin/lifeboat && lifeboat snapshot save /var/tmp/rescue.db --data-dir {}",
         cluster.data_dir(1)
     ));
     let rescue = hosts.folder().join("rescue.db");
-    std::fs::copy(hosts[1].path("/root/rescue.db"), &rescue).expect("it was saved");
+    std::fs::copy(hosts[1].path("/var/tmp/rescue.db"), &rescue).expect("it was saved");
 
     let run = Command::new(env!("CARGO_BIN_EXE_lifeboat"))
         .args(["recover", "run"])
