@@ -76,13 +76,7 @@ fn every_style_of_unit_is_found_while_etcd_runs_and_when_it_is_dead() {
                 ],
             );
         }
-        for (index, host) in hosts.iter().enumerate() {
-            host.ssh(&format!(
-                "systemctl disable --quiet --now etcd; rm -rf {}",
-                cluster.data_dir(index)
-            ));
-            host.ssh("rm -rf /etc/systemd/system/etcd.service* /etc/default/etcd; systemctl daemon-reload");
-        }
+        cluster.remove(&hosts);
     }
 }
 

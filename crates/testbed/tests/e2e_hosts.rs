@@ -41,13 +41,7 @@ fn three_hosts_boot_and_run_members_of_either_version_as_units_with_tls() {
             assert_eq!(server.trim(), cluster.server_on_host());
             eprintln!("{} takes {} KiB with etcd", host.name(), host.memory_bytes() / 1024);
         }
-        for (index, host) in hosts.iter().enumerate() {
-            host.ssh(&format!(
-                "systemctl disable --quiet --now etcd; rm -rf {}",
-                cluster.data_dir(index)
-            ));
-            host.ssh("rm -rf /etc/systemd/system/etcd.service* /etc/default/etcd; systemctl daemon-reload");
-        }
+        cluster.remove(&hosts);
     }
 }
 

@@ -145,6 +145,16 @@ impl EtcdOnHosts {
         &self.members[index].name
     }
 
+    /// Stops etcd and takes its data, unit and settings away, so that the hosts may have another cluster.
+    #[track_caller]
+    pub fn remove(&self, hosts: &[Host]) {
+        for (index, host) in hosts.iter().enumerate() {
+            let data = self.data_dir(index);
+            host.ssh(&format!("systemctl disable --quiet --now etcd; rm -rf {data}"));
+            host.ssh("rm -rf /etc/systemd/system/etcd.service* /etc/default/etcd; systemctl daemon-reload");
+        }
+    }
+
     /// The data directory of member `index`, on its host.
     pub fn data_dir(&self, index: usize) -> String {
         self.settings.data_dir.replace("{name}", self.member_name(index))
