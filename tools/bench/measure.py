@@ -11,6 +11,7 @@ The kernel keeps no peak of RssAnon, so both are read from /proc every SAMPLE_SE
 import os
 import statistics
 import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -46,10 +47,9 @@ def median(samples):
 
 def run(command):
     """Runs a command to its end. One that fails ends the bench."""
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        # Its output is a few lines, less than a pipe holds, so nothing need read it meanwhile.
+    # To a file: a list of thousands of lines would fill a pipe that nobody reads, and wait for ever.
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         watcher = Watcher(process.pid)
         begin = time.perf_counter()
         watcher.start()
@@ -59,7 +59,8 @@ def run(command):
         watcher.join()
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
-            text = process.stdout.read().decode(errors="replace")
+            output.seek(0)
+            text = output.read().decode(errors="replace")
             raise SystemExit(f"{' '.join(command)}\nended with {process.returncode}:\n{text}")
     return Sample(wall, usage.ru_utime + usage.ru_stime, watcher.rss / 1024, watcher.heap / 1024)
 
