@@ -23,8 +23,8 @@ pub use digest::{DIGEST_BYTES, DigestHasher, Digests, NotADigest, Sha256Digest, 
 pub use file::{DigestRule, Fetched, Snapshot, SnapshotError, Surveyed, Verified, Walked};
 pub use finding::{Finding, RecordDefect};
 pub use offline::{
-    OfflineError, Replayed, SavedOffline, StoppedMember, TornTail, UseLog, save_offline,
-    save_offline_to_file, save_offline_to_writer,
+    Glance, OfflineError, Replayed, SavedOffline, StoppedMember, TornTail, UseLog, glance,
+    save_offline, save_offline_to_file, save_offline_to_writer,
 };
 pub use output::Output;
 pub use part_file::{Existing, PartFile, PartFileError};

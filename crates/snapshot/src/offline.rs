@@ -233,6 +233,46 @@ impl Replayed {
     }
 }
 
+/// What a member's directory seems to hold, to be compared with a backup or another member's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// The newest revision, with the log applied.
+    pub revision: i64,
+    /// What the log has beyond the database.
+    pub replayed: Replayed,
+}
+
+/// Looks at what `member` holds, without walking its database: nothing of it is proved.
+///
+/// An etcd that runs on it is no hindrance; what is found may then be older than what it has.
+pub fn glance(member: &StoppedMember) -> Result<Glance, OfflineError> {
+    let path = member.database();
+    let io_error = |source| OfflineError::Io { path: path.clone(), source };
+    let database = Mapped::open(&member.open_database()?).map_err(io_error)?;
+    let damaged = |source| OfflineError::Database { path: path.clone(), source };
+    let db = Db::open(&database).map_err(damaged)?;
+    let (applied, replayed) = replay(&db, &member.log_dir(), UpTo::LastEntry)?;
+    Ok(Glance { revision: applied.revision, replayed })
+}
+
+impl StoppedMember {
+    fn database(&self) -> PathBuf {
+        self.data_dir.join("member/snap/db")
+    }
+
+    fn log_dir(&self) -> PathBuf {
+        self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("member/wal"))
+    }
+
+    fn open_database(&self) -> Result<File, OfflineError> {
+        let path = self.database();
+        File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => OfflineError::NotADataDir { path: self.data_dir.clone() },
+            _ => OfflineError::Io { path, source },
+        })
+    }
+}
+
 /// Saves what `member` holds as `path`, unless it is `interrupted` before.
 pub fn save_offline(
     member: &StoppedMember,
@@ -299,8 +339,8 @@ fn save_into(
     check_source(&db, &source.path, on_finding)?;
     let replay = |up_to| replay(&db, &source.wal_dir, up_to);
     let (applied, replayed) = match member.log {
-        UseLog::Whole => replay(UpTo::LastEntry)?,
-        UseLog::Committed => replay(UpTo::Commit)?,
+        UseLog::Whole => replay(UpTo::LastEntry).map(|(applied, told)| (applied, Some(told)))?,
+        UseLog::Committed => replay(UpTo::Commit).map(|(applied, told)| (applied, Some(told)))?,
         UseLog::No => (Applied::default(), None),
     };
     build(&db, &applied, &source, path, file, interrupted)?;
@@ -324,14 +364,9 @@ struct Source {
 
 impl Source {
     fn open(member: &StoppedMember) -> Result<Self, OfflineError> {
-        let path = member.data_dir.join("member/snap/db");
+        let path = member.database();
         let io_error = |source| OfflineError::Io { path: path.clone(), source };
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(OfflineError::NotADataDir { path: member.data_dir.clone() });
-            }
-            opened => opened.map_err(io_error)?,
-        };
+        let file = member.open_database()?;
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(OfflineError::InUse { path }),
@@ -339,9 +374,7 @@ impl Source {
         }
         let database = Mapped::open(&file).map_err(io_error)?;
         database.prefetch().map_err(io_error)?;
-        let wal_dir = member.wal_dir.clone();
-        let wal_dir = wal_dir.unwrap_or_else(|| member.data_dir.join("member/wal"));
-        Ok(Self { path, database, wal_dir, _lock: file })
+        Ok(Self { path, database, wal_dir: member.log_dir(), _lock: file })
     }
 
     fn damaged(&self, source: BoltError) -> OfflineError {
@@ -366,7 +399,7 @@ fn replay(
     db: &Db<'_>,
     wal_dir: &Path,
     up_to: UpTo,
-) -> Result<(Applied, Option<Replayed>), OfflineError> {
+) -> Result<(Applied, Replayed), OfflineError> {
     let apply_error = |source| OfflineError::Apply { path: wal_dir.to_owned(), source };
     // With the last entry that is in the database: it tells whether they belong together.
     let after = consistent_index(db).map_err(apply_error)?.saturating_sub(1);
@@ -379,7 +412,7 @@ fn replay(
     options.up_to = up_to;
     let applied = apply(db, &wal, &options).map_err(apply_error)?;
     let replayed = Replayed::new(&applied, wal.end);
-    Ok((applied, Some(replayed)))
+    Ok((applied, replayed))
 }
 
 /// Maps the segments that may hold entries after `after`. Other files in the folder, such as the next

@@ -4,7 +4,8 @@
 
 use serde_json::Value;
 use snapshot::{
-    Existing, OfflineError, SavedOffline, SnapshotError, StoppedMember, UseLog, save_offline,
+    Existing, OfflineError, SavedOffline, SnapshotError, StoppedMember, UseLog, glance,
+    save_offline,
 };
 use std::{
     fs,
@@ -52,7 +53,12 @@ fn no_acknowledged_write_of_a_killed_member_is_lost() {
     for version in VERSIONS {
         let (dir, expected) = (unpacked(version), json(version));
         let file = dir.path().join("saved.db");
+        let member =
+            StoppedMember { data_dir: dir.path().to_owned(), wal_dir: None, log: UseLog::Whole };
+        let seen = glance(&member).unwrap();
         let saved = save(dir.path(), &file, UseLog::Whole).unwrap();
+        assert_eq!(seen.revision, saved.snapshot.survey().revision(), "{version}");
+        assert_eq!(Some(seen.replayed), saved.replayed, "{version}");
         let recorded = &expected["hashkv_after_restart"];
         let acknowledged = recorded["revision"].as_i64();
         let hash = saved.snapshot.hash_kv(acknowledged).unwrap();
