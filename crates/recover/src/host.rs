@@ -27,6 +27,8 @@ const SSH_FAILED: i32 = 255;
 const SCRIPT_SECONDS: u64 = 900;
 /// A transfer that does not move for so long hangs.
 const STALL: Duration = Duration::from_secs(60);
+/// So much is shown of an answer that cannot be understood.
+const SHOWN_CHARS: usize = 200;
 /// How often a transfer tells how far it is.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -194,6 +196,12 @@ impl Remote {
     /// The member, or the host.
     pub(crate) fn label(&self) -> &str {
         &self.label
+    }
+
+    /// Why it cannot be gone on with what the host said.
+    pub(crate) fn not_understood(&self, answer: &str) -> HostError {
+        let answer = answer.chars().take(SHOWN_CHARS).collect();
+        HostError::Answer { label: self.label.clone(), answer }
     }
 
     /// Runs a script, and returns what it printed.

@@ -106,14 +106,9 @@ pub enum RunError {
     /// No data were built, but hosts need them.
     #[error("hosts need data, but none were built")]
     NothingBuilt,
-    /// The program to be pushed cannot be read.
-    #[error("cannot read {}", path.display())]
-    Agent {
-        /// The program.
-        path: std::path::PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    /// ssh's connections have no place.
+    #[error("cannot make a folder in /tmp for ssh's connections")]
+    Connections(#[source] io::Error),
 }
 
 impl RunError {
@@ -126,7 +121,7 @@ impl RunError {
             Self::Cluster { .. } => "see etcd's logs on the hosts; `lifeboat recover run` asks again, `lifeboat recover rollback` brings the old cluster back".to_owned(),
             Self::Journal(error) => error.remedy().to_owned(),
             Self::NothingBuilt => "run the same command again".to_owned(),
-            Self::Agent { .. } => "name the program for the hosts with --agent".to_owned(),
+            Self::Connections(_) => "make room in /tmp, or let yourself write there".to_owned(),
         }
     }
 
@@ -159,8 +154,7 @@ pub struct Fleet {
 impl Fleet {
     /// Nothing is connected yet.
     pub fn new(spec: &Spec, watcher: Watcher) -> Result<Self, RunError> {
-        let connections =
-            Connections::new().map_err(|source| RunError::Agent { path: "/tmp".into(), source })?;
+        let connections = Connections::new().map_err(RunError::Connections)?;
         let hosts = spec.resolved();
         let remotes = hosts
             .iter()
@@ -185,10 +179,7 @@ impl Fleet {
                 let answer = remote.script(&text).await?;
                 let facts = facts::parse(&answer, begun, clock());
                 match facts.machine.is_empty() {
-                    true => Err(HostError::Answer {
-                        label: remote.label().to_owned(),
-                        answer: answer.chars().take(200).collect(),
-                    }),
+                    true => Err(remote.not_understood(&answer)),
                     false => Ok((remote.label().to_owned(), facts)),
                 }
             }
@@ -204,14 +195,15 @@ impl Fleet {
             let sha256 = agent.sha256.clone();
             let watcher = self.watcher.clone();
             async move {
-                let check = format!(
-                    "[ -x {to} ] && [ \"$(sha256sum <{to} | cut -c1-64)\" = {sha256} ] && {to} --version >/dev/null"
+                let look = format!(
+                    "set -u\nif [ -x {to} ] && {} && {to} --version >/dev/null; then echo {ALREADY}; fi\n",
+                    has_sha256(&to, &sha256)
                 );
-                let look = format!("set -u\nif {check}; then echo {ALREADY}; fi\n");
                 if remote.script(&look).await?.contains(ALREADY) {
                     return Ok(());
                 }
-                let receive = receive(&to, "chmod 755 \"$part\"\n\"$part\" --version >/dev/null");
+                let proved = "chmod 755 \"$part\"\n\"$part\" --version >/dev/null";
+                let receive = receive(&to, &sha256, proved);
                 send(&remote, &receive, &program, &sha256, &|_| {}, &watcher).await
             }
         });
@@ -236,12 +228,9 @@ impl Fleet {
             let watcher = self.watcher.clone();
             Some(async move {
                 let answer = patiently(&remote, &watcher, || remote.script(&text)).await?;
-                let label = remote.label().to_owned();
                 match serde_json::from_str(&answer) {
-                    Ok(answer) => Ok((label, answer)),
-                    Err(_) => {
-                        Err(HostError::Answer { label, answer: answer.chars().take(200).collect() })
-                    }
+                    Ok(answer) => Ok((remote.label().to_owned(), answer)),
+                    Err(_) => Err(remote.not_understood(&answer)),
                 }
             })
         });
@@ -377,8 +366,9 @@ impl Run<'_> {
             }
             self.note(What::Done, &step.id, None)?;
         }
-        self.journal.note(What::Finished, None, None, None).map_err(RunError::from)?;
+        // In this order: a run that is cut off between the two goes on, and one that is finished holds no host.
         self.unlock().await?;
+        self.journal.note(What::Finished, None, None, None).map_err(RunError::from)?;
         Ok(ended)
     }
 
@@ -610,11 +600,13 @@ where
     }
 }
 
-/// A command that takes a file from its standard input, hashes it while it arrives, makes it durable and gives it its name.
+/// A command that takes a file from its standard input, hashes it while it arrives, makes it durable and gives it its name; and that
+/// says which hash it has.
 ///
 /// One that a killed `lifeboat` left behind may still be receiving: each has a temporary name of its own, and `before_naming` keeps a
 /// late one from putting its file where things have gone on.
-fn receive(to: &str, before_naming: &str) -> String {
+fn receive(to: &str, sha256: &str, before_naming: &str) -> String {
+    let sha256 = quote(sha256);
     format!(
         "set -eu\n\
          umask 077\n\
@@ -629,12 +621,17 @@ fn receive(to: &str, before_naming: &str) -> String {
          wait \"$hash\"\n\
          sum=$(cut -c1-64 <\"$part.sum\")\n\
          rm -f \"$part.fifo\" \"$part.sum\"\n\
-         if [ \"$sum\" != SHA256 ]; then rm -f \"$part\"; echo \"$sum\"; return 0; fi\n\
+         if [ \"$sum\" != {sha256} ]; then rm -f \"$part\"; echo \"$sum\"; return 0; fi\n\
          sync \"$part\" 2>/dev/null || sync\n\
          {before_naming}\n\
          mv \"$part\" \"$to\"\n\
          echo \"$sum\""
     )
+}
+
+/// An expression that succeeds if the file has that hash.
+fn has_sha256(path: &str, sha256: &str) -> String {
+    format!("[ \"$(sha256sum <{path} | cut -c1-64)\" = {} ]", quote(sha256))
 }
 
 /// Sends a file until it has arrived whole.
@@ -646,10 +643,9 @@ async fn send(
     on_bytes: &(dyn Fn(u64) + Send + Sync),
     watcher: &Watcher,
 ) -> Result<(), HostError> {
-    let command = receive.replace("SHA256", sha256);
     let mut sends = 0;
     loop {
-        let said = patiently(remote, watcher, || remote.send(&command, path, on_bytes)).await?;
+        let said = patiently(remote, watcher, || remote.send(receive, path, on_bytes)).await?;
         let arrived = said.lines().last().unwrap_or_default().trim().to_owned();
         if arrived == sha256 {
             return Ok(());
@@ -675,8 +671,8 @@ async fn send_all(
     let mut look = format!("check() {{\n{check}\n}}\nif check; then echo {ALREADY}; exit; fi\n");
     for (number, (file, to)) in files.iter().enumerate() {
         look += &format!(
-            "if [ -f {to} ] && [ \"$(sha256sum <{to} | cut -c1-64)\" = {} ]; then echo there {number}; fi\n",
-            quote(&file.sha256)
+            "if [ -f {to} ] && {}; then echo there {number}; fi\n",
+            has_sha256(to, &file.sha256)
         );
     }
     let there = patiently(remote, watcher, || remote.script(&look)).await?;
@@ -690,12 +686,10 @@ async fn send_all(
         let of = std::fs::metadata(&file.path).map_or(0, |found| found.len());
         let label = remote.label().to_owned();
         let on_bytes = |bytes| watcher(Event::Sent { label: label.clone(), bytes, of });
-        let receive = receive(
-            to,
-            &format!(
-                "check() {{\n{check}\n}}\nif check; then rm -f \"$part\"; echo \"$sum\"; return 0; fi"
-            ),
+        let not_needed = format!(
+            "check() {{\n{check}\n}}\nif check; then rm -f \"$part\"; echo \"$sum\"; return 0; fi"
         );
+        let receive = receive(to, &file.sha256, &not_needed);
         send(remote, &receive, &file.path, &file.sha256, &on_bytes, watcher).await?;
     }
     Ok(())
