@@ -185,7 +185,7 @@ async fn fetch_backup(
     let read = codec::download(store, &path, &expected, identities, output, progress).await?;
     read.output.finish().map_err(write)?;
     let name = PathBuf::from(format!("{}/{path}", store.url().trim_end_matches('/')));
-    let snapshot = Snapshot::of_file(&name, &file)?;
+    let snapshot = Snapshot::of_temporary(&name, &file)?;
     Ok(match known_digests(manifest, &snapshot) {
         Some(digests) => snapshot.with_digests(digests),
         None => snapshot,
@@ -223,7 +223,7 @@ async fn fetch_object(
     if import::is_wrapped_file(&file).map_err(write)? {
         return unwrap(name, file, identities, dir).await;
     }
-    Ok(Snapshot::of_file(&name, &file)?)
+    Ok(Snapshot::of_temporary(&name, &file)?)
 }
 
 /// The object itself, or the one to take of those below it; and its size.
@@ -273,7 +273,7 @@ async fn unwrap(
     let work = tokio::task::spawn_blocking(move || {
         let place = name.display().to_string();
         import::unwrap(&place, file, &mut &unwrapped, room, &identities)?;
-        Ok::<_, FetchError>(Snapshot::of_file(&name, &unwrapped)?)
+        Ok::<_, FetchError>(Snapshot::of_temporary(&name, &unwrapped)?)
     });
     work.await.expect("unwrapping does not panic")
 }

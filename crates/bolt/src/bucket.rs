@@ -17,6 +17,8 @@ pub struct Bucket<'a> {
     name: &'a [u8],
     sequence: u64,
     tree: Tree<'a>,
+    /// The value of the element that names it.
+    value: &'a [u8],
 }
 
 /// Where a bucket's tree is.
@@ -32,7 +34,7 @@ impl<'a> Bucket<'a> {
     /// The bucket that holds the buckets.
     pub(crate) fn root_of(db: Db<'a>) -> Bucket<'a> {
         let tree = Tree::Pages { root: db.meta().root, parent: Pgid(0) };
-        Bucket { db, name: b"", sequence: db.meta().sequence, tree }
+        Bucket { db, name: b"", sequence: db.meta().sequence, tree, value: b"" }
     }
 
     /// The bucket that an element of page `holder` describes.
@@ -54,7 +56,8 @@ impl<'a> Bucket<'a> {
         } else {
             Tree::Pages { root: header.root, parent: holder }
         };
-        Ok(Bucket { db, name: element.key, sequence: header.sequence, tree })
+        let (name, value) = (element.key, element.value);
+        Ok(Bucket { db, name, sequence: header.sequence, tree, value })
     }
 
     /// The bucket's name.
@@ -78,6 +81,16 @@ impl<'a> Bucket<'a> {
             Tree::Pages { root, .. } => Some(root),
             Tree::Inline(_) => None,
         }
+    }
+
+    /// The header, and the page image of an inline bucket.
+    pub(crate) fn value(&self) -> &'a [u8] {
+        self.value
+    }
+
+    /// The pages at the right edge of the tree, from the root down.
+    pub(crate) fn right_edge(&self) -> Result<Vec<Page<'a>>, BoltError> {
+        crate::cursor::right_edge(self.db, self.tree)
     }
 
     /// All pairs, in key order. Nested buckets are left out.

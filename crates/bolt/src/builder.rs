@@ -12,17 +12,23 @@
 //!   short cannot be taken for a whole one.
 //! * Nothing is synced: that, and the directory, is up to the caller.
 //! * The same calls give the same bytes.
+//! * A file can be [amended](Builder::amend): new pages go behind those it has, and buckets that are kept are not
+//!   written again. The [`Patch`] that this makes is small, and is applied when all of it is there.
 
 mod error;
 mod node;
 mod pages;
+mod patch;
 mod tree;
 
 use std::io::{Seek, Write};
 
 pub use error::BuildError;
+pub use patch::Patch;
 
+use crate::bucket::Bucket;
 use crate::check::Key;
+use crate::db::Db;
 use crate::meta::Meta;
 use crate::page::{
     BUCKET_HEADER_BYTES, BucketHeader, ELEMENT_BUCKET, KEY_BYTES_MAX, PageSize, Pgid, Txid,
@@ -153,6 +159,44 @@ impl<W: Write + Seek> Builder<W> {
         let pages = PageWriter::new(out, options.page_size)?;
         let root = Tree::new(options.page_size, options.fill_percent);
         Ok(Builder { pages, options, root, open: Vec::new(), buckets: 0, pairs: 0, broken: false })
+    }
+
+    /// Begins a new version of `db` on its pages, which stay where they are; `out` takes what is written behind
+    /// them, and the metas. Buckets that are neither kept nor built are gone, and no freelist is stored.
+    pub fn amend(out: W, db: &Db<'_>) -> Result<Builder<W>, BuildError> {
+        let page_size = db.page_size();
+        // Two more, so that neither meta of the old version has the number of a new one.
+        let txid = Txid(db.meta().txid.0.checked_add(2).ok_or(BuildError::Txid)?);
+        let options = Options { page_size, txid, ..Options::default() };
+        let pages = PageWriter::behind(out, page_size, db.high_water_mark())?;
+        let root = Tree::new(page_size, options.fill_percent);
+        Ok(Builder { pages, options, root, open: Vec::new(), buckets: 0, pairs: 0, broken: false })
+    }
+
+    /// Takes over a bucket of the file that is amended, with all that is in it.
+    pub fn keep(&mut self, bucket: &Bucket<'_>) -> Result<(), BuildError> {
+        check_key(self.innermost(), bucket.name())?;
+        if std::mem::replace(&mut self.broken, true) {
+            return Err(BuildError::Broken);
+        }
+        let outer = self.open.last_mut().map_or(&mut self.root, |bucket| &mut bucket.tree);
+        outer.put(&mut self.pages, ELEMENT_BUCKET, bucket.name(), &[bucket.value()])?;
+        self.broken = false;
+        self.buckets += 1;
+        Ok(())
+    }
+
+    /// Begins a bucket that has what `bucket` of the file that is amended has; what is put into it comes after that.
+    /// Only the pages at the right edge of its tree are written again.
+    pub fn begin_after(&mut self, bucket: &Bucket<'_>) -> Result<(), BuildError> {
+        self.begin_bucket(bucket.name())?;
+        let edge = bucket.right_edge().and_then(|edge| {
+            Tree::continued(self.options.page_size, self.options.fill_percent, &edge)
+        });
+        let open = self.open.last_mut().expect("it has just begun");
+        open.sequence = bucket.sequence();
+        open.tree = edge.inspect_err(|_| self.broken = true)?;
+        Ok(())
     }
 
     /// Begins a bucket, in the bucket that is open or else in the file. Names and keys of one bucket

@@ -114,6 +114,20 @@ pub(crate) fn last_pair<'a>(
     Ok(None)
 }
 
+/// The pages that lead to the last element of a tree, from the root down. The last is a leaf.
+pub(crate) fn right_edge<'a>(db: Db<'a>, tree: Tree<'a>) -> Result<Vec<Page<'a>>, BoltError> {
+    let mut path = Path::new(db, tree, |_| Ok(0))?;
+    while let Some(page) = path.frames.last().map(|frame| frame.page)
+        && page.kind == Kind::Branch
+    {
+        // A branch without an element is not read as a page.
+        let index = page.count() - 1;
+        let at = |defect| BoltError::Element { pgid: page.id, index, defect };
+        path.push(page.branch(index).map_err(at)?.child, page.id, |_| Ok(0))?;
+    }
+    Ok(path.frames.iter().map(|frame| frame.page).collect())
+}
+
 /// The pages from a root to a place below it.
 struct Path<'a> {
     db: Option<Db<'a>>,

@@ -12,7 +12,8 @@
 //!   every loop ends. Keys and values are borrowed from the input.
 //! * [`Check`] walks the whole tree once, reports every [`Violation`], and hands all sound pairs to
 //!   the same [`Visitor`], so that hashing or copying a file costs no second pass.
-//! * [`Builder`] writes a file from sorted pairs in one sequential pass.
+//! * [`Builder`] writes a file from sorted pairs in one sequential pass, or makes the [`Patch`] that gives a file other
+//!   buckets.
 //! * [`Mapped`] maps a file. It is the only module with `unsafe`; all the others work on `&[u8]` and
 //!   open nothing.
 //!
@@ -29,7 +30,9 @@ mod meta;
 mod page;
 
 pub use bucket::{Bucket, Buckets, Pair, Pairs};
-pub use builder::{BuildError, Builder, Built, Freelist, Inline, NESTED_BUCKETS_MAX, Options};
+pub use builder::{
+    BuildError, Builder, Built, Freelist, Inline, NESTED_BUCKETS_MAX, Options, Patch,
+};
 pub use check::{BucketStart, Check, Key, Summary, VIOLATIONS_PER_PAGE_MAX, Violation, Visitor};
 pub use db::Db;
 pub use error::{BoltError, ElementDefect, PageDefect};

@@ -13,7 +13,7 @@ use restore::{
     Destination, Progress, RestorePlan, RestoreReport, RestoredCluster, Staged, TargetVersion,
     check_advertised, find_member, parse_cluster, raised,
 };
-use snapshot::{DigestRule, Fetched, Snapshot, Verified};
+use snapshot::{DigestRule, Fetched, Snapshot, Survey};
 use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf};
 
 /// Revisions that `--bump-revision auto` adds: as many as a cluster with 1,500 writes a second makes
@@ -259,8 +259,9 @@ impl Restoring {
         if interrupt.requested() {
             return Err(Failure::interrupted());
         }
-        let report = staged.commit(&snapshot)?;
-        warn(&snapshot, bump);
+        let survey = snapshot.survey().clone();
+        let report = staged.commit(snapshot)?;
+        warn(&survey, bump);
         restored.tell(context, &report)
     }
 
@@ -302,8 +303,7 @@ fn initial_cluster(members: &[Member]) -> String {
 }
 
 /// What a person should know before the cluster is started.
-fn warn(snapshot: &Snapshot<Verified>, bump: u64) {
-    let survey = snapshot.survey();
+fn warn(survey: &Survey, bump: u64) {
     for alarm in &survey.alarms {
         let kind = if alarm.alarm == 1 { "NOSPACE" } else { "CORRUPT" };
         say!("note: the {kind} alarm of member {:x} was dropped", alarm.member_id);

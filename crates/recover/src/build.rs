@@ -177,8 +177,7 @@ pub fn build(
     let revision = restoring.revision();
     let staged = restoring.build(on_progress)?;
     let snapshot = snapshot.prove(rule, on_finding)?;
-    staged.commit(&snapshot)?;
-    drop(snapshot);
+    staged.commit(snapshot)?;
 
     let db = folder.join(DB);
     let bytes = fs::metadata(&db).map_err(io_error(&db))?.len();

@@ -10,11 +10,14 @@
 //!   cluster                      clusterVersion kept if the target knows it, the rest dropped
 //! ```
 //!
+//! There are two ways to it. Built, it is a new file, and has no free page. Amended, it is the snapshot's own file:
+//! buckets that are copied stay where they are, and all that is written is a few pages behind them.
+//!
 //! The same `db` serves every member. etcdutl leaves the old alarms and the old `confState` in
 //! place; an alarm would make the new cluster refuse writes in the name of a member it does not have.
 
 use crate::plan::TargetVersion;
-use bolt::{Bucket, BuildError, Builder, Built, Db, Options};
+use bolt::{Bucket, BuildError, Builder, Built, Db, Options, Patch};
 use etcd_raftfiles::restore::{RestoredCluster, TERM};
 use etcd_schema::{ConfState, MemberId, Meta, Revision, StatusHash, bucket};
 use std::{
@@ -77,28 +80,106 @@ pub(crate) fn build<W: Write + Seek>(
 ) -> Result<BuiltDatabase, DatabaseError> {
     let options = Options { page_size: source.page_size(), ..Options::default() };
     let mut sink = Sink { builder: Builder::new(out, options)?, hash: StatusHash::default() };
-    let mut sources: BTreeMap<&[u8], Option<Bucket<'_>>> =
-        ETCD_BUCKETS.iter().map(|name| (*name, None)).collect();
-    for bucket in source.buckets() {
-        let bucket = bucket?;
-        sources.insert(bucket.name(), Some(bucket));
-    }
-    for (name, bucket) in sources {
+    for (name, bucket) in all_buckets(source)? {
         sink.begin(name)?;
-        match name {
-            bucket::ALARM | bucket::MEMBERS_REMOVED => {}
-            bucket::MEMBERS => rewrite.members(&mut sink)?,
-            bucket::META => rewrite.meta(bucket, &mut sink)?,
-            bucket::CLUSTER => rewrite.cluster(bucket, &mut sink)?,
-            _ => copy(bucket, &mut sink, on_bytes)?,
+        if !rewrite.bucket(name, bucket, &mut sink)? {
+            copy(bucket, &mut sink, on_bytes)?;
         }
-        if let (bucket::KEY, Some(main)) = (name, rewrite.bump_to) {
-            // etcd looks at the greatest record to know its revision; the value may be empty.
-            sink.put(&Revision { main, sub: 0 }.encode(), b"")?;
+        if let Some(key) = rewrite.marker(name) {
+            sink.put(&key, b"")?;
         }
         sink.builder.end_bucket()?;
     }
     Ok(BuiltDatabase { status_hash: sink.hash.value(), built: sink.builder.finish()? })
+}
+
+/// What makes the new `db` of the file that `source` is in.
+pub(crate) fn amend(source: &Db<'_>, rewrite: &Rewrite<'_>) -> Result<Amendment, DatabaseError> {
+    let mut patch = Patch::of(source);
+    let written = amend_to(&mut patch, source, rewrite)?;
+    Ok(Amendment { patch, marker: rewrite.marker(bucket::KEY), written })
+}
+
+fn amend_to(
+    patch: &mut Patch,
+    source: &Db<'_>,
+    rewrite: &Rewrite<'_>,
+) -> Result<Written, DatabaseError> {
+    let builder = Builder::amend(patch, source)?;
+    let mut sink = Sink { builder, hash: StatusHash::default() };
+    for (name, bucket) in all_buckets(source)? {
+        let kept = bucket.filter(|_| !Rewrite::concerns(name));
+        let marker = rewrite.marker(name);
+        match kept {
+            Some(bucket) if marker.is_none() => {
+                sink.builder.keep(&bucket)?;
+                continue;
+            }
+            Some(bucket) => sink.builder.begin_after(&bucket)?,
+            None if Rewrite::concerns(name) => sink.begin(name)?,
+            None => sink.builder.begin_bucket(name)?,
+        }
+        rewrite.bucket(name, bucket, &mut sink)?;
+        if let Some(key) = marker {
+            sink.put(&key, b"")?;
+        }
+        sink.builder.end_bucket()?;
+    }
+    Ok(Written { hash: sink.hash.value(), pairs: sink.builder.finish()?.pairs })
+}
+
+/// A change of a snapshot's file, and what it must read back with.
+#[derive(Debug)]
+pub(crate) struct Amendment {
+    pub(crate) patch: Patch,
+    /// The last key of bucket `key`, if it was put there.
+    marker: Option<[u8; 17]>,
+    written: Written,
+}
+
+/// The hash of the buckets that were written anew and of all pairs put in, and the number of these.
+#[derive(Debug, PartialEq, Eq)]
+struct Written {
+    hash: u32,
+    pairs: u64,
+}
+
+impl Amendment {
+    /// Whether `db`, which the patch was applied to, has what was put in. What was kept was walked before.
+    pub(crate) fn reads_back(&self, db: &Db<'_>) -> Result<bool, bolt::BoltError> {
+        let (mut hash, mut pairs) = (StatusHash::default(), 0);
+        for bucket in db.buckets() {
+            let bucket = bucket?;
+            let name = bucket.name();
+            let put = match &self.marker {
+                _ if Rewrite::concerns(name) => {
+                    hash.bucket(name);
+                    bucket.iter()
+                }
+                Some(key) if name == bucket::KEY => bucket.range_from(key),
+                _ => continue,
+            };
+            for pair in put {
+                let (key, value) = pair?;
+                hash.pair(key, value);
+                pairs += 1;
+            }
+        }
+        Ok(self.written == Written { hash: hash.value(), pairs })
+    }
+}
+
+/// The buckets of `source`, and those that etcd expects to find.
+fn all_buckets<'a>(
+    source: &Db<'a>,
+) -> Result<BTreeMap<&'a [u8], Option<Bucket<'a>>>, bolt::BoltError> {
+    let mut buckets: BTreeMap<&[u8], Option<Bucket<'_>>> =
+        ETCD_BUCKETS.iter().map(|name| (*name, None)).collect();
+    for bucket in source.buckets() {
+        let bucket = bucket?;
+        buckets.insert(bucket.name(), Some(bucket));
+    }
+    Ok(buckets)
 }
 
 /// The builder, and the hash of what went into it.
@@ -139,6 +220,35 @@ fn copy<W: Write + Seek>(
 }
 
 impl Rewrite<'_> {
+    /// Whether the bucket speaks of the old cluster, so that it is written anew.
+    fn concerns(name: &[u8]) -> bool {
+        [bucket::ALARM, bucket::MEMBERS_REMOVED, bucket::MEMBERS, bucket::META, bucket::CLUSTER]
+            .contains(&name)
+    }
+
+    /// Puts in what a bucket that is written anew shall have; says whether it is one.
+    fn bucket<W: Write + Seek>(
+        &self,
+        name: &[u8],
+        source: Option<Bucket<'_>>,
+        sink: &mut Sink<W>,
+    ) -> Result<bool, DatabaseError> {
+        match name {
+            bucket::MEMBERS => self.members(sink)?,
+            bucket::META => self.meta(source, sink)?,
+            bucket::CLUSTER => self.cluster(source, sink)?,
+            _ => {}
+        }
+        Ok(Self::concerns(name))
+    }
+
+    /// The key of the record that raises the revision, where the bucket gets one: etcd looks at the greatest record
+    /// to know its revision. The value may be empty.
+    fn marker(&self, name: &[u8]) -> Option<[u8; 17]> {
+        let main = self.bump_to.filter(|_| name == bucket::KEY)?;
+        Some(Revision { main, sub: 0 }.encode())
+    }
+
     fn members<W: Write + Seek>(&self, sink: &mut Sink<W>) -> Result<(), BuildError> {
         let rows: BTreeMap<String, Vec<u8>> = self
             .cluster

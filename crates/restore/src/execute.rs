@@ -1,21 +1,28 @@
 //! A plan carried out: one `db` built and read back, raft files for each member, all synced; then,
 //! once the snapshot is proved, put in place.
+//!
+//! A snapshot that was unpacked to a temporary file is not built again: its file gets the name of the `db`, and is
+//! amended once it is proved. Of gigabytes, a few pages are written twice.
 
 use crate::{
     ahead::free_in,
-    database::{self, BuiltDatabase, DatabaseError, Rewrite},
+    database::{self, Amendment, BuiltDatabase, DatabaseError, Rewrite},
     error::RestoreError,
     plan::{Destination, RestorePlan},
     staging::{Staging, Target, absolute, io_error, make_dir},
 };
 use bolt::{Db, Mapped};
 use etcd_raftfiles::restore::RestoredCluster;
+use rustix::fs::{AtFlags, CWD, linkat};
 use snapshot::{Depth, Output, Snapshot, Verified};
 use std::{
-    fs::{File, OpenOptions},
-    io::Write,
+    fs::{File, OpenOptions, Permissions},
+    io::{self, Write},
     ops::ControlFlow,
-    os::unix::fs::OpenOptionsExt,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -45,13 +52,18 @@ pub struct RestoreReport {
 pub struct Staged {
     staging: Staging,
     source: PathBuf,
+    adopted: Option<Adopted>,
     report: RestoreReport,
 }
 
 impl Staged {
-    /// Puts the directories in place, now that the snapshot they were built from is proved.
-    pub fn commit(self, source: &Snapshot<Verified>) -> Result<RestoreReport, RestoreError> {
+    /// Puts the directories in place, now that the snapshot they were built from is proved. A temporary one may become
+    /// a database here, which is why it is taken.
+    pub fn commit(self, source: Snapshot<Verified>) -> Result<RestoreReport, RestoreError> {
         assert_eq!(self.source, source.path(), "the directories were built from another file");
+        // Nobody may look at the file while it is changed.
+        drop(source);
+        self.adopted.iter().try_for_each(Adopted::amend)?;
         self.staging.commit()?;
         Ok(self.report)
     }
@@ -68,7 +80,11 @@ impl RestorePlan<'_> {
             member.write_raft_files(self)?;
         }
         let databases: Vec<PathBuf> = layout.members.iter().map(MemberDirs::database).collect();
-        let database_bytes = self.build_databases(&databases, on_progress)?;
+        let adopted = self.adopt(&databases[0])?;
+        let database_bytes = match &adopted {
+            Some(adopted) => self.copy_databases(adopted, &databases[1..], on_progress)?,
+            None => self.build_databases(&databases, on_progress)?,
+        };
         layout.staging.sync()?;
         let data_dirs = layout
             .members
@@ -76,7 +92,8 @@ impl RestorePlan<'_> {
             .map(|member| (member.name.to_owned(), member.data_dir.clone()))
             .collect();
         let report = RestoreReport { data_dirs, database_bytes };
-        Ok(Staged { staging: layout.staging, source: self.source.path().to_owned(), report })
+        let source = self.source.path().to_owned();
+        Ok(Staged { staging: layout.staging, source, adopted, report })
     }
 
     /// Makes the empty folders, after a look at the free space.
@@ -88,7 +105,8 @@ impl RestorePlan<'_> {
             Destination::AllMembers { dir } => self.stage_all(dir)?,
         };
         let members = layout.members.len() as u64;
-        let needed = members * (self.source.db().size() + RAFT_FILES_BYTES);
+        let databases = members - u64::from(self.may_adopt());
+        let needed = databases * self.source.db().size() + members * RAFT_FILES_BYTES;
         check_space(&layout.members[0].member_dir, self.destination.path(), needed)?;
         layout.members.iter().try_for_each(MemberDirs::make)?;
         Ok(layout)
@@ -139,6 +157,69 @@ impl RestorePlan<'_> {
         Ok(Layout { staging, members })
     }
 
+    /// Whether the snapshot's own file can become a `db`: it is there for nothing else, and not much of it is free. One
+    /// with many free pages is built anew without them, as its size counts against etcd's quota.
+    fn may_adopt(&self) -> bool {
+        let (all, used) = (self.source.db().high_water_mark().0, self.source.survey().pages);
+        self.source.is_temporary() && used >= all / 4 * 3
+    }
+
+    /// Gives the snapshot's file the name `path`, and finds out how it shall be changed. `None` if that cannot be: it is
+    /// on another file system, say.
+    fn adopt(&self, path: &Path) -> Result<Option<Adopted>, RestoreError> {
+        if !self.may_adopt() {
+            return Ok(None);
+        }
+        let named = self.source.try_clone_file().ok().filter(|file| {
+            let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+            linkat(CWD, from, CWD, path, AtFlags::SYMLINK_FOLLOW).is_ok()
+        });
+        let Some(file) = named else {
+            check_space(path, self.destination.path(), self.source.db().size())?;
+            return Ok(None);
+        };
+        let amendment = database::amend(&self.source.db(), &self.rewrite());
+        let amendment = amendment.map_err(|error| built_at(path, error))?;
+        Ok(Some(Adopted { file, path: path.to_owned(), amendment }))
+    }
+
+    fn rewrite(&self) -> Rewrite<'_> {
+        Rewrite { cluster: &self.cluster, target: self.target, bump_to: self.bump_to }
+    }
+
+    /// Writes what the adopted file will be to the other members' `paths`. Returns its size.
+    fn copy_databases(
+        &self,
+        adopted: &Adopted,
+        paths: &[PathBuf],
+        on_progress: &dyn Fn(Progress) -> ControlFlow<()>,
+    ) -> Result<u64, RestoreError> {
+        let patch = &adopted.amendment.patch;
+        let progress = match paths.first() {
+            None => on_progress(Progress::Built(patch.size())),
+            Some(first) => {
+                let output = Output::create(paths.iter().map(PathBuf::as_path));
+                let output = output.map_err(io_error("create", first))?;
+                let on_bytes = |bytes| on_progress(Progress::Built(bytes));
+                let written = patch.write(&self.source.db(), output, &on_bytes);
+                match written {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                        ControlFlow::Break(())
+                    }
+                    written => {
+                        written.map_err(io_error("write", first))?;
+                        adopted.read_back(first)?;
+                        ControlFlow::Continue(())
+                    }
+                }
+            }
+        };
+        if progress.is_break() || on_progress(Progress::Syncing).is_break() {
+            return Err(RestoreError::Interrupted);
+        }
+        Ok(patch.size())
+    }
+
     /// Builds the same `db` at all `paths`, and reads the first back whole. Returns its size.
     fn build_databases(
         &self,
@@ -148,24 +229,57 @@ impl RestorePlan<'_> {
         let path = &paths[0];
         let output = Output::create(paths.iter().map(PathBuf::as_path));
         let output = output.map_err(io_error("create", path))?;
-        let rewrite =
-            Rewrite { cluster: &self.cluster, target: self.target, bump_to: self.bump_to };
         let on_bytes = |bytes| on_progress(Progress::Built(bytes));
-        let database =
-            database::build(&self.source.db(), &rewrite, output, &on_bytes).map_err(|error| {
-                match error {
-                    DatabaseError::Interrupted => RestoreError::Interrupted,
-                    DatabaseError::Read(source) => RestoreError::Read(source),
-                    DatabaseError::Build(source) => {
-                        RestoreError::Build { path: path.clone(), source }
-                    }
-                }
-            })?;
+        let database = database::build(&self.source.db(), &self.rewrite(), output, &on_bytes)
+            .map_err(|error| built_at(path, error))?;
         if on_progress(Progress::Syncing).is_break() {
             return Err(RestoreError::Interrupted);
         }
         read_back(path, &database)?;
         Ok(database.built.size)
+    }
+}
+
+/// The snapshot's file, which has a member's name for it already, and becomes its `db` when it is proved.
+#[derive(Debug)]
+struct Adopted {
+    file: File,
+    path: PathBuf,
+    amendment: Amendment,
+}
+
+impl Adopted {
+    /// Makes a database of it, durably.
+    fn amend(&self) -> Result<(), RestoreError> {
+        let for_its_owner = Permissions::from_mode(0o600);
+        let amended = self.file.set_permissions(for_its_owner).and_then(|()| {
+            self.amendment.patch.apply(&self.file)?;
+            self.file.sync_all()
+        });
+        amended.map_err(io_error("write", &self.path))?;
+        self.read_back(&self.path)
+    }
+
+    /// Looks at what was written to `path`, which is this file or a copy of what it will be. The pages that were kept
+    /// were walked before.
+    fn read_back(&self, path: &Path) -> Result<(), RestoreError> {
+        let fault = |what: String| RestoreError::SelfCheck { path: path.to_owned(), what };
+        let mapped = File::open(path).and_then(|file| Mapped::open(&file));
+        let mapped = mapped.map_err(io_error("map", path))?;
+        let db = Db::open(&mapped).map_err(|error| fault(error.to_string()))?;
+        match self.amendment.reads_back(&db) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(fault("its hash differs".to_owned())),
+            Err(error) => Err(fault(error.to_string())),
+        }
+    }
+}
+
+fn built_at(path: &Path, error: DatabaseError) -> RestoreError {
+    match error {
+        DatabaseError::Interrupted => RestoreError::Interrupted,
+        DatabaseError::Read(source) => RestoreError::Read(source),
+        DatabaseError::Build(source) => RestoreError::Build { path: path.to_owned(), source },
     }
 }
 

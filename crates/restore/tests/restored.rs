@@ -2,17 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use bolt::{Db, Mapped};
+use bolt::{Check, Db, Mapped, Meta, Pgid};
 use etcd_raftfiles::raftpb::Metadata;
 use etcd_raftfiles::wal::{Segment, Wal};
+use etcd_schema::Revision;
 use restore::{ClusterError, Destination, RestoreError, RestorePlan, TargetVersion, parse_cluster};
 use serde_json::Value;
 use snapshot::{DigestRule, Snapshot, Walked};
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::Write,
     ops::ControlFlow,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -34,12 +36,21 @@ fn walked(version: &str) -> Snapshot<Walked> {
     snapshot.walk(&mut |finding| panic!("{finding}")).unwrap()
 }
 
+/// The same snapshot, unpacked to a temporary file in `dir` as a backup is.
+fn unpacked(version: &str, dir: &Path) -> (Snapshot<Walked>, File) {
+    let path = fixture(version, "final.db");
+    let mut file = tempfile::tempfile_in(dir).unwrap();
+    file.write_all(&fs::read(&path).unwrap()).unwrap();
+    let snapshot = Snapshot::of_temporary(&path, &file).unwrap();
+    (snapshot.walk(&mut |finding| panic!("{finding}")).unwrap(), file)
+}
+
 /// Builds what `plan` says and puts it in place.
 fn execute(plan: &RestorePlan<'_>, source: &Snapshot<Walked>) -> Result<(), RestoreError> {
     let staged = plan.build(&|_| ControlFlow::Continue(()))?;
     let source = Snapshot::open(source.path()).unwrap();
     let proved = source.verify(DigestRule::Required, &mut |finding| panic!("{finding}")).unwrap();
-    staged.commit(&proved).map(|_| ())
+    staged.commit(proved).map(|_| ())
 }
 
 fn expected(version: &str) -> Value {
@@ -80,23 +91,48 @@ fn restore_all(source: &Snapshot<Walked>, dir: &Path, target: TargetVersion, bum
 #[test]
 fn every_member_is_as_etcds_own_tool_makes_it_but_for_what_is_meant_to_differ() {
     for (version, target) in VERSIONS {
-        let (source, dir) = (walked(version), tempfile::tempdir().unwrap());
-        let dir = dir.path().join("all");
-        let expected = restore_all(&source, &dir, target, 0);
-        for member in expected["members"].as_array().unwrap() {
-            let data_dir = dir.join(member["name"].as_str().unwrap());
-            check_files(&data_dir, member, target);
-            let mapped =
-                Mapped::open(&File::open(data_dir.join("member/snap/db")).unwrap()).unwrap();
-            let db = Db::open(&mapped).unwrap();
-            for bucket in ["key", "lease"] {
-                assert_eq!(rows(&db, bucket), rows(&source.db(), bucket), "{version} {bucket}");
-            }
-            for bucket in ["cluster", "alarm", "members_removed"] {
-                assert_eq!(rows(&db, bucket), expected_rows(member, bucket), "{version} {bucket}");
-            }
-            check_members_and_meta(&db, member, target);
+        let dir = tempfile::tempdir().unwrap();
+        let all = dir.path().join("all");
+        let expected = restore_all(&walked(version), &all, target, 0);
+        check_all(&all, &expected, version, target);
+    }
+}
+
+#[test]
+fn a_snapshot_in_a_temporary_file_becomes_the_same_members_and_its_file_one_of_them() {
+    for (version, target) in VERSIONS {
+        let dir = tempfile::tempdir().unwrap();
+        let all = dir.path().join("all");
+        let (source, file) = unpacked(version, dir.path());
+        let expected = restore_all(&source, &all, target, 0);
+        check_all(&all, &expected, version, target);
+        let inode = |name: &str| database(&all, name).metadata().unwrap().ino();
+        let first = expected["members"].as_array().unwrap().iter();
+        let adopted =
+            first.filter(|m| inode(m["name"].as_str().unwrap()) == file.metadata().unwrap().ino());
+        assert_eq!(adopted.count(), 1, "{version}");
+    }
+}
+
+fn database(all: &Path, member: &str) -> PathBuf {
+    all.join(member).join("member/snap/db")
+}
+
+fn check_all(all: &Path, expected: &Value, version: &str, target: TargetVersion) {
+    let source = walked(version);
+    for member in expected["members"].as_array().unwrap() {
+        let name = member["name"].as_str().unwrap();
+        check_files(&all.join(name), member, target);
+        let mapped = Mapped::open(&File::open(database(all, name)).unwrap()).unwrap();
+        let db = Db::open(&mapped).unwrap();
+        assert_eq!(Check::new(&db).violations(1), [], "{version}");
+        for bucket in ["key", "lease"] {
+            assert_eq!(rows(&db, bucket), rows(&source.db(), bucket), "{version} {bucket}");
         }
+        for bucket in ["cluster", "alarm", "members_removed"] {
+            assert_eq!(rows(&db, bucket), expected_rows(member, bucket), "{version} {bucket}");
+        }
+        check_members_and_meta(&db, member, target);
     }
 }
 
@@ -161,15 +197,50 @@ fn any_version_is_restored_for_any_other_without_what_that_one_would_misread() {
 
 #[test]
 fn a_bump_adds_one_marker_and_schedules_the_compaction() {
-    let (source, dir) = (walked("3.5.30"), tempfile::tempdir().unwrap());
-    restore_all(&source, &dir.path().join("all"), TargetVersion::V3_5, 1000);
-    let db = dir.path().join("all/m2/member/snap/db");
-    let bumped = Snapshot::open(&db).unwrap();
-    let bumped = bumped.verify(DigestRule::Skip, &mut |finding| panic!("{finding}")).unwrap();
-    assert_eq!(bumped.survey().revision(), 1600);
-    assert_eq!(bumped.survey().meta.compact_revision(), Some(1600));
-    let records = rows(&source.db(), "key").len();
-    assert_eq!(rows(&bumped.db(), "key").len(), records + 1);
+    let dir = tempfile::tempdir().unwrap();
+    let (temporary, _) = unpacked("3.5.30", dir.path());
+    for (source, all) in [(walked("3.5.30"), "built"), (temporary, "amended")] {
+        let all = dir.path().join(all);
+        restore_all(&source, &all, TargetVersion::V3_5, 1000);
+        for member in ["m1", "m2", "m3"] {
+            let bumped = Snapshot::open(&database(&all, member)).unwrap();
+            let bumped =
+                bumped.verify(DigestRule::Skip, &mut |finding| panic!("{finding}")).unwrap();
+            assert_eq!(bumped.survey().revision(), 1600);
+            assert_eq!(bumped.survey().meta.compact_revision(), Some(1600));
+            let mut expected = rows(&walked("3.5.30").db(), "key");
+            expected.insert(Revision { main: 1600, sub: 0 }.encode().to_vec(), Vec::new());
+            assert_eq!(rows(&bumped.db(), "key"), expected);
+        }
+    }
+}
+
+#[test]
+fn a_temporary_file_that_is_mostly_free_is_built_anew_and_shrinks() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = fs::read(fixture("3.5.30", "final.db")).unwrap();
+    let pages = (bytes.len() / 4096) as u64;
+    // More pages are said to have been used, with none of them in the tree: bbolt takes them as free.
+    bytes.truncate(bytes.len() / 4096 * 4096);
+    let metas = [0, 4096].map(|at| Meta::decode(&bytes[at..]).unwrap());
+    for (slot, meta) in (0u64..).zip(metas) {
+        let meta = Meta { freelist: None, high_water_mark: Pgid(2 * pages), ..meta };
+        let at = usize::try_from(slot).unwrap() * 4096;
+        bytes[at..at + 80].copy_from_slice(&meta.encode(slot));
+    }
+    bytes.resize(bytes.len() * 2, 0);
+    let mut file = tempfile::tempfile_in(dir.path()).unwrap();
+    file.write_all(&bytes).unwrap();
+    let source = Snapshot::of_temporary(Path::new("free.db"), &file).unwrap();
+    let source = source.walk(&mut |finding| panic!("{finding}")).unwrap();
+    let cluster = parse_cluster("m=http://127.0.0.1:1", "t", &[]).unwrap();
+    let destination = Destination::AllMembers { dir: dir.path().join("all") };
+    let plan = RestorePlan::new(&source, cluster, destination, TargetVersion::V3_5, 0).unwrap();
+    let staged = plan.build(&|_| ControlFlow::Continue(())).unwrap();
+    let proved = source.prove(DigestRule::Skip, &mut |finding| panic!("{finding}")).unwrap();
+    let report = staged.commit(proved).unwrap();
+    assert!(report.database_bytes < pages * 4096 * 3 / 2, "{}", report.database_bytes);
+    assert_eq!(file.metadata().unwrap().len(), 2 * pages * 4096, "it was not touched");
 }
 
 #[test]

@@ -98,6 +98,8 @@ pub struct Snapshot<S> {
     path: PathBuf,
     file: File,
     mapped: Mapped,
+    /// Whether the file is there for this snapshot alone, and gone with it.
+    temporary: bool,
     state: S,
 }
 
@@ -223,7 +225,13 @@ impl Snapshot<Fetched> {
         }
         let mapped = Mapped::open(file).map_err(|e| error("map", e))?;
         let file = file.try_clone().map_err(|e| error("open", e))?;
-        Ok(Self { path: path.to_owned(), file, mapped, state: Fetched { known: None } })
+        let state = Fetched { known: None };
+        Ok(Self { path: path.to_owned(), file, mapped, temporary: false, state })
+    }
+
+    /// The same for a temporary file, which has no name.
+    pub fn of_temporary(path: &Path, file: &File) -> Result<Self, SnapshotError> {
+        Ok(Self { temporary: true, ..Self::of_file(path, file)? })
     }
 
     /// Proves a file whose digest was computed, and found right, as it was written. Whoever reads the
@@ -249,7 +257,8 @@ impl Snapshot<Fetched> {
     }
 
     fn into_state<S>(self, state: S) -> Snapshot<S> {
-        Snapshot { path: self.path, file: self.file, mapped: self.mapped, state }
+        let Self { path, file, mapped, temporary, .. } = self;
+        Snapshot { path, file, mapped, temporary, state }
     }
 
     /// What `snapshot status` prints, after a walk of the whole tree. Findings go to `on_finding`.
@@ -373,12 +382,12 @@ impl Snapshot<Walked> {
         on_finding: &mut dyn FnMut(Finding),
     ) -> Result<Snapshot<Verified>, SnapshotError> {
         let stored = self.stored_digest();
-        let Self { path, file, mapped, state: Walked { survey, digests } } = self;
+        let Self { path, file, mapped, temporary, state: Walked { survey, digests } } = self;
         let digests = digests.finish(&path)?;
         match rule.finding(stored, digests.database) {
             None => {
                 let state = Verified { survey, digests };
-                Ok(Snapshot { path, file, mapped, state })
+                Ok(Snapshot { path, file, mapped, temporary, state })
             }
             Some(finding) => {
                 let missing = finding == Finding::DigestMissing;
@@ -464,6 +473,11 @@ impl<S> Snapshot<S> {
     /// Bytes of the database, which are those of the file without its digest.
     pub fn database_bytes(&self) -> u64 {
         self.database().len() as u64
+    }
+
+    /// Whether the file is there for this snapshot alone: when it is not needed as such, it can become something else.
+    pub fn is_temporary(&self) -> bool {
+        self.temporary
     }
 
     /// A handle to the file, which shares its position with others.

@@ -395,11 +395,7 @@ fn check_source(
 }
 
 /// Applies what the log has beyond the database.
-fn replay(
-    db: &Db<'_>,
-    wal_dir: &Path,
-    up_to: UpTo,
-) -> Result<(Applied, Replayed), OfflineError> {
+fn replay(db: &Db<'_>, wal_dir: &Path, up_to: UpTo) -> Result<(Applied, Replayed), OfflineError> {
     let apply_error = |source| OfflineError::Apply { path: wal_dir.to_owned(), source };
     // With the last entry that is in the database: it tells whether they belong together.
     let after = consistent_index(db).map_err(apply_error)?.saturating_sub(1);

@@ -42,6 +42,8 @@ pub struct Survey {
     pub cluster_version: Option<String>,
     /// Whether authentication is on.
     pub auth_enabled: bool,
+    /// Pages in use; the others of the file are free.
+    pub pages: u64,
     /// Number of findings that are not harmless.
     pub findings: u64,
 }
@@ -92,8 +94,8 @@ pub fn survey(db: &Db<'_>, depth: Depth, on_finding: &mut dyn FnMut(Finding)) ->
             last_key: None,
             previous: Revision { main: compacted, sub: 0 },
         };
-        let _ = Check::new(db).walk(&mut surveyor);
-        surveyor.finish()
+        let pages = Check::new(db).walk(&mut surveyor).pages;
+        Survey { pages, ..surveyor.finish() }
     })
 }
 

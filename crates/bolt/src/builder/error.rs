@@ -4,6 +4,7 @@ use std::io;
 
 use super::NESTED_BUCKETS_MAX;
 use crate::check::Key;
+use crate::error::BoltError;
 use crate::page::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// Why a file could not be built. A refused key or value leaves the builder as it was; after a failed
@@ -59,9 +60,12 @@ pub enum BuildError {
         /// What was asked for.
         found: u8,
     },
-    /// There is no transaction before number 0 for the second meta.
-    #[error("transaction id 0 leaves none for the second meta")]
+    /// Each meta has a transaction id of its own: 0 has none before it, and the greatest ones none after them.
+    #[error("the transaction id leaves none for the other meta")]
     Txid,
+    /// The file that is amended cannot be read.
+    #[error(transparent)]
+    Read(#[from] BoltError),
     /// A write failed.
     #[error("cannot write at offset {offset}")]
     Write {
@@ -80,7 +84,7 @@ impl BuildError {
             Self::Write { .. } | Self::Broken => {
                 "free some space or check the disk, then try again from the start"
             }
-            Self::KeyOrder { .. } | Self::EmptyKey => {
+            Self::KeyOrder { .. } | Self::EmptyKey | Self::Read(_) => {
                 "check the source of the records; they are damaged or not sorted"
             }
             Self::KeyTooLong { .. } | Self::ValueTooLong { .. } | Self::NestedTooDeep => {

@@ -1,8 +1,9 @@
 //! A leaf or branch page that is being filled.
 
+use crate::error::BoltError;
 use crate::page::{
     ELEMENT_BUCKET, ELEMENT_BYTES, ELEMENTS_MAX, FLAG_BRANCH, FLAG_LEAF, Header, Kind,
-    PAGE_HEADER_BYTES, Pgid,
+    PAGE_HEADER_BYTES, Page, Pgid,
 };
 
 /// Elements and data, apart from each other: in a page the data comes behind all elements, whose number
@@ -33,6 +34,26 @@ impl Node {
         Node { kind, elements: Vec::new(), encoded: Vec::new(), data: Vec::new() }
     }
 
+    /// The first `count` elements of a page.
+    pub(super) fn of_page(page: &Page<'_>, count: usize) -> Result<Node, BoltError> {
+        let mut node = Node::new(page.kind);
+        for index in 0..count {
+            let at = |defect| BoltError::Element { pgid: page.id, index, defect };
+            match page.kind {
+                Kind::Branch => {
+                    let element = page.branch(index).map_err(at)?;
+                    node.push_child(element.key, element.child);
+                }
+                Kind::Leaf => {
+                    let element = page.leaf(index).map_err(at)?;
+                    let flags = if element.is_bucket { ELEMENT_BUCKET } else { 0 };
+                    node.push_pair(flags, element.key, &[element.value]);
+                }
+            }
+        }
+        Ok(node)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.elements.len()
     }
@@ -57,6 +78,14 @@ impl Node {
     pub(super) fn has_bucket(&self) -> bool {
         let is_bucket = |rest| matches!(rest, Rest::Leaf { flags: ELEMENT_BUCKET, .. });
         self.elements.iter().any(|element| is_bucket(element.rest))
+    }
+
+    /// The last key, or an empty one if there is none.
+    pub(super) fn last_key(&self) -> &[u8] {
+        self.elements.last().map_or(&[], |last| {
+            let start = last.start as usize;
+            &self.data[start..start + last.ksize as usize]
+        })
     }
 
     /// The first key of a node that has one.

@@ -30,6 +30,17 @@ impl<W: Write + Seek> PageWriter<W> {
         Ok(PageWriter { out, page_size, next: Pgid(2) })
     }
 
+    /// Begins behind the pages that `out` has already.
+    pub(super) fn behind(
+        mut out: W,
+        page_size: PageSize,
+        next: Pgid,
+    ) -> Result<PageWriter<W>, BuildError> {
+        let offset = next.offset(page_size).expect("these pages are in a file");
+        out.seek(SeekFrom::Start(offset)).map_err(|source| BuildError::Write { offset, source })?;
+        Ok(PageWriter { out: BufWriter::with_capacity(BUFFER_BYTES, out), page_size, next })
+    }
+
     /// The id of the next page: the number of pages so far.
     pub(super) fn next(&self) -> Pgid {
         self.next

@@ -17,7 +17,8 @@ use std::io::{Seek, Write};
 use super::error::BuildError;
 use super::node::Node;
 use super::pages::PageWriter;
-use crate::page::{ELEMENT_BYTES, Kind, PageSize, Pgid};
+use crate::error::BoltError;
+use crate::page::{ELEMENT_BYTES, Kind, Page, PageSize, Pgid};
 
 /// A leaf of one large pair takes a second one if that saves a page, up to this many pages. So do bbolt's,
 /// which have two pairs at least. Beyond that, what is saved is little beside the value.
@@ -50,6 +51,26 @@ impl Tree {
             branches: Vec::new(),
             last_key: Vec::new(),
         }
+    }
+
+    /// A tree that goes on where another ends, whose pages at the right edge, from the root down, are `edge`: they are
+    /// the open nodes. All others are written.
+    pub(super) fn continued(
+        page_size: PageSize,
+        fill_percent: u8,
+        edge: &[Page<'_>],
+    ) -> Result<Tree, BoltError> {
+        let mut tree = Tree::new(page_size, fill_percent);
+        let Some((leaf, branches)) = edge.split_last() else { return Ok(tree) };
+        tree.leaf = Node::of_page(leaf, leaf.count())?;
+        tree.last_key = tree.leaf.last_key().to_vec();
+        tree.has_pages = !branches.is_empty();
+        for branch in branches.iter().rev() {
+            // The last child is the open node below.
+            let node = Node::of_page(branch, branch.count() - 1)?;
+            tree.branches.push(Branch { node, has_spare: false });
+        }
+        Ok(tree)
     }
 
     /// The greatest key so far, or an empty one.

@@ -264,18 +264,21 @@ fn a_full_disk_is_an_error_and_never_leaves_a_file_that_opens() {
 /// A bucket as a model.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
-    sequence: u64,
-    entries: BTreeMap<Vec<u8>, Entry>,
+    pub(crate) sequence: u64,
+    pub(crate) entries: BTreeMap<Vec<u8>, Entry>,
 }
 
 #[derive(Clone, Debug)]
-enum Entry {
+pub(crate) enum Entry {
     Value(Vec<u8>),
     Bucket(Model),
 }
 
 impl Model {
-    fn write<W: Write + Seek>(&self, builder: &mut Builder<W>) -> Result<(), BuildError> {
+    pub(crate) fn write<W: Write + Seek>(
+        &self,
+        builder: &mut Builder<W>,
+    ) -> Result<(), BuildError> {
         for (key, entry) in &self.entries {
             match entry {
                 Entry::Value(value) => builder.put(key, value)?,
@@ -290,7 +293,7 @@ impl Model {
         Ok(())
     }
 
-    fn dump(&self, path: &[Vec<u8>], dump: &mut Dump) {
+    pub(crate) fn dump(&self, path: &[Vec<u8>], dump: &mut Dump) {
         for (key, entry) in &self.entries {
             match entry {
                 Entry::Value(value) => {
@@ -322,7 +325,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// A bucket of pairs and, up to a depth of 4, of buckets.
-fn bucket() -> impl Strategy<Value = Model> {
+pub(crate) fn bucket() -> impl Strategy<Value = Model> {
     let leaf = prop::collection::btree_map(key(), value().prop_map(Entry::Value), 0..60)
         .prop_map(|entries| Model { sequence: 0, entries });
     leaf.prop_recursive(4, 100, 4, |inner| {
