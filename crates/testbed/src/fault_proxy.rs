@@ -13,7 +13,7 @@ mod http;
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -86,8 +86,17 @@ struct Shared {
 impl FaultProxy {
     /// Stands before the server at `url`, which must be `http://`; `script` decides.
     pub fn before(url: &str, script: impl Fn(&Request) -> Fault + Send + Sync + 'static) -> Self {
+        Self::at(Ipv4Addr::LOCALHOST, url, script)
+    }
+
+    /// The same at another address of this machine, as [`Hosts::gateway`](crate::Hosts::gateway).
+    pub fn at(
+        address: Ipv4Addr,
+        url: &str,
+        script: impl Fn(&Request) -> Fault + Send + Sync + 'static,
+    ) -> Self {
         let server = url.strip_prefix("http://").expect("only http can be looked into").to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let listener = TcpListener::bind((address, 0)).expect("the address has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
             server,

@@ -38,6 +38,7 @@ pub struct EtcdOnHostsBuilder {
     security: Security,
     style: UnitStyle,
     data_dir: String,
+    name: String,
     password: Option<String>,
     settings: Vec<(String, String)>,
 }
@@ -58,6 +59,12 @@ impl EtcdOnHostsBuilder {
     /// The data directory; `{name}` is the member's [default: `/var/lib/etcd/{name}`].
     pub fn data_dir(mut self, template: &str) -> Self {
         template.clone_into(&mut self.data_dir);
+        self
+    }
+
+    /// What members are called, with a number after it [default: m].
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
         self
     }
 
@@ -96,7 +103,7 @@ impl EtcdOnHostsBuilder {
         let certificates = (self.security == Security::Tls)
             .then(|| Certificates::make_in(&folder.path().join("tls")));
         let members = hosts.iter().zip(1..).map(|(host, n)| MemberOnHost {
-            name: format!("m{n}"),
+            name: format!("{}{n}", self.name),
             address: host.address().to_string(),
         });
         let cluster = EtcdOnHosts {
@@ -135,6 +142,7 @@ impl EtcdOnHosts {
             security: Security::Tls,
             style: UnitStyle::EnvironmentFile,
             data_dir: "/var/lib/etcd/{name}".to_owned(),
+            name: "m".to_owned(),
             password: None,
             settings: Vec::new(),
         }
@@ -264,6 +272,13 @@ impl EtcdOnHosts {
     /// Installs the stand-ins of Kubernetes' units on a host, and starts them.
     #[track_caller]
     pub fn start_kube(&self, host: &Host) {
+        kube::install(self, host);
+        kube::start(host);
+    }
+
+    /// Installs them and starts nothing.
+    #[track_caller]
+    pub fn lay_out_kube(&self, host: &Host) {
         kube::install(self, host);
     }
 

@@ -29,10 +29,11 @@ pub(super) fn install(cluster: &EtcdOnHosts, host: &Host) {
     for name in UNITS {
         host.write(&format!("/etc/systemd/system/{name}.service"), unit(name));
     }
-    host.ssh(&format!(
-        "systemctl daemon-reload && systemctl enable --quiet --now {}",
-        UNITS.join(" ")
-    ));
+    host.ssh(&format!("systemctl daemon-reload && systemctl enable --quiet {}", UNITS.join(" ")));
+}
+
+pub(super) fn start(host: &Host) {
+    host.ssh(&format!("systemctl start {}", UNITS.join(" ")));
     wait_until(
         "the stand-in of kube-apiserver is ready",
         || host.try_ssh("curl -fsk https://127.0.0.1:6443/readyz").code == Some(0),
