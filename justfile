@@ -23,7 +23,7 @@ fuzz seconds="60":
 bench *options:
     ./bench {{options}}
 
-# A cluster is backed up, destroyed and brought back
+# A cluster is backed up, destroyed and brought back; `just demo recover` does it over ssh
 demo *options:
     ./demo {{options}}
 

