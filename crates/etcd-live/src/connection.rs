@@ -1,5 +1,7 @@
 //! A connection to one member, and what can be asked of it.
 
+mod membership;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
