@@ -5,6 +5,7 @@ mod args;
 mod discover;
 mod plan;
 mod prepare;
+mod rescue;
 mod run;
 mod show;
 mod undo;

@@ -3,7 +3,11 @@
 //! The operator's machine may reach no client URL, and the certificates stay where they are: a host asks its own member.
 //! Question and answer are JSON on standard input and output.
 
-use crate::{build::Built, spec::Resolved};
+use crate::{
+    build::Built,
+    rescue::Held,
+    spec::{CLIENT_PORT, Resolved},
+};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -29,8 +33,11 @@ pub struct Question {
     pub hash_at: Option<i64>,
     /// A write that proves that the cluster takes writes.
     pub probe: Option<Probe>,
-    /// A data directory whose newest revision is told.
+    /// A data directory of which is told what it holds, unless the member is healthy.
     pub data_dir: Option<PathBuf>,
+    /// Its WAL, if that is elsewhere.
+    #[serde(default)]
+    pub wal_dir: Option<PathBuf>,
 }
 
 /// What is done with the reserved key.
@@ -81,15 +88,21 @@ pub struct Answer {
     pub probed: Option<i64>,
     /// The newest revision in the data directory.
     pub disk_revision: Option<i64>,
+    /// What the data directory holds.
+    pub held: Option<Held>,
 }
 
 impl Question {
-    /// A question to the member of that host.
+    /// A question to the member of that host. Of one that is only stopped nothing says where it is: at etcd's port, most likely.
     pub fn to(host: &Resolved) -> Self {
         let tls = &host.certificates;
-        let endpoints = host.member.as_ref().map(|member| member.client_urls.clone());
+        let scheme = if tls.ca.is_some() { "https" } else { "http" };
+        let likely = || vec![format!("{scheme}://127.0.0.1:{CLIENT_PORT}")];
         Self {
-            endpoints: endpoints.unwrap_or_default(),
+            endpoints: host
+                .member
+                .as_ref()
+                .map_or_else(likely, |member| member.client_urls.clone()),
             ca: tls.ca.clone(),
             cert: tls.cert.clone(),
             key: tls.key.clone(),
@@ -98,11 +111,6 @@ impl Question {
             ..Self::default()
         }
     }
-}
-
-/// The newest revision that the database of a stopped member has. What only its write-ahead log has is not counted.
-pub fn disk_revision(data_dir: &Path) -> Option<i64> {
-    file_revision(&data_dir.join("member/snap/db"))
 }
 
 /// The newest revision that a database file has, if it is one. Nothing of it is proved.

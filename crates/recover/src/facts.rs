@@ -34,6 +34,8 @@ pub struct Facts {
     pub service_known: bool,
     /// Whether it runs.
     pub service_running: bool,
+    /// `USER:GROUP` that it runs as, if that is known: of systemd's units.
+    pub service_owner: Option<String>,
     /// Of each client: whether it is known there, and whether it runs.
     pub clients: Vec<(bool, bool)>,
     /// Tools that are needed and missing.
@@ -70,6 +72,8 @@ pub struct Directory {
     pub bytes: u64,
     /// Bytes free on its file system.
     pub free: u64,
+    /// When the database was written to for the last time, in seconds since 1970.
+    pub written: Option<i64>,
 }
 
 /// The script whose answer [`parse`] reads.
@@ -92,6 +96,7 @@ pub(crate) fn script(host: &Resolved, frame: &Frame<'_>) -> String {
     for client in &host.clients {
         service(&mut text, "client", &client.service, &run_dir);
     }
+    owner(&mut text, &host.service);
     version(&mut text, &host.service);
     let lock = frame.lock();
     let _ = writeln!(text, "[ ! -e {lock} ] || say lock \"$(cat {lock})\"");
@@ -115,6 +120,7 @@ fn directory(text: &mut String, key: &str, path: &str, inside: &str) {
          say {key}-kib \"$(du -sk \"$real\" | sed 's/[^0-9].*//')\"\n\
          [ \"$(stat -c %d \"$real\")\" = \"$(stat -c %d \"$real/..\")\" ] || say {key}-mount yes\n\
          [ -z \"$(ls -A \"$real\"{inside} 2>/dev/null)\" ] || say {key}-filled yes\n\
+         [ ! -f \"$real\"{inside}/snap/db ] || say {key}-written \"$(stat -c %Y \"$real\"{inside}/snap/db)\"\n\
          fi"
     );
 }
@@ -137,6 +143,19 @@ fn service(text: &mut String, key: &str, service: &Service, run_dir: &str) {
         "if {known}; then known=yes; else known=no; fi\n\
          if {running}; then running=yes; else running=no; fi\n\
          say {key} \"$known $running\""
+    );
+}
+
+/// Where there are no old data, the new belong to whom etcd runs as.
+fn owner(text: &mut String, service: &Service) {
+    let Service::Systemd(name) = service else { return };
+    let unit = quote(&unit(name));
+    let _ = writeln!(
+        text,
+        "user=$(systemctl show -p User {unit} | sed -n 's/^User=//p')\n\
+         group=$(systemctl show -p Group {unit} | sed -n 's/^Group=//p')\n\
+         [ -n \"$group\" ] || group=$(id -gn \"$user\" 2>/dev/null)\n\
+         [ -z \"$user\" ] || [ -z \"$group\" ] || say service-owner \"$user:$group\""
     );
 }
 
@@ -211,6 +230,7 @@ pub(crate) fn parse(answer: &str, asked: f64, answered: f64) -> Facts {
             "missing-tool" => facts.missing_tools.push(value.to_owned()),
             "missing-file" => facts.missing_files.push(value.to_owned()),
             "service" => (facts.service_known, facts.service_running) = yes_yes(value),
+            "service-owner" => facts.service_owner = Some(value.to_owned()),
             "client" => facts.clients.push(yes_yes(value)),
             "etcd-version" => facts.etcd_version = Some(value.to_owned()),
             "lock" => facts.lock = Some(value.to_owned()),
@@ -240,6 +260,7 @@ fn fill(directory: &mut Directory, key: &str, value: &str) {
         "mode" => directory.mode = Some(value.to_owned()),
         "kib" => directory.bytes = bytes(),
         "free-kib" => directory.free = bytes(),
+        "written" => directory.written = value.parse().ok(),
         _ => {}
     }
 }

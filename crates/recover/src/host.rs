@@ -7,12 +7,13 @@
 //! * A script travels on standard input, so that no list of processes shows it; the commands that receive files name only their paths.
 
 use crate::{shell::quote, spec::Resolved};
+use rustix::{fs::FallocateFlags, io::Errno};
 use std::{
     fs::File,
     io::{self, Seek},
-    os::unix::process::ExitStatusExt,
+    os::unix::{fs::OpenOptionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{ExitStatus, Output, Stdio},
     time::Duration,
 };
 use tokio::{
@@ -24,7 +25,7 @@ use tokio::{
 /// ssh's own exit code when it, and not the command, failed.
 const SSH_FAILED: i32 = 255;
 /// A script that takes longer hangs: the longest wait inside of one is shorter.
-const SCRIPT_SECONDS: u64 = 900;
+pub(crate) const SCRIPT_SECONDS: u64 = 900;
 /// A transfer that does not move for so long hangs.
 const STALL: Duration = Duration::from_secs(60);
 /// So much is shown of an answer that cannot be understood.
@@ -56,6 +57,8 @@ pub enum HostError {
         label: String,
         /// How it ended.
         status: String,
+        /// Its exit code, if it had one.
+        code: Option<i32>,
         /// What it said on stderr.
         said: String,
     },
@@ -70,6 +73,14 @@ pub enum HostError {
     /// A file that shall be sent cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file that is fetched cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// Why not.
@@ -103,6 +114,14 @@ impl HostError {
         matches!(self, Self::Unreachable { .. } | Self::Silent { .. } | Self::Damaged { .. })
     }
 
+    /// The exit code of what ran on the host, if that is what failed.
+    pub(crate) fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Failed { code, .. } => *code,
+            _ => None,
+        }
+    }
+
     /// One imperative sentence: what to do next.
     pub fn remedy(&self) -> String {
         match self {
@@ -116,6 +135,7 @@ impl HostError {
             Self::Silent { .. } | Self::Damaged { .. } => {
                 "check the host and the network, then run the same command again: it goes on from there".to_owned()
             }
+            Self::Write { .. } => "free space there, or name another folder with --state-dir".to_owned(),
             Self::Read { .. } => "check the disk and the file's permissions".to_owned(),
             Self::Answer { .. } => "check that the host's shell prints nothing of its own".to_owned(),
         }
@@ -206,18 +226,26 @@ impl Remote {
 
     /// Runs a script, and returns what it printed.
     pub(crate) async fn script(&self, text: &str) -> Result<String, HostError> {
-        let mut child =
-            self.spawn(&elevated("exec sh -s", "exec sudo -n sh -s", self.sudo), Stdio::piped())?;
+        self.script_within(text, SCRIPT_SECONDS).await
+    }
+
+    /// The same for one that may take so long.
+    pub(crate) async fn script_within(
+        &self,
+        text: &str,
+        seconds: u64,
+    ) -> Result<String, HostError> {
+        let line = elevated("exec sh -s", "exec sudo -n sh -s", self.sudo);
+        let mut child = self.spawn(&line, Stdio::piped(), Stdio::piped())?;
         let mut stdin = child.stdin.take().expect("it was asked for");
         let text = text.to_owned();
         let sending = tokio::spawn(async move {
             // If it cannot be sent, how ssh ends tells why.
             let _ = stdin.write_all(text.as_bytes()).await;
         });
-        let limit = Duration::from_secs(SCRIPT_SECONDS);
-        let ended = timeout(limit, child.wait_with_output()).await;
+        let ended = timeout(Duration::from_secs(seconds), child.wait_with_output()).await;
         sending.abort();
-        let silent = || HostError::Silent { label: self.label.clone(), seconds: SCRIPT_SECONDS };
+        let silent = || HostError::Silent { label: self.label.clone(), seconds };
         let output = ended.map_err(|_| silent())?.map_err(HostError::NoSsh)?;
         self.judge(output.status, &output.stderr)?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -234,49 +262,63 @@ impl Remote {
         let read = |source| HostError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(read)?;
         let mut progress = file.try_clone().map_err(read)?;
-        let inner = quote(&format!("main() {{\n{command}\n}}\nmain"));
-        let line = elevated(
-            &format!("exec sh -c {inner}"),
-            &format!("exec sudo -n sh -c {inner}"),
-            self.sudo,
-        );
-        let child = self.spawn(&line, Stdio::from(file))?;
-        let mut waiting = Box::pin(child.wait_with_output());
-        let (mut at, mut moved) = (0, Instant::now());
-        let output = loop {
-            match timeout(TICK, &mut waiting).await {
-                Ok(output) => break output.map_err(HostError::NoSsh)?,
-                Err(_) => {
-                    let now = progress.stream_position().map_err(read)?;
-                    if now != at {
-                        (at, moved) = (now, Instant::now());
-                        on_bytes(now);
-                    }
-                    // When all is sent, the host makes it durable, which may take as long as it likes to.
-                    let size = progress.metadata().map_err(read)?.len();
-                    let limit = if at >= size { STALL * 10 } else { STALL };
-                    if moved.elapsed() > limit {
-                        return Err(HostError::Silent {
-                            label: self.label.clone(),
-                            seconds: limit.as_secs(),
-                        });
-                    }
-                }
-            }
-        };
+        let line = self.command(command);
+        let child = self.spawn(&line, Stdio::from(file), Stdio::piped())?;
+        let size = progress.metadata().map_err(read)?.len();
+        let output = watch(child, &mut progress, size, on_bytes);
+        let output = output.await.map_err(|stopped| stopped.told(&self.label, read))?;
         self.judge(output.status, &output.stderr)?;
         on_bytes(progress.stream_position().map_err(read)?);
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn spawn(&self, line: &str, stdin: Stdio) -> Result<Child, HostError> {
+    /// Runs `command`, and writes what it prints, `size` bytes, to a file here, which is made anew. There is room for it before
+    /// anything is fetched.
+    pub(crate) async fn fetch(
+        &self,
+        command: &str,
+        path: &Path,
+        size: u64,
+        on_bytes: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<(), HostError> {
+        let write = |source| HostError::Write { path: path.to_owned(), source };
+        let mut options = File::options();
+        let file = options.create(true).truncate(true).write(true).mode(0o600);
+        let file = file.open(path).map_err(write)?;
+        if size > 0 {
+            let reserved = rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, 0, size);
+            match reserved {
+                // Some file systems cannot reserve room: it is seen when it is full.
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(write(errno.into())),
+            }
+        }
+        let mut progress = file.try_clone().map_err(write)?;
+        let line = self.command(command);
+        let child = self.spawn(&line, Stdio::null(), Stdio::from(file))?;
+        let output = watch(child, &mut progress, size, on_bytes);
+        let output = output.await.map_err(|stopped| stopped.told(&self.label, write))?;
+        self.judge(output.status, &output.stderr)?;
+        on_bytes(progress.stream_position().map_err(write)?);
+        Ok(())
+    }
+
+    /// The line for the login shell that runs `command` as root.
+    fn command(&self, command: &str) -> String {
+        let inner = quote(&format!("main() {{\n{command}\n}}\nmain"));
+        let (as_root, as_user) =
+            (format!("exec sh -c {inner}"), format!("exec sudo -n sh -c {inner}"));
+        elevated(&as_root, &as_user, self.sudo)
+    }
+
+    fn spawn(&self, line: &str, stdin: Stdio, stdout: Stdio) -> Result<Child, HostError> {
         Command::new("ssh")
             .args(&self.arguments)
             .arg("--")
             .arg(&self.destination)
             .arg(line)
             .stdin(stdin)
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -292,11 +334,56 @@ impl Remote {
                 Err(HostError::Unreachable { label, destination: self.destination.clone(), said })
             }
             (Some(code), _) => {
-                Err(HostError::Failed { label, status: format!("exit code {code}"), said })
+                let status = format!("exit code {code}");
+                Err(HostError::Failed { label, status, code: Some(code), said })
             }
             (None, signal) => {
-                Err(HostError::Failed { label, status: format!("signal {signal:?}"), said })
+                let status = format!("signal {signal:?}");
+                Err(HostError::Failed { label, status, code: None, said })
             }
+        }
+    }
+}
+
+/// Why a transfer was not waited for to its end.
+enum Stopped {
+    NoSsh(io::Error),
+    File(io::Error),
+    Silent { seconds: u64 },
+}
+
+impl Stopped {
+    fn told(self, label: &str, of_file: impl Fn(io::Error) -> HostError) -> HostError {
+        match self {
+            Self::NoSsh(source) => HostError::NoSsh(source),
+            Self::File(source) => of_file(source),
+            Self::Silent { seconds } => HostError::Silent { label: label.to_owned(), seconds },
+        }
+    }
+}
+
+/// Waits for a transfer of `size` bytes, and tells how far it is: the offset of the file that ssh reads or writes.
+async fn watch(
+    child: Child,
+    progress: &mut File,
+    size: u64,
+    on_bytes: &(dyn Fn(u64) + Send + Sync),
+) -> Result<Output, Stopped> {
+    let mut waiting = Box::pin(child.wait_with_output());
+    let (mut at, mut moved) = (0, Instant::now());
+    loop {
+        if let Ok(output) = timeout(TICK, &mut waiting).await {
+            return output.map_err(Stopped::NoSsh);
+        }
+        let now = progress.stream_position().map_err(Stopped::File)?;
+        if now != at {
+            (at, moved) = (now, Instant::now());
+            on_bytes(now);
+        }
+        // When all is there, it is made durable, which may take as long as it likes to.
+        let limit = if at >= size { STALL * 10 } else { STALL };
+        if moved.elapsed() > limit {
+            return Err(Stopped::Silent { seconds: limit.as_secs() });
         }
     }
 }

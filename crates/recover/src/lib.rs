@@ -17,6 +17,7 @@ mod host;
 mod journal;
 mod place;
 mod plan;
+mod rescue;
 mod run;
 mod runbook;
 mod service;
@@ -24,12 +25,15 @@ mod shell;
 pub mod spec;
 mod steps;
 
-pub use agent::{Answer, Probe, Question, disk_revision, file_revision};
+pub use agent::{Answer, Probe, Question, file_revision};
 pub use build::{BuildError, Built, Hashes, build, hashes, sha256_of};
 pub use facts::{Directory, Facts};
 pub use host::{HostError, ssh_line};
 pub use journal::{Journal, JournalError, Line, Lock, Runs, State, What};
 pub use plan::{Agent, BUMP_MARGIN, Bump, Chosen, Findings, Plan, Pull};
+pub use rescue::{
+    Held, HeldLog, Rescue, Rescued, Survivor, forget, most_recent, rescued, rescued_path, survivors,
+};
 pub use run::{Event, Fleet, OnHostNow, Run, RunError, Watcher};
 pub use runbook::{as_shell, built_line, left_on_hosts, runbook, summary};
 pub use shell::{quote, quote_path};

@@ -3,6 +3,7 @@
 use crate::{
     facts::Facts,
     place::Places,
+    rescue::{Rescue, Survivor},
     shell::Frame,
     spec::{Resolved, Spec},
 };
@@ -34,6 +35,15 @@ pub struct Plan {
     pub backup: Chosen,
     /// By how much the revision is raised.
     pub bump: Bump,
+    /// The member whose data are taken, if it is not a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<Rescue>,
+    /// The hosts that have data left, if the cluster has no quorum.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub survivors: Vec<Survivor>,
+    /// The backup that could be taken in place of a member's data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_backup: Option<Chosen>,
     /// Hosts fetch the backup themselves, and are sent nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<Pull>,
@@ -73,6 +83,8 @@ pub struct Pull {
     pub repo: String,
     /// A file on the hosts that sets variables with the store's credentials.
     pub env_file: Option<PathBuf>,
+    /// Variables with the store's credentials that hosts are told, by name: what they hold is in no plan.
+    pub variables: Vec<String>,
     /// A file on the hosts with an age identity.
     pub identity: Option<PathBuf>,
 }
@@ -136,6 +148,11 @@ impl Plan {
     pub fn facts(&self, host: &Resolved) -> &Facts {
         static NOTHING: std::sync::LazyLock<Facts> = std::sync::LazyLock::new(Facts::default);
         self.facts.get(&host.label).unwrap_or(&NOTHING)
+    }
+
+    /// Whether something of etcd was found where it has its data.
+    pub(crate) fn has_old_data(&self, host: &Resolved) -> bool {
+        self.facts(host).data.as_ref().is_some_and(|data| data.filled)
     }
 
     /// The reserved key that is written, read and removed, and its value.
@@ -220,7 +237,11 @@ impl Plan {
             if !facts.service_known {
                 problem(format!("there is no service {}", host.service.name()));
             }
-            self.check_space(facts, &mut problem);
+        }
+        // On the member's host its snapshot lies too, for a while.
+        let copies = u64::from(host.member.is_some()) + u64::from(self.is_source(host));
+        if copies > 0 {
+            self.check_space(facts, copies, &mut problem);
         }
         self.check_version(label, facts, findings);
         if facts.clock_ahead.abs() > CLOCK_SECONDS {
@@ -243,7 +264,7 @@ impl Plan {
                 findings.warnings.push(text);
             }
         }
-        if !facts.data.as_ref().is_some_and(|data| data.filled) && host.member.is_some() {
+        if host.member.is_some() && !self.has_old_data(host) {
             findings
                 .warnings
                 .push(format!("{label}: there are no old data in {}", host.data_dir.display()));
@@ -270,14 +291,21 @@ impl Plan {
         }
     }
 
-    fn check_space(&self, facts: &Facts, problem: &mut dyn FnMut(String)) {
-        let needed = self.backup.bytes + self.backup.bytes / 8 + WAL_BYTES;
-        if let Some(data) = facts.data.as_ref().filter(|data| data.free < needed) {
-            problem(format!(
-                "{} bytes are free for {}, but {needed} are needed beside the old data",
-                data.free,
-                data.path.display()
-            ));
+    /// Whether this host's data are taken.
+    pub(crate) fn is_source(&self, host: &Resolved) -> bool {
+        self.rescue.as_ref().is_some_and(|rescue| rescue.member == host.label)
+    }
+
+    fn check_space(&self, facts: &Facts, copies: u64, problem: &mut dyn FnMut(String)) {
+        let needed = copies * (self.backup.bytes + self.backup.bytes / 8) + WAL_BYTES;
+        for (found, needed) in [(&facts.data, needed), (&facts.wal, WAL_BYTES)] {
+            if let Some(found) = found.as_ref().filter(|found| found.free < needed) {
+                problem(format!(
+                    "{} bytes are free for {}, but {needed} are needed beside the old data",
+                    found.free,
+                    found.path.display()
+                ));
+            }
         }
     }
 
@@ -347,6 +375,7 @@ hosts:
                 mode: Some("700".to_owned()),
                 bytes: 1 << 20,
                 free: 1 << 40,
+                written: None,
             }),
             ..Facts::default()
         };
@@ -364,6 +393,9 @@ hosts:
                 version: Some("3.5.16".to_owned()),
             },
             bump: Bump { margin: 1000, last_seen: Some(150), seen_at: Some("m1".to_owned()) },
+            rescue: None,
+            survivors: Vec::new(),
+            other_backup: None,
             pull: None,
             agent: Agent { version: "0.1.0".to_owned(), sha256: "ab".repeat(32) },
             facts: [("m1", facts(false, 2)), ("m2", facts(false, 2)), ("m3", facts(true, 0))]
@@ -400,7 +432,10 @@ hosts:
         plan.backup.bytes = 1 << 41;
         plan.facts.get_mut("m1").unwrap().lock = Some("another".to_owned());
         plan.facts.get_mut("m2").unwrap().clock_ahead = -30.0;
-        plan.facts.get_mut("m3").unwrap().service_known = false;
+        let m3 = plan.facts.get_mut("m3").unwrap();
+        m3.service_known = false;
+        m3.wal =
+            Some(Directory { path: "/wal/etcd".into(), free: 1 << 20, ..Directory::default() });
         let findings = plan.findings("aarch64");
         let problems = findings.problems.join("\n");
         for part in [
@@ -408,6 +443,7 @@ hosts:
             "m1: it is a x86_64",
             "m2: 1099511627776 bytes are free",
             "m3: there is no service etcd",
+            "m3: 1048576 bytes are free for /wal/etcd",
         ] {
             assert!(problems.contains(part), "{part} not in\n{problems}");
         }

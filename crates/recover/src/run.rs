@@ -4,12 +4,13 @@ use crate::{
     agent::{Answer, Expected, Probe, Question, judge},
     build::{Built, Hashes, MemberFile},
     facts::{self, Facts},
-    host::{Connections, HostError, Remote},
+    host::{Connections, HostError, Remote, SCRIPT_SECONDS},
     journal::{Journal, JournalError, What},
     plan::{Agent, Plan},
+    rescue,
     shell::{ALREADY, DONE, Frame, quote, quote_path},
     spec::{Resolved, Spec},
-    steps::{Kind, OnHost, Step, destination, has_data, steps},
+    steps::{Kind, OnHost, SEND, Step, destination, has_data, make_parents, steps},
 };
 use std::{
     collections::BTreeMap,
@@ -26,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(2);
 /// A file that arrives damaged is sent again so often.
 const SENDS_MAX: u32 = 3;
+/// A host that fetches the backup itself more slowly than this hangs.
+const PULL_BYTES_PER_SECOND: u64 = 50_000;
 /// How long members have to find each other.
 const WAIT_SECONDS: u64 = 180;
 
@@ -147,7 +150,9 @@ fn lines(texts: &[String]) -> String {
 pub struct Fleet {
     hosts: Vec<Resolved>,
     remotes: Vec<Remote>,
-    watcher: Watcher,
+    pub(crate) watcher: Watcher,
+    /// What hosts are told that fetch the backup themselves: variables and their values.
+    variables: Vec<(String, String)>,
     _connections: Connections,
 }
 
@@ -161,12 +166,27 @@ impl Fleet {
             .enumerate()
             .map(|(number, host)| connections.remote(number, host))
             .collect();
-        Ok(Self { hosts, remotes, watcher, _connections: connections })
+        Ok(Self { hosts, remotes, watcher, variables: Vec::new(), _connections: connections })
+    }
+
+    /// Hosts that fetch the backup themselves are told these variables with what they hold: on ssh's standard input, for the time
+    /// of the step.
+    pub fn telling(self, variables: Vec<(String, String)>) -> Self {
+        Self { variables, ..self }
+    }
+
+    fn exports(&self) -> String {
+        let export = |(name, value): &(String, String)| format!("export {name}={}\n", quote(value));
+        self.variables.iter().map(export).collect()
     }
 
     /// The hosts.
     pub fn hosts(&self) -> &[Resolved] {
         &self.hosts
+    }
+
+    pub(crate) fn remote(&self, number: usize) -> &Remote {
+        &self.remotes[number]
     }
 
     /// Reaches every host, and looks at it.
@@ -346,6 +366,9 @@ impl Run<'_> {
         let mut ended = (Vec::new(), Hashes::default());
         let mut hashes = Some(hashes);
         for (number, step) in steps.iter().enumerate() {
+            if self.plan.rescue.is_some() && rescue::BEFORE_BUILD.contains(&step.id.as_str()) {
+                continue;
+            }
             let title = step.title.clone();
             (self.fleet.watcher)(Event::Step { number: number + 1, of: steps.len(), title });
             self.note(What::Begin, &step.id, None)?;
@@ -381,20 +404,25 @@ impl Run<'_> {
         for (number, step) in steps.iter().rev().enumerate() {
             let title = format!("Take back: {}", step.title);
             (self.fleet.watcher)(Event::Step { number: number + 1, of: steps.len(), title });
-            self.journal.note(What::Undo, Some(&step.id), None, None)?;
-            let parts = step.hosts.iter().filter(|part| !part.undo.is_empty()).map(|part| {
-                let host = &self.fleet.hosts[part.host];
-                let frame = self.plan.frame(host);
-                let text = frame.step(
-                    &format!("undo-{}", step.id),
-                    "[ \"${undone-no}\" = yes ]",
-                    &format!("{}\nundone=yes", part.undo),
-                );
-                self.scripted(part.host, text)
-            });
-            gather(&step.title, parts.collect()).await?;
+            self.undo(step).await?;
         }
         self.journal.note(What::RolledBack, None, None, None)?;
+        Ok(())
+    }
+
+    pub(crate) async fn undo(&self, step: &Step) -> Result<(), RunError> {
+        self.journal.note(What::Undo, Some(&step.id), None, None)?;
+        let parts = step.hosts.iter().filter(|part| !part.undo.is_empty()).map(|part| {
+            let host = &self.fleet.hosts[part.host];
+            let frame = self.plan.frame(host);
+            let text = frame.step(
+                &format!("undo-{}", step.id),
+                "[ \"${undone-no}\" = yes ]",
+                &format!("{}\nundone=yes", part.undo),
+            );
+            self.scripted(part.host, text)
+        });
+        gather(&step.title, parts.collect()).await?;
         Ok(())
     }
 
@@ -426,25 +454,29 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn note(&self, what: What, step: &str, note: Option<&str>) -> Result<(), RunError> {
+    pub(crate) fn note(&self, what: What, step: &str, note: Option<&str>) -> Result<(), RunError> {
         Ok(self.journal.note(what, Some(step), None, note)?)
     }
 
-    async fn on_all(&self, step: &Step, built: &Built) -> Result<(), RunError> {
+    pub(crate) async fn on_all(&self, step: &Step, built: &Built) -> Result<(), RunError> {
         let mut parts = JoinSet::new();
         for part in &step.hosts {
             let host = &self.fleet.hosts[part.host];
-            let text = self.plan.frame(host).step(&step.id, &part.check, &part.run);
+            let mut text = self.plan.frame(host).step(&step.id, &part.check, &part.run);
+            if self.plan.pull.is_some() && step.id == SEND {
+                text.insert_str(0, &self.fleet.exports());
+            }
             let files = match step.kind {
-                Kind::Send => Some(self.sending(host, built)),
+                Kind::Send => Some((self.sending(host, built), make_parents(self.plan, host))),
                 _ => None,
             };
             let scripted = self.scripted(part.host, text);
             let remote = self.fleet.remotes[part.host].clone();
             let (watcher, check) = (self.fleet.watcher.clone(), part.check.clone());
             parts.spawn(async move {
-                if let Some(files) = files {
-                    send_all(&remote, &check, files, &watcher).await.inspect_err(|error| {
+                if let Some((files, parents)) = files {
+                    let sent = send_all(&remote, &check, &parents, files, &watcher).await;
+                    sent.inspect_err(|error| {
                         let (label, why) = (remote.label().to_owned(), error.to_string());
                         watcher(Event::Failed { label, why });
                     })?;
@@ -475,10 +507,12 @@ impl Run<'_> {
         text: String,
     ) -> impl Future<Output = Result<(String, bool), HostError>> + Send + 'static {
         let (remote, watcher) = (self.fleet.remotes[number].clone(), self.fleet.watcher.clone());
+        let fetched = self.plan.pull.as_ref().map_or(0, |_| self.plan.backup.bytes);
+        let seconds = SCRIPT_SECONDS + fetched / PULL_BYTES_PER_SECOND;
         async move {
             let label = remote.label().to_owned();
             watcher(Event::Begun { label: label.clone() });
-            match patiently(&remote, &watcher, || remote.script(&text)).await {
+            match patiently(&remote, &watcher, || remote.script_within(&text, seconds)).await {
                 Ok(said) => {
                     let already = said.trim_end().ends_with(ALREADY);
                     debug_assert!(already || said.trim_end().ends_with(DONE), "{said}");
@@ -579,7 +613,7 @@ fn clock() -> f64 {
 }
 
 /// Tries again for a while, if what failed may pass.
-async fn patiently<T, F>(
+pub(crate) async fn patiently<T, F>(
     remote: &Remote,
     watcher: &Watcher,
     mut attempt: impl FnMut() -> F,
@@ -665,10 +699,12 @@ async fn send(
 async fn send_all(
     remote: &Remote,
     check: &str,
+    parents: &str,
     files: Vec<(MemberFile, String)>,
     watcher: &Watcher,
 ) -> Result<(), HostError> {
-    let mut look = format!("check() {{\n{check}\n}}\nif check; then echo {ALREADY}; exit; fi\n");
+    let mut look =
+        format!("check() {{\n{check}\n}}\nif check; then echo {ALREADY}; exit; fi\n{parents}\n");
     for (number, (file, to)) in files.iter().enumerate() {
         look += &format!(
             "if [ -f {to} ] && {}; then echo there {number}; fi\n",

@@ -4,6 +4,7 @@ use crate::{
     build::Built,
     host::{elevated, ssh_line},
     plan::Plan,
+    rescue::comparison,
     shell::{quote, quote_path},
     spec::Resolved,
     steps::{Kind, OnHost, Step, steps},
@@ -28,12 +29,22 @@ pub fn runbook(plan: &Plan, now: Timestamp) -> String {
     for host in &hosts {
         let _ = writeln!(text, "   {}: {} true", host.label, ssh_line(host));
     }
-    heading(
-        &mut text,
-        "Fetch the backup, prove it, and build the data of all members from it, here and in full",
-    );
+    let build = match plan.rescue {
+        None => {
+            "Fetch the backup, prove it, and build the data of all members from it, here and in full"
+        }
+        Some(_) => {
+            "Prove the snapshot, and build the data of all members from it, here and in full"
+        }
+    };
+    if plan.rescue.is_none() {
+        heading(&mut text, build);
+    }
     let mut stopping = false;
     for step in steps(plan) {
+        if plan.rescue.is_some() && step.id == "send" {
+            heading(&mut text, build);
+        }
         if step.id.starts_with("stop-") && !stopping {
             stopping = true;
             text += "\nFrom here on the cluster is down\n";
@@ -61,7 +72,8 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
     let name = backup.name.as_ref().map(|name| format!("{name} in ")).unwrap_or_default();
     line("from", format!("{name}{}", backup.from));
     if let Some(taken) = backup.taken {
-        line("begun", format!("{taken:.0}, {} ago", span(taken, now)));
+        let key = if plan.rescue.is_some() { "written" } else { "begun" };
+        line(key, format!("{taken:.0}, {} ago", span(taken, now)));
     }
     let seen = match (backup.revision, plan.bump.last_seen, &plan.bump.seen_at) {
         (Some(revision), Some(seen), Some(at)) if seen > revision => {
@@ -75,8 +87,18 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
     };
     let since =
         backup.taken.map(|taken| format!(" of the last {}", span(taken, now))).unwrap_or_default();
-    line("lost", format!("all writes since the backup{since}{seen}"));
-    line("kept", "the old data, on their hosts, beside the new".to_owned());
+    line(
+        "lost",
+        match &plan.rescue {
+            None => format!("all writes since the backup{since}{seen}"),
+            Some(rescue) => {
+                format!("what only other members had, and {} had not yet{seen}", rescue.member)
+            }
+        },
+    );
+    if plan.hosts().iter().any(|host| plan.has_old_data(host)) {
+        line("kept", "the old data, on their hosts, beside the new".to_owned());
+    }
     match (backup.revision, plan.bump.margin) {
         (Some(revision), 0) => line(
             "revision",
@@ -103,6 +125,14 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
             ),
         ),
     }
+    if let Some(pull) = &plan.pull {
+        let told = match (pull.variables.as_slice(), &pull.env_file) {
+            ([], None) => "by its own role".to_owned(),
+            ([], Some(file)) => format!("by what its {} sets", file.display()),
+            (names, _) => format!("and is told {}, as set here, meanwhile", names.join(", ")),
+        };
+        line("fetched", format!("by each host from {}, {told}", pull.repo));
+    }
     line("members", plan.initial_cluster());
     if let Some(version) = plan.target_version() {
         line("for etcd", version);
@@ -112,16 +142,20 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
         let places = plan.places(&host);
         let what = match host.member {
             Some(_) => format!(
-                "on {}, {} in {}; old data: {}",
+                "on {}, {} in {}; {}",
                 host.host,
                 host.service.name(),
                 host.data_dir.display(),
-                places.data.old.display()
+                match plan.has_old_data(&host) {
+                    true => format!("old data: {}", places.data.old.display()),
+                    false => "there are no old data".to_owned(),
+                }
             ),
             None => format!("{} is stopped on {}, and stays so", host.service.name(), host.host),
         };
         line(&host.label, what);
     }
+    text += &comparison(plan, now);
     text
 }
 
@@ -130,7 +164,7 @@ pub fn built_line(built: &Built) -> String {
     format!("built for etcd {}: revision {}, {} bytes", built.target, built.revision, built.bytes)
 }
 
-fn span(then: Timestamp, now: Timestamp) -> String {
+pub(crate) fn span(then: Timestamp, now: Timestamp) -> String {
     let seconds = (now.as_second() - then.as_second()).max(0);
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -163,6 +197,7 @@ fn commands(text: &mut String, plan: &Plan, hosts: &[Resolved], step: &Step) {
 fn shown(step: &Step, part: &OnHost) -> String {
     match (step.kind, &part.by_hand) {
         (Kind::Script, _) | (_, None) => part.run.clone(),
+        (Kind::Fetch, Some(_)) => part.run.clone(),
         (Kind::Send, Some(by_hand)) => {
             format!(
                 "# lifeboat sends what it has built; by hand, after copying the snapshot to $RUN/snapshot.db:\n{by_hand}"
@@ -239,7 +274,7 @@ fn script(plan: &Plan, host: &Resolved, step: &Step, part: &OnHost) -> String {
     let by_hand = part.by_hand.as_deref().unwrap_or(&part.run);
     let text = match step.kind {
         Kind::Verify => format!("set -eu\nmain() {{\n{by_hand}\n}}\nmain </dev/null\n"),
-        Kind::Script | Kind::Send => frame.step(&step.id, &part.check, by_hand),
+        Kind::Script | Kind::Send | Kind::Fetch => frame.step(&step.id, &part.check, by_hand),
     };
     on(host, &text)
 }
@@ -253,8 +288,7 @@ fn on(host: &Resolved, script: &str) -> String {
 pub fn left_on_hosts(plan: &Plan) -> String {
     let mut text = String::new();
     let hosts = plan.hosts();
-    let had = |host: &&Resolved| plan.facts(host).data.as_ref().is_some_and(|data| data.filled);
-    for host in hosts.iter().filter(had) {
+    for host in hosts.iter().filter(|host| plan.has_old_data(host)) {
         for place in plan.places(host).all() {
             let _ = writeln!(text, "{}: old data: {}", host.label, quote_path(&place.old));
         }

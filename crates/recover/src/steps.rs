@@ -16,12 +16,16 @@
 use crate::{
     place::{Place, Places},
     plan::{Plan, Pull},
+    rescue,
     run::agent_path,
     service::{self, Shell},
     shell::{quote, quote_path},
     spec::{Client, Resolved},
 };
 use std::path::PathBuf;
+
+/// The step in which hosts get the new data.
+pub(crate) const SEND: &str = "send";
 
 /// A step, on all hosts at the same time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub enum Kind {
     Script,
     /// Files are sent first, and then as above.
     Send,
+    /// A file is fetched first, and then as above.
+    Fetch,
     /// The cluster is asked, and what it answers is judged here.
     Verify,
 }
@@ -84,10 +90,14 @@ pub fn steps(plan: &Plan) -> Vec<Step> {
     let sites: Vec<_> =
         hosts.iter().enumerate().map(|(number, host)| Site::new(number, plan, host)).collect();
     let members = || sites.iter().filter(|site| site.host.member.is_some());
-    let mut steps = vec![
-        step("lock", "Claim the hosts for this run", Kind::Script, sites.iter().map(Site::lock)),
+    let lock = sites.iter().map(Site::lock);
+    let mut steps = vec![step("lock", "Claim the hosts for this run", Kind::Script, lock)];
+    for site in sites.iter().filter(|site| plan.is_source(site.host)) {
+        steps.extend(site.rescue());
+    }
+    steps.extend([
         step(
-            "send",
+            SEND,
             "Put the new data directory beside the old one",
             if plan.pull.is_some() { Kind::Script } else { Kind::Send },
             members().map(|site| match &plan.pull {
@@ -119,7 +129,7 @@ pub fn steps(plan: &Plan) -> Vec<Step> {
             Kind::Verify,
             members().map(Site::verify),
         ),
-    ];
+    ]);
     steps.extend(client_steps(&members().collect::<Vec<_>>()));
     steps.retain(|step| !step.hosts.is_empty());
     steps
@@ -134,6 +144,11 @@ pub(crate) fn destination(plan: &Plan, host: &Resolved) -> Destination {
 /// An expression that succeeds if a host needs nothing sent any more.
 pub(crate) fn has_data(plan: &Plan, host: &Resolved) -> String {
     Site::new(0, plan, host).sent()
+}
+
+/// Makes the folders in which a host gets new directories.
+pub(crate) fn make_parents(plan: &Plan, host: &Resolved) -> String {
+    Site::new(0, plan, host).make_parents()
 }
 
 fn step(id: &str, title: &str, kind: Kind, hosts: impl Iterator<Item = OnHost>) -> Step {
@@ -228,32 +243,52 @@ impl<'a> Site<'a> {
     }
 
     fn send(&self) -> OnHost {
-        let (new, mark) = (&self.places.data.new, self.places.mark(&self.places.data.new));
-        let facts = self.plan.facts(self.host);
+        let mark = self.places.mark(&self.places.data.new);
         let trees: Vec<_> = self.places.all().map(|place| quote_path(&place.new)).collect();
         let trees = trees.join(" ");
-        let found = facts.data.as_ref();
-        let owner = self.host.owner.clone().or_else(|| found.and_then(|data| data.owner.clone()));
-        let mode = found.and_then(|data| data.mode.clone()).filter(|_| !self.places.inside);
-        let mut run = format!(
-            "chmod -R u=rwX,go= {trees}\necho {} >{}\n",
-            quote(&self.plan.run),
-            quote_path(&mark)
-        );
-        if let Some(mode) = mode {
-            run += &format!("chmod {} {}\n", quote(&mode), quote_path(new));
-        }
-        if let Some(owner) = owner.filter(|owner| owner != "root:root") {
-            run += &format!("chown -R {} {trees}\n", quote(&owner));
-        }
-        run += &format!("sync {} 2>/dev/null || sync", quote_path(&mark));
+        let part = quote_path(&mark.with_extension("part"));
+        let mut run =
+            format!("chmod -R u=rwX,go= {trees}\necho {} >{part}\n", quote(&self.plan.run));
+        run += &self.as_before();
+        // Whoever finds the mark relies on all of the above.
+        run +=
+            &format!("mv {part} {mark}\nsync {mark} 2>/dev/null || sync", mark = quote_path(&mark));
         let undo = format!("rm -rf {trees}");
         let by_hand = format!(
-            "{undo}\n{}\n{run}\nrm -f {}/snapshot.db",
+            "{undo}\n{}\n{}\n{run}\nrm -f {}/snapshot.db",
+            self.make_parents(),
             self.restore_by_hand(),
             self.run_dir
         );
         OnHost { by_hand: Some(by_hand), ..self.on_host(self.sent(), run, undo) }
+    }
+
+    /// Gives the new directories owner and mode of the old ones.
+    fn as_before(&self) -> String {
+        let facts = self.plan.facts(self.host);
+        let of_data = facts.data.as_ref();
+        let fallback =
+            of_data.and_then(|data| data.owner.as_ref()).or(facts.service_owner.as_ref());
+        let mut text = String::new();
+        for (place, found) in self.places.all().zip([of_data, facts.wal.as_ref()]) {
+            let new = quote_path(&place.new);
+            let inside = self.places.inside && *place == self.places.data;
+            if let Some(mode) = found.and_then(|found| found.mode.as_ref()).filter(|_| !inside) {
+                text += &format!("chmod {} {new}\n", quote(mode));
+            }
+            let owner = self.host.owner.as_ref();
+            let owner = owner.or(found.and_then(|found| found.owner.as_ref())).or(fallback);
+            if let Some(owner) = owner.filter(|owner| *owner != "root:root") {
+                text += &format!("chown -R {} {new}\n", quote(owner));
+            }
+        }
+        text
+    }
+
+    /// On a new host, the folders that the directories lie in are for all to pass through.
+    fn make_parents(&self) -> String {
+        let parents: Vec<_> = self.places.all().map(|place| parent(&place.new)).collect();
+        format!("(umask 022; mkdir -p {})", parents.join(" "))
     }
 
     /// The same, fetched and built by the host.
@@ -282,7 +317,11 @@ impl<'a> Site<'a> {
         option("identity", pull.identity.as_ref().map(shown));
         let bump = plan.backup.revision.map(|revision| plan.bump.amount(revision).to_string());
         option("bump-revision", bump);
-        let mut run = format!("{}\n", sent.undo);
+        let mut run = format!("{}\n{}\n", sent.undo, self.make_parents());
+        for name in &pull.variables {
+            // They are set before this script, by lifeboat alone.
+            run += &format!(": \"${{{name}:?must be set where lifeboat runs}}\"\n");
+        }
         if let Some(file) = &pull.env_file {
             run += &format!("set -a\n. {}\nset +a\n", quote_path(file));
         }
@@ -346,8 +385,63 @@ impl<'a> Site<'a> {
             service::wait(&self.unlocked(), 60, "a process has the database open still")
         );
         // Without its data, etcd would begin a cluster of its own.
-        let undo = format!("if {}; then\n{}\nfi", self.has_old(), etcd.start());
+        let undo =
+            format!("if {}; then\n{}\nelse {}; fi", self.has_old(), etcd.start(), etcd.release());
         self.on_host(format!("{} || {{ {free}; }}", self.started()), run, undo)
+    }
+
+    /// Its data, made a snapshot and fetched.
+    fn rescue(&self) -> Vec<Step> {
+        let label = &self.host.label;
+        let one = |id: &str, title: String, kind, part| step(id, &title, kind, [part].into_iter());
+        let mut steps = Vec::new();
+        if self.plan.rescue.as_ref().is_some_and(|rescue| rescue.etcd_runs) {
+            let title = format!(
+                "Stop etcd on {label}: without quorum nobody can write to it, and its data are read next"
+            );
+            steps.push(one(rescue::HOLD, title, Kind::Script, self.stop_etcd()));
+        }
+        let title = format!("Prove {label}'s data, and make a snapshot of them beside them");
+        steps.push(one(rescue::TAKE, title, Kind::Script, self.take()));
+        let title = format!("Fetch the snapshot of {label}'s data");
+        steps.push(one(rescue::FETCH, title, Kind::Fetch, self.fetched()));
+        steps
+    }
+
+    /// A snapshot of the data directory, beside it.
+    fn take(&self) -> OnHost {
+        let (current, to) = (&self.places.data.current, rescue::on_host(self.plan, &self.places));
+        let data_dir =
+            if self.places.inside { current.parent().unwrap_or(current) } else { current };
+        let (file, told) = (quote_path(&to), quote_path(&rescue::told(&to)));
+        let mut command = format!(
+            "{} snapshot save {file} --force -w json --data-dir {}",
+            quote_path(&agent_path(&self.plan.agent, self.host)),
+            quote_path(data_dir)
+        );
+        if let Some(wal) = &self.places.wal {
+            command += &format!(" --wal-dir {}", quote_path(&wal.current));
+        }
+        if self.plan.rescue.as_ref().is_some_and(|rescue| rescue.db_only) {
+            command += " --db-only";
+        }
+        let check = format!("[ -e {file} ] && [ -e {told} ]");
+        let run = format!(
+            "if {}; then echo 'the new data are in place: the old ones cannot be taken any more' >&2; return 1; fi\n\
+             {command} >{told}.part\n\
+             mv {told}.part {told}\n\
+             sync",
+            self.swapped()
+        );
+        self.on_host(check, run, format!("rm -f {file} {file}.part {told} {told}.part"))
+    }
+
+    /// What [`take`](Self::take) made is not needed on the host any more.
+    fn fetched(&self) -> OnHost {
+        let taken = self.take();
+        let to = rescue::on_host(self.plan, &self.places);
+        let check = format!("{} && {}", absent(&to), absent(&rescue::told(&to)));
+        self.on_host(check, taken.undo, String::new())
     }
 
     /// Whether the data that are in place can be started.
@@ -477,7 +571,6 @@ fn absent(path: &std::path::Path) -> String {
 
 /// Moves a directory; never into one that is there.
 fn rename(from: &std::path::Path, to: &std::path::Path) -> String {
-    let parent = to.parent().expect("a directory of etcd is not the root");
     format!(
         "if {taken}; then echo {to} 'is in the way' >&2; return 1; fi\n\
          mv {from} {to}\n\
@@ -485,8 +578,13 @@ fn rename(from: &std::path::Path, to: &std::path::Path) -> String {
         taken = exists(to),
         from = quote_path(from),
         to = quote_path(to),
-        parent = quote_path(parent),
+        parent = parent(to),
     )
+}
+
+/// The folder that a directory lies in, quoted.
+fn parent(directory: &std::path::Path) -> String {
+    quote_path(directory.parent().expect("a directory of etcd is not the root"))
 }
 
 /// Sets a place's current directory aside, unless it is new already.

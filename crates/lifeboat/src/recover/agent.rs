@@ -9,7 +9,7 @@ use etcd_live::{
     ConnectOptions, Connection, Connector, Credentials, Endpoint, Identity, LiveError, Refusal,
     TlsOptions, one_line,
 };
-use recover::{Answer, Probe, Question, disk_revision};
+use recover::{Answer, Held, Probe, Question};
 use std::{
     io::Read,
     time::{Duration, Instant},
@@ -36,8 +36,10 @@ impl AgentArgs {
             )
         })?;
         let mut answer = context.block_on(async { Ok(answer(&question).await) })?;
-        if !answer.healthy && answer.revision == 0 {
-            answer.disk_revision = question.data_dir.as_deref().and_then(disk_revision);
+        if !answer.healthy {
+            let (data_dir, wal_dir) = (question.data_dir.as_deref(), question.wal_dir.as_deref());
+            answer.held = data_dir.and_then(|data_dir| Held::look(data_dir, wal_dir));
+            answer.disk_revision = answer.held.as_ref().and_then(|held| held.revision);
         }
         output::print(&output::json(&answer))
     }

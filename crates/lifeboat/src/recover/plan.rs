@@ -6,14 +6,18 @@ use super::{
     prepare::{self, BackupArgs},
     show::Shown,
 };
-use crate::{cli::Context, output, report::Failure};
+use crate::{
+    cli::Context,
+    output,
+    report::{Exit, Failure},
+};
 use jiff::Timestamp;
 use recover::{Fleet, as_shell, runbook};
 
 /// Print what would be done, as a numbered runbook with every command on every host
 ///
 /// Reaches the hosts and the repository, and changes nothing on them. Without --ask, etcd is not asked: the newest revision
-/// that clients can have seen is not known then.
+/// that clients can have seen is not known then, and of data that members have left only the age.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
@@ -23,7 +27,7 @@ pub(crate) struct PlanArgs {
     #[arg(long)]
     as_shell: bool,
 
-    /// Ask etcd too; this puts lifeboat's binary on the hosts
+    /// Ask etcd too, and read what data are left; this puts lifeboat's binary on the hosts
     #[arg(long)]
     ask: bool,
 
@@ -42,15 +46,24 @@ impl PlanArgs {
         self.discover.run(context, &self.cluster.spec, &self.backup)?;
         let spec = self.cluster.load()?;
         let (program, agent) = prepare::program(&self.program)?;
-        let source = self.backup.find(context, &spec)?;
+        let source = self.backup.find_if_needed(context, &spec)?;
+        let asks = self.ask || self.backup.rescue.is_asked();
         let shown = Shown::new(&spec);
         let looked = context.block_on(async {
             let fleet = Fleet::new(&spec, shown.watcher())?;
-            prepare::look(&fleet, &agent, self.ask.then_some(program.as_path())).await
+            prepare::look(&spec, &fleet, &agent, asks.then_some(program.as_path())).await
         })?;
+        let selected = self.backup.rescue.select(&spec, &looked, source.as_ref())?;
+        if self.as_shell && selected.rescue.is_some() {
+            return Err(Failure::new(
+                Exit::Usage,
+                "a script without lifeboat cannot read a member's write-ahead log",
+                "make a snapshot with `lifeboat snapshot save FILE --data-dir DIR` on the stopped member's host, and give that as --backup",
+            ));
+        }
         let bump = self.backup.bump(&looked.answers)?;
         let pull = self.backup.pull(&spec)?;
-        let plan = prepare::plan(spec, looked, source.chosen, bump, pull, agent);
+        let plan = prepare::plan(spec, looked, &selected, bump, pull, agent);
         let now = Timestamp::now();
         output::print(&if self.as_shell { as_shell(&plan, now) } else { runbook(&plan, now) })?;
         prepare::check(&plan)

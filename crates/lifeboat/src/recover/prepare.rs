@@ -1,6 +1,9 @@
 //! What is found out before a plan can be made: the hosts, the backup, and where the old cluster is.
 
-use super::args::ProgramArgs;
+use super::{
+    args::ProgramArgs,
+    rescue::{self, RescueArgs, Selected},
+};
 use crate::{
     backups::{IdentityArgs, RepositoryArgs, Show, one_cluster, place},
     cli::Context,
@@ -11,10 +14,11 @@ use crate::{
 use ::backup::fetch::{From as FetchFrom, fetch};
 use jiff::Timestamp;
 use recover::{
-    Agent, Answer, Bump, Chosen, Fleet, Plan, Pull, Question,
+    Agent, Answer, Bump, Chosen, Fleet, Journal, Plan, Pull, Question, Survivor,
     discover::{Known, KnownMember},
-    file_revision,
+    file_revision, rescued, rescued_path,
     spec::Spec,
+    survivors,
 };
 use repository::{
     ClusterName, Repository,
@@ -26,6 +30,22 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
+
+/// The variables that say who asks a store. Those that name files of this machine are of no use elsewhere.
+const STORE_VARIABLES: [&str; 12] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_EC2_METADATA_DISABLED",
+    "AZURE_STORAGE_ACCOUNT",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "ALIBABA_CLOUD_ACCESS_KEY_ID",
+    "ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+    "ALIBABA_CLOUD_SECURITY_TOKEN",
+];
 
 /// Which backup, and how it is read.
 #[derive(Debug, clap::Args)]
@@ -62,6 +82,7 @@ pub(super) struct BackupArgs {
     pull: bool,
 
     /// For --pull: a file on the hosts that sets variables with the store's credentials, as `AWS_ACCESS_KEY_ID=…`
+    /// [default: hosts are told those that are set here, and keep them nowhere]
     #[arg(long, value_name = "FILE", requires = "pull")]
     pull_env: Option<PathBuf>,
 
@@ -74,6 +95,9 @@ pub(super) struct BackupArgs {
 
     #[command(flatten)]
     repository: RepositoryArgs,
+
+    #[command(flatten)]
+    pub(super) rescue: RescueArgs,
 }
 
 /// A backup that was found, and how to get it.
@@ -98,6 +122,33 @@ impl BackupArgs {
             Place::File(file) => self.file(&file),
             Place::Repo(repo) => self.repository(context, spec, Some(&repo)),
             Place::Configured => self.repository(context, spec, None),
+        }
+    }
+
+    /// Finds the backup. If a member's data are to be taken, it is only compared with, and may be missing.
+    pub(super) fn find_if_needed(
+        &self,
+        context: &Context,
+        spec: &Spec,
+    ) -> Result<Option<Source>, Failure> {
+        match (self.find(context, spec), self.rescue.is_asked()) {
+            (Ok(source), _) => Ok(Some(source)),
+            (Err(failure), true) => {
+                say!("there is no backup to compare with: {}", failure.error);
+                Ok(None)
+            }
+            (Err(failure), false) => Err(rescue::offered_without_backup(failure)),
+        }
+    }
+
+    /// The snapshot that was fetched from a member.
+    pub(super) fn rescued(&self, plan: &Plan, journal: &Journal) -> Source {
+        let bytes = rescued(journal).map_or(plan.backup.bytes, |(rescued, _)| rescued.bytes);
+        Source {
+            chosen: Chosen { bytes, ..plan.backup.clone() },
+            from: FetchFrom::File(rescued_path(journal)),
+            identities: Identities::none(),
+            rule: DigestRule::Required,
         }
     }
 
@@ -182,6 +233,7 @@ impl BackupArgs {
             pull_identity: self.pull_identity.clone(),
             identities: self.identities.clone(),
             repository: self.repository.clone(),
+            rescue: self.rescue.clone(),
         }
     }
 
@@ -200,8 +252,11 @@ impl BackupArgs {
             return Ok(None);
         }
         let (env_file, identity) = (self.pull_env.clone(), self.pull_identity.clone());
+        let known: &[&str] = if env_file.is_none() { &STORE_VARIABLES } else { &[] };
+        let set = known.iter().filter(|name| set_here(name).is_some());
+        let variables = set.map(|name| (*name).to_owned()).collect();
         match self.repo(spec).filter(|repo| repo.contains("://")) {
-            Some(repo) => Ok(Some(Pull { repo, env_file, identity })),
+            Some(repo) => Ok(Some(Pull { repo, env_file, variables, identity })),
             None => Err(Failure::new(
                 Exit::Usage,
                 "--pull needs a repository that hosts can reach",
@@ -341,15 +396,28 @@ impl BackupArgs {
     }
 }
 
+/// What hosts that fetch the backup themselves are told: the plan has the names.
+pub(super) fn told(plan: &Plan) -> Vec<(String, String)> {
+    let names = plan.pull.iter().flat_map(|pull| &pull.variables);
+    names.filter_map(|name| Some((name.clone(), set_here(name)?))).collect()
+}
+
+fn set_here(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// Hosts that were looked at, and etcd that was asked.
 pub(super) struct Looked {
     pub(super) run: String,
     pub(super) facts: BTreeMap<String, recover::Facts>,
     pub(super) answers: Vec<(String, Answer)>,
+    /// Hosts that have data left, unless the cluster has a quorum.
+    pub(super) survivors: Vec<Survivor>,
 }
 
 /// Reaches every host and looks at it.
 pub(super) async fn look(
+    spec: &Spec,
     fleet: &Fleet,
     agent: &Agent,
     program: Option<&Path>,
@@ -360,7 +428,27 @@ pub(super) async fn look(
         Some(program) => ask(fleet, agent, program).await?,
         None => Vec::new(),
     };
-    Ok(Looked { run, facts, answers })
+    let survivors = match has_quorum(spec, &facts, &answers) {
+        true => Vec::new(),
+        false => survivors(spec, &facts, &answers),
+    };
+    Ok(Looked { run, facts, answers, survivors })
+}
+
+/// Whether the cluster has a quorum; as long as etcd was not asked, whether it may have one.
+fn has_quorum(
+    spec: &Spec,
+    facts: &BTreeMap<String, recover::Facts>,
+    answers: &[(String, Answer)],
+) -> bool {
+    if !answers.is_empty() {
+        return !healthy(answers).is_empty();
+    }
+    let members: Vec<_> =
+        spec.resolved().into_iter().filter(|host| host.member.is_some()).collect();
+    let runs = |label| facts.get(label).is_some_and(|facts: &recover::Facts| facts.service_running);
+    let running = members.iter().filter(|host| runs(&host.label)).count();
+    running > members.len() / 2
 }
 
 /// Puts the program on the hosts, and asks each for its member.
@@ -371,7 +459,8 @@ pub(super) async fn ask(
 ) -> Result<Vec<(String, Answer)>, Failure> {
     fleet.push(agent, program).await?;
     let question = |host: &recover::spec::Resolved| {
-        Some(Question { data_dir: Some(host.data_dir.clone()), ..Question::to(host) })
+        let (data_dir, wal_dir) = (Some(host.data_dir.clone()), host.wal_dir.clone());
+        Some(Question { data_dir, wal_dir, ..Question::to(host) })
     };
     Ok(fleet.ask(agent, question).await?)
 }
@@ -380,14 +469,28 @@ pub(super) async fn ask(
 pub(super) fn plan(
     spec: Spec,
     looked: Looked,
-    chosen: Chosen,
+    selected: &Selected,
     bump: Bump,
     pull: Option<Pull>,
     agent: Agent,
 ) -> Plan {
-    let Looked { run, facts, .. } = looked;
+    let Looked { run, facts, survivors, .. } = looked;
     let token = format!("lifeboat-{run}");
-    Plan { run, made: Timestamp::now(), token, backup: chosen, bump, pull, agent, facts, spec }
+    let Selected { chosen, rescue, other_backup } = selected;
+    Plan {
+        run,
+        made: Timestamp::now(),
+        token,
+        backup: chosen.clone(),
+        rescue: rescue.clone(),
+        survivors,
+        other_backup: other_backup.clone(),
+        bump,
+        pull,
+        agent,
+        facts,
+        spec,
+    }
 }
 
 /// Tells what speaks against a plan; an error if it cannot be done.

@@ -3,6 +3,7 @@
 use super::{
     args::{ClusterArgs, ProgramArgs},
     prepare::{self, BackupArgs, Source},
+    rescue,
     show::Shown,
 };
 use crate::{
@@ -15,8 +16,8 @@ use crate::{
 };
 use jiff::Timestamp;
 use recover::{
-    Answer, Built, Fleet, Hashes, Journal, Plan, Run, Runs, State, build, built_line, hashes,
-    left_on_hosts, spec::Spec, summary,
+    Answer, Built, Fleet, Hashes, Journal, Plan, Run, Runs, State, build, built_line, forget,
+    hashes, left_on_hosts, spec::Spec, summary,
 };
 use std::{
     io::{self, BufRead, IsTerminal},
@@ -49,7 +50,7 @@ pub(crate) struct RunArgs {
     yes: bool,
 
     /// Go on though the old cluster is healthy; what was written since the backup is then given up
-    #[arg(long)]
+    #[arg(long, conflicts_with = "from_member")]
     even_though_healthy: bool,
 
     #[command(flatten)]
@@ -81,10 +82,7 @@ impl RunArgs {
                 (plan, journal, source)
             }
             Some((plan, State::RollingBack)) => return Err(rolling_back(&plan)),
-            _ => {
-                let (plan, journal, source) = self.begin(context, spec, &runs, &interrupt)?;
-                (plan, journal, Some(source))
-            }
+            _ => self.begin(context, spec, &runs, &interrupt)?,
         };
         self.go_on(context, &plan, &journal, source, &interrupt)?;
         say!("{} is back after {:.1} s", plan.spec.cluster, begun.elapsed().as_secs_f64());
@@ -98,18 +96,19 @@ impl RunArgs {
         spec: Spec,
         runs: &Runs,
         interrupt: &Interrupt,
-    ) -> Result<(Plan, Journal, Source), Failure> {
+    ) -> Result<(Plan, Journal, Option<Source>), Failure> {
         let (program, agent) = prepare::program(&self.program)?;
-        let source = self.backup.find(context, &spec)?;
+        let source = self.backup.find_if_needed(context, &spec)?;
         let shown = Shown::new(&spec);
         let looked = unless_interrupted(context, interrupt, async {
             let fleet = Fleet::new(&spec, shown.watcher())?;
-            prepare::look(&fleet, &agent, Some(&program)).await
+            prepare::look(&spec, &fleet, &agent, Some(&program)).await
         })?;
+        let selected = self.backup.rescue.select(&spec, &looked, source.as_ref())?;
         self.guard(&looked.answers)?;
         let bump = self.backup.bump(&looked.answers)?;
         let pull = self.backup.pull(&spec)?;
-        let plan = prepare::plan(spec, looked, source.chosen.clone(), bump, pull, agent);
+        let plan = prepare::plan(spec, looked, &selected, bump, pull, agent);
         say_part!("{}", summary(&plan, Timestamp::now()));
         prepare::check(&plan)?;
         self.confirm(&plan)?;
@@ -119,7 +118,8 @@ impl RunArgs {
 
     /// The backup of an earlier run. If another one is named now, that is no going on.
     fn go_on_with(&self, context: &Context, plan: &Plan) -> Result<Option<Source>, Failure> {
-        if !self.backup.is_named() {
+        self.backup.rescue.same_as(plan)?;
+        if !self.backup.is_named() || self.backup.rescue.is_asked() {
             return Ok(None);
         }
         let source = self.backup.find(context, &plan.spec)?;
@@ -152,7 +152,16 @@ impl RunArgs {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?;
             prepare::ask(&fleet, &plan.agent, &program).await
         })?;
-        self.guard(&answers)?;
+        self.guard(&answers).map_err(|refused| match plan.rescue {
+            None => refused,
+            Some(_) => Failure {
+                help: Some(format!(
+                    "there is nothing to rescue any more: take the run back with `lifeboat recover rollback {}`",
+                    plan.run
+                )),
+                ..refused
+            },
+        })?;
         say_part!("{}", summary(plan, Timestamp::now()));
         self.confirm(plan)
     }
@@ -214,9 +223,13 @@ impl RunArgs {
             Some(built) if !needs_data && hashed.is_some() => built,
             Some(built) if built.is_in(&journal.build_dir()) => built,
             _ => {
-                let source = match source {
-                    Some(source) => source,
-                    None => self.backup.find_again(context, plan)?,
+                let source = match (&plan.rescue, source) {
+                    (Some(_), _) => {
+                        rescue::fetch(context, plan, journal, interrupt)?;
+                        self.backup.rescued(plan, journal)
+                    }
+                    (None, Some(source)) => source,
+                    (None, None) => self.backup.find_again(context, plan)?,
                 };
                 self.build(context, plan, journal, &source, interrupt)?
             }
@@ -232,13 +245,14 @@ impl RunArgs {
         }
         let hashing = Hashing::begin(plan, journal, &built);
         let (answers, hashes) = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?.telling(prepare::told(plan));
             let run = Run { plan, journal, fleet: &fleet };
             run.execute(&built, async || hashing.end(journal).await).await
         })?;
         shown.clear();
         // What was built has served; the old data are the hosts'.
         let _ = std::fs::remove_dir_all(journal.build_dir());
+        forget(journal);
         report(plan, &built, hashes, &answers)
     }
 

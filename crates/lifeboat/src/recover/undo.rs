@@ -127,6 +127,7 @@ impl RollbackArgs {
         })?;
         shown.clear();
         let _ = std::fs::remove_dir_all(journal.build_dir());
+        recover::forget(&journal);
         output::print(&format!("{}: the old data are back\n", plan.spec.cluster))
     }
 }

@@ -1,0 +1,222 @@
+//! `--from-member`: quorum is lost, and one member's data directory, or two, hold more than the backup.
+
+use std::fs;
+use std::process::Command;
+
+use testbed::{Etcd, Run};
+
+use crate::{BACKED_UP, GENERATION, Scene, Watched, is_step, tls};
+
+impl Scene {
+    /// Writes what the backup has not, and wants it back.
+    #[track_caller]
+    fn write_more(&mut self) {
+        let client = self.cluster.client();
+        for number in 0..40 {
+            client.put(&format!("after the backup/{number}"), "only members have it");
+        }
+        self.revision = client.revision();
+        self.keys = client.keys_at(self.revision);
+    }
+
+    /// A member dies, and its disk with it.
+    #[track_caller]
+    fn lose_with_data(&self, index: usize) {
+        self.kill(index);
+        self.hosts[index].ssh(&format!("rm -rf {}", self.cluster.data_dir(index)));
+    }
+
+    /// A member dies in the middle of its work.
+    #[track_caller]
+    fn kill(&self, index: usize) {
+        self.hosts[index].ssh("systemctl kill --signal=KILL etcd; systemctl stop etcd");
+    }
+
+    fn run_from(&self, member: &str) -> Command {
+        self.recover("run", ["--from-member", member])
+    }
+
+    /// Makes every page of a member's database that has the first record unreadable.
+    #[track_caller]
+    fn flip_the_first_page(&self, index: usize) {
+        const PAGE: usize = 4096;
+        let db = self.hosts[index].path(self.cluster.data_dir(index)).join("member/snap/db");
+        let mut bytes = fs::read(&db).unwrap();
+        let needle = BACKED_UP.as_bytes();
+        let found: Vec<_> = (0..bytes.len() / PAGE)
+            .filter(|page| {
+                let of_page = &bytes[page * PAGE..(page + 1) * PAGE];
+                of_page.windows(needle.len()).any(|window| window == needle)
+            })
+            .collect();
+        assert!(!found.is_empty());
+        for page in found {
+            // The page's own number.
+            bytes[page * PAGE + 1] ^= 0x40;
+        }
+        // In place, as a running etcd has the file open.
+        fs::write(&db, bytes).unwrap();
+    }
+
+    /// Nothing of a rescue lies beside the data directory; the old one of member 2 does, and has its database.
+    #[track_caller]
+    fn keeps_the_data_of_m2(&self) {
+        let beside: Vec<_> = self.beside();
+        let old: Vec<_> =
+            beside.iter().filter(|path| path.join("member/snap/db").is_file()).collect();
+        assert_eq!((beside.len(), old.len()), (1, 1), "{beside:?}");
+    }
+}
+
+/// The line of a comparison that begins so.
+#[track_caller]
+fn line<'t>(text: &'t str, begins: &str) -> &'t str {
+    let found = text.lines().find(|line| line.starts_with(begins));
+    found.unwrap_or_else(|| panic!("no line begins with {begins:?} in\n{text}"))
+}
+
+/// Goal: what was written after the backup is not lost with two of three members, while the third still runs.
+#[test]
+fn a_member_of_3_5_that_runs_without_quorum_gives_all_that_the_backup_has_not() {
+    let mut scene = Scene::new(tls(Etcd::V3_5));
+    scene.write_more();
+    let healthy = Run::of(&mut scene.run_from("m2")).code_is(5);
+    healthy.stderr_has(&["the cluster is healthy", "there is nothing to rescue"]);
+    scene.lose_with_data(0);
+    scene.lose_with_data(2);
+    assert!(scene.hosts[1].is_active("etcd"));
+
+    // Without asking etcd, only ages are known.
+    let plan = Run::of(&mut scene.recover("plan", [""; 0])).ok();
+    assert!(line(&plan.stdout, "* the backup").contains("not known") == false, "{plan}");
+    assert!(line(&plan.stdout, "  m2's data, etcd runs").contains("not known"), "{plan}");
+    assert!(plan.stdout.contains("--from-member m2") && plan.stdout.contains("--ask"), "{plan}");
+
+    let plan = Run::of(&mut scene.recover("plan", ["--ask"])).ok();
+    let of_member = line(&plan.stdout, "  m2's data, etcd runs");
+    assert!(of_member.contains(&format!(" {} ", scene.revision)), "{plan}");
+    assert!(line(&plan.stdout, "* the backup").contains("41 revisions that m2 has"), "{plan}");
+    let offer = "Recommended: m2's data, newer than the backup by 41 revisions; to take them instead of the backup: --from-member m2";
+    assert!(plan.stdout.contains(offer), "{plan}");
+
+    let plan = Run::of(&mut scene.recover("plan", ["--from-member", "m2"])).ok();
+    line(&plan.stdout, "* m2's data, etcd runs");
+    line(&plan.stdout, "  the backup");
+    for part in ["Stop etcd on m2", "snapshot save", "beyond the commit"] {
+        assert!(plan.stdout.contains(part), "{part}\n{plan}");
+    }
+    assert!(scene.hosts[1].is_active("etcd"), "a plan stops nothing");
+
+    let run = Run::of(&mut scene.run_from("m2")).ok();
+    run.stderr_has(&["* m2's data, etcd runs", "m2's data: revision", "beyond the commit"]);
+    scene.serves_the_backup();
+    scene.clients_run();
+    scene.keeps_the_data_of_m2();
+    assert!(
+        !scene
+            .state_dir
+            .join("recover")
+            .read_dir()
+            .unwrap()
+            .any(|run| { run.is_ok_and(|run| run.path().join("rescued.db").exists()) })
+    );
+
+    Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    assert!(scene.hosts[1].path(scene.cluster.data_dir(1)).join("member/snap/db").is_file());
+}
+
+/// Goal: of two survivors that do not run, the one that died last is taken; a run that is killed at each of its steps comes to its end.
+#[test]
+fn of_two_stopped_members_of_3_4_the_newer_one_is_taken_however_often_the_run_is_killed() {
+    let mut scene = Scene::without_clients(tls(Etcd::V3_4));
+    scene.kill(2);
+    scene.write_more();
+    scene.kill(1);
+    scene.lose_with_data(0);
+
+    let plan = Run::of(&mut scene.recover("plan", ["--from-member", "m3"])).ok();
+    let advice = "Recommended: m2's data, which are more recent than m3's: --from-member m2";
+    assert!(plan.stdout.contains(advice), "{plan}");
+    assert!(plan.stdout.contains("A majority of the members has its data"), "{plan}");
+    let unknown = Run::of(&mut scene.recover("plan", ["--from-member", "m1"])).code_is(1);
+    unknown.stderr_has(&["m1 has no data left", "--from-member m2"]);
+
+    // Killed whenever a step begins that was not reached before.
+    let mut reached = 0;
+    let mut kills = 0;
+    loop {
+        let mut run = Watched::start(&mut scene.run_from("newest"));
+        let next = run.wait_for(|line| is_step(line) && number_of(line) > reached);
+        let Some(next) = next else {
+            run.end().ok();
+            break;
+        };
+        reached = number_of(&next);
+        kills += 1;
+        run.kill();
+        run.end();
+    }
+    assert!(kills >= 9, "{kills} kills");
+    scene.serves_the_backup();
+    let state = fs::read_dir(scene.state_dir.join("recover")).unwrap();
+    let runs = state.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
+    assert_eq!(runs, 1, "it was one run");
+}
+
+fn number_of(line: &str) -> usize {
+    let number = line.strip_prefix('[').and_then(|line| line.split_once('/'));
+    number.and_then(|(number, _)| number.parse().ok()).unwrap_or(0)
+}
+
+/// Goal: damaged data are never brought back as if they were sound. Method: a page that only a walk through the whole database reads
+/// is changed, once while etcd is down, and once under an etcd that runs.
+#[test]
+fn a_damaged_directory_is_refused_by_its_name_and_the_backup_offered() {
+    let scene = Scene::without_clients(tls(Etcd::V3_5));
+    scene.lose_with_data(0);
+    scene.lose_with_data(2);
+    scene.flip_the_first_page(1);
+    let db = format!("{}/member/snap/db", scene.cluster.data_dir(1));
+    let parts = [
+        db.as_str(),
+        "is damaged",
+        "all is as it was before, and nothing else was touched",
+        "from the backup: the same command without --from-member",
+    ];
+    Run::of(&mut scene.run_from("m2")).code_is(3).stderr_has(&parts);
+    let held = "ls /etc/systemd/system/etcd.service.d/lifeboat-recover.conf /var/lib/lifeboat/recover/*.lock";
+    let left = scene.hosts[1].try_ssh(held).stdout;
+    assert_eq!(left, "", "etcd is not kept from starting, and the host is free");
+
+    scene.hosts[1].ssh("systemctl stop etcd");
+    Run::of(&mut scene.run_from("m2")).code_is(3).stderr_has(&parts);
+
+    // Where nothing can be read at all, a look is enough.
+    scene.hosts[1].ssh(&format!("dd if=/dev/zero of={db} bs=8192 count=1 conv=notrunc"));
+    let looked = Run::of(&mut scene.run_from("m2")).code_is(3);
+    looked.stderr_has(&[&db, "is damaged", "leave out --from-member"]);
+
+    let run = scene.run().ok();
+    run.stderr_has(&["m2's data", "cannot be taken as they are"]);
+    scene.serves_the_backup();
+    let said = scene.cluster.client().etcdctl(["get", GENERATION, "--print-value-only"]).stdout;
+    assert_eq!(said, format!("{BACKED_UP}\n"));
+}
+
+/// Goal: with users and passwords on, the log cannot be replayed without etcd; the database can be taken.
+#[test]
+fn with_authentication_the_database_is_taken_when_the_log_cannot_be() {
+    let mut scene = Scene::without_clients(tls(Etcd::V3_5).auth("rescued"));
+    scene.more_etcd = "  user: root\n  password-file: /etc/etcd/password\n".to_owned();
+    for host in scene.hosts.iter() {
+        host.write("/etc/etcd/password", "rescued\n");
+    }
+    scene.write_more();
+    scene.lose_with_data(0);
+    scene.lose_with_data(2);
+    let refused = Run::of(&mut scene.run_from("m2")).code_is(1);
+    refused.stderr_has(&["m2's data cannot be taken", "authentication", "--db-only"]);
+    // What was applied is in the database when etcd has stopped.
+    Run::of(&mut scene.recover("run", ["--from-member", "m2", "--db-only"])).ok();
+    scene.serves_the_backup();
+}

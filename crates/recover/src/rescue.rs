@@ -1,0 +1,570 @@
+//! A cluster brought back from what one of its members has left, where that is more than the newest backup.
+//!
+//! ```text
+//!   lock ─ hold-source ─ take ─────────────── fetch ──▶ proved and built here ─ send ─ stop-clients ─ …
+//!          etcd of that   its db and WAL as a   the snapshot, here;
+//!          member stops   snapshot, beside it   SHA-256 compared
+//! ```
+//!
+//! * The member's directory is only read. The snapshot of it lies beside it until it is here.
+//! * `hold-source` is there only where that etcd runs, without quorum: nobody can write to it, but it has its files in hand.
+//! * All entries that the log has are taken, also those beyond the commit that it tells (see `snapshot::StoppedMember`): clients may
+//!   have been told that they are done.
+//! * Until `fetch` is over nothing but that one member was touched. If its data are damaged, all of it is taken back.
+
+use crate::{
+    agent::{Answer, file_revision},
+    facts::Facts,
+    host::{HostError, Remote},
+    journal::{Journal, What},
+    plan::{Chosen, Plan},
+    run::{Event, Run, RunError, Watcher, patiently},
+    runbook::span,
+    shell::quote_path,
+    spec::Spec,
+    steps::{Kind, Step, steps},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use snapshot::{StoppedMember, UseLog};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fmt::Write as _,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+/// The steps that come before the data can be built, where they come from a member.
+pub(crate) const BEFORE_BUILD: [&str; 4] = ["lock", HOLD, TAKE, FETCH];
+pub(crate) const HOLD: &str = "hold-source";
+pub(crate) const TAKE: &str = "take";
+pub(crate) const FETCH: &str = "fetch";
+
+/// What was fetched, beside the plan.
+const RESCUED: &str = "rescued.yaml";
+/// The snapshot, in the run's folder.
+const FILE: &str = "rescued.db";
+/// lifeboat's exit code for damage.
+const DAMAGED: i32 = 3;
+/// A file that arrives damaged is fetched again so often.
+const FETCHES_MAX: u32 = 3;
+
+/// The member whose data are taken instead of a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Rescue {
+    /// What its host is called in the plan.
+    pub member: String,
+    /// Its etcd runs, and must be stopped before its data are read.
+    pub etcd_runs: bool,
+    /// Its log is left out.
+    pub db_only: bool,
+}
+
+/// What a member's directory holds, as far as a look tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Held {
+    /// The newest revision, with the log applied if it can be.
+    pub revision: Option<i64>,
+    /// Bytes of the database.
+    pub bytes: u64,
+    /// When it was written to for the last time, as far as the times of its files tell.
+    pub written: Option<Timestamp>,
+    /// What the log has beyond the database.
+    pub log: Option<HeldLog>,
+    /// Why it cannot be taken as it is.
+    pub trouble: Option<String>,
+    /// That is damage.
+    pub damaged: bool,
+    /// What can be done about that.
+    pub remedy: Option<String>,
+}
+
+/// What a log has beyond the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct HeldLog {
+    /// Entries that are only in the log.
+    pub entries: usize,
+    /// How many of them lie beyond the commit that the log tells.
+    pub beyond_commit: usize,
+    /// The last entry.
+    pub last_index: u64,
+    /// Its term, if that is known.
+    pub last_term: Option<u64>,
+}
+
+/// A host that has data of the old cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Survivor {
+    /// The member, or the host.
+    pub label: String,
+    /// Whether its etcd runs.
+    pub etcd_runs: bool,
+    /// What it holds; without a revision if it was not asked.
+    pub held: Held,
+}
+
+/// What was fetched from a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Rescued {
+    /// SHA-256 in hex, computed on the host.
+    pub sha256: String,
+    /// Bytes.
+    pub bytes: u64,
+    /// The revision it has.
+    pub revision: i64,
+    /// What the log has added; nothing if it was left out.
+    pub log: Option<HeldLog>,
+}
+
+/// What `lifeboat snapshot save -w json` prints.
+#[derive(Deserialize)]
+struct Saved {
+    revision: i64,
+    log: Option<SavedLog>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SavedLog {
+    entries: usize,
+    beyond_commit: usize,
+    last_index: u64,
+    last_term: Option<u64>,
+}
+
+impl Held {
+    /// Looks at a directory on this machine; nothing if there is no database in it.
+    pub fn look(data_dir: &Path, wal_dir: Option<&Path>) -> Option<Self> {
+        let db = data_dir.join("member/snap/db");
+        let found = fs::metadata(&db).ok()?;
+        let of_database = file_revision(&db);
+        let member = StoppedMember {
+            data_dir: data_dir.to_owned(),
+            wal_dir: wal_dir.map(Path::to_owned),
+            log: UseLog::Whole,
+        };
+        let mut held = Self { revision: of_database, bytes: found.len(), ..Self::default() };
+        let mut written = found.modified().ok();
+        match snapshot::glance(&member) {
+            Ok(glance) => {
+                held.revision = Some(glance.revision);
+                held.log = Some(HeldLog {
+                    entries: glance.replayed.entries,
+                    beyond_commit: glance.replayed.beyond_commit,
+                    last_index: glance.replayed.index,
+                    last_term: glance.replayed.term,
+                });
+                // A member without quorum writes its votes to the log: only entries make that newer than the database.
+                if Some(glance.revision) > of_database {
+                    let wal_dir = member.wal_dir.unwrap_or_else(|| data_dir.join("member/wal"));
+                    written = written.max(newest_segment(&wal_dir));
+                }
+            }
+            Err(error) => {
+                held.trouble = Some(chain(&error));
+                held.damaged = error.is_damage();
+                held.remedy = Some(error.remedy().to_owned());
+            }
+        }
+        held.written = written.and_then(|time| Timestamp::try_from(time).ok());
+        Some(held)
+    }
+}
+
+fn newest_segment(wal_dir: &Path) -> Option<SystemTime> {
+    let entries = fs::read_dir(wal_dir).ok()?.flatten();
+    let segments = entries.filter(|entry| entry.path().extension().is_some_and(|e| e == "wal"));
+    segments.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max()
+}
+
+impl Rescue {
+    /// Whether what a member holds can be taken so.
+    pub fn can_take(&self, held: &Held) -> bool {
+        held.trouble.is_none() || self.db_only && held.revision.is_some()
+    }
+}
+
+/// An error with all that caused it, in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+impl Survivor {
+    /// How recent its data are: raft's own order, by which a majority elects the one that has every acknowledged write; where it is
+    /// not known, the revision.
+    fn recency(&self) -> (u64, u64, i64) {
+        let log = self.held.log.filter(|_| self.held.trouble.is_none()).unwrap_or_default();
+        (log.last_term.unwrap_or(0), log.last_index, self.held.revision.unwrap_or(0))
+    }
+
+    fn is_usable(&self) -> bool {
+        self.held.trouble.is_none()
+    }
+}
+
+/// The hosts that have data left, in the order of the spec. `answers` may be of fewer hosts, or of none.
+pub fn survivors(
+    spec: &Spec,
+    facts: &BTreeMap<String, Facts>,
+    answers: &[(String, Answer)],
+) -> Vec<Survivor> {
+    let hosts = spec.resolved().into_iter();
+    hosts
+        .filter_map(|host| {
+            let found = facts.get(&host.label)?;
+            let data = found.data.as_ref().filter(|data| data.filled)?;
+            let answer = answers.iter().find(|(label, _)| *label == host.label);
+            let held = answer.and_then(|(_, answer)| answer.held.clone());
+            let written = data.written.and_then(|at| Timestamp::from_second(at).ok());
+            Some(Survivor {
+                etcd_runs: found.service_running,
+                held: held.unwrap_or_else(|| Held { written, ..Held::default() }),
+                label: host.label,
+            })
+        })
+        .collect()
+}
+
+/// The one whose data are the most recent, if any can be taken; the first of several that are equal.
+pub fn most_recent(survivors: &[Survivor]) -> Option<&Survivor> {
+    let usable = survivors.iter().filter(|survivor| survivor.is_usable());
+    usable.rev().max_by_key(|survivor| (survivor.recency(), survivor.held.written))
+}
+
+/// Where the snapshot is on the host until it was fetched.
+pub(crate) fn on_host(plan: &Plan, places: &crate::place::Places) -> PathBuf {
+    let name = places.data.current.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    places.data.current.with_file_name(format!("{name}.lifeboat-{}.snapshot", plan.run))
+}
+
+/// The file that `take` leaves beside the snapshot: what `lifeboat snapshot save` says of it.
+pub(crate) fn told(snapshot: &Path) -> PathBuf {
+    let mut name = snapshot.as_os_str().to_owned();
+    name.push(".json");
+    name.into()
+}
+
+/// What was fetched in an earlier part of a run, and where it is.
+pub fn rescued(journal: &Journal) -> Option<(Rescued, PathBuf)> {
+    let rescued: Rescued = journal.kept(RESCUED)?;
+    let path = journal.folder().join(FILE);
+    let whole = fs::metadata(&path).is_ok_and(|found| found.len() == rescued.bytes);
+    whole.then_some((rescued, path))
+}
+
+/// Where what is fetched from a member will be.
+pub fn rescued_path(journal: &Journal) -> PathBuf {
+    journal.folder().join(FILE)
+}
+
+/// Removes it: the member's own data are where they were.
+pub fn forget(journal: &Journal) {
+    let path = rescued_path(journal);
+    // What is not there needs no removing.
+    let _ = fs::remove_file(path.with_extension("part"));
+    let _ = fs::remove_file(path);
+}
+
+impl RunError {
+    /// Whether a member's data are damaged, so that they cannot be taken.
+    pub fn is_damaged_source(&self) -> bool {
+        let Self::Hosts { failures, .. } = self else { return false };
+        failures.iter().any(|failure| failure.exit_code() == Some(DAMAGED))
+    }
+}
+
+impl Run<'_> {
+    /// Takes the data of the member that the plan names, and brings them here; from wherever that stopped.
+    pub async fn rescue(&self) -> Result<Rescued, RunError> {
+        let steps = steps(self.plan);
+        let of = steps.len();
+        let mut fetched = rescued(self.journal).map(|(rescued, _)| rescued);
+        for (number, step) in steps.iter().enumerate() {
+            if !BEFORE_BUILD.contains(&step.id.as_str()) || step.id == TAKE && fetched.is_some() {
+                continue;
+            }
+            let title = step.title.clone();
+            (self.fleet.watcher)(Event::Step { number: number + 1, of, title });
+            self.note(What::Begin, &step.id, None)?;
+            if let Err(error) = self.before_build(step, &mut fetched).await {
+                self.note(What::Failed, &step.id, Some(&error.to_string()))?;
+                return Err(error);
+            }
+            self.note(What::Done, &step.id, None)?;
+        }
+        Ok(fetched.expect("the last step fetches it"))
+    }
+
+    async fn before_build(
+        &self,
+        step: &Step,
+        fetched: &mut Option<Rescued>,
+    ) -> Result<(), RunError> {
+        if step.kind == Kind::Fetch && fetched.is_none() {
+            let part = step.hosts.first().expect("the member's host takes part");
+            let remote = self.fleet.remote(part.host);
+            let host = &self.fleet.hosts()[part.host];
+            let from = on_host(self.plan, &self.plan.places(host));
+            let to = rescued_path(self.journal);
+            let rescued = fetch(remote, &from, &to, &self.fleet.watcher).await;
+            let rescued = rescued.map_err(|error| RunError::Hosts {
+                step: step.title.clone(),
+                failures: vec![error],
+            })?;
+            self.journal.keep(RESCUED, &rescued)?;
+            *fetched = Some(rescued);
+        }
+        self.on_all(step, &crate::Built::default()).await
+    }
+
+    /// Takes back what [`rescue`](Self::rescue) did, and ends the run: nothing else was touched.
+    pub async fn give_up_rescue(&self) -> Result<(), RunError> {
+        let steps = steps(self.plan);
+        let done = steps.iter().filter(|step| BEFORE_BUILD.contains(&step.id.as_str()));
+        for step in done.rev() {
+            self.undo(step).await?;
+        }
+        self.journal.note(What::RolledBack, None, None, None)?;
+        forget(self.journal);
+        Ok(())
+    }
+}
+
+/// Backup and data that are left, side by side, and what speaks for which; nothing if no data are left.
+pub(crate) fn comparison(plan: &Plan, now: Timestamp) -> String {
+    if plan.survivors.is_empty() {
+        return String::new();
+    }
+    let backup =
+        if plan.rescue.is_some() { plan.other_backup.as_ref() } else { Some(&plan.backup) };
+    let best = most_recent(&plan.survivors);
+    let newest = best.and_then(|best| Some((best.held.revision?, best.label.as_str())));
+    let mut rows =
+        vec![["", "", "revision", "last change", "age", "what is lost with it"].map(str::to_owned)];
+    if let Some(backup) = backup {
+        let chosen = plan.rescue.is_none();
+        rows.push(row(chosen, "the backup", backup.revision, backup.taken, now, newest));
+    }
+    for survivor in &plan.survivors {
+        let chosen = plan.rescue.as_ref().is_some_and(|rescue| rescue.member == survivor.label);
+        let runs = if survivor.etcd_runs { ", etcd runs" } else { "" };
+        let (held, name) = (&survivor.held, format!("{}'s data{runs}", survivor.label));
+        let mut row = row(chosen, &name, held.revision, held.written, now, newest);
+        if held.trouble.is_some() {
+            row[5] = "cannot be taken as they are".to_owned();
+        }
+        rows.push(row);
+    }
+    let mut text = "\nWhat there is to bring it back from (*: what this plan takes)\n\n".to_owned();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<_> = (0..5).map(|column| width(column).unwrap_or(0)).collect();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        let _ = writeln!(text, "{}", format!("{line}{}", row[5]).trim_end());
+    }
+    for line in advice(plan, backup, best) {
+        let _ = writeln!(text, "\n{line}");
+    }
+    text
+}
+
+fn row(
+    chosen: bool,
+    name: &str,
+    revision: Option<i64>,
+    written: Option<Timestamp>,
+    now: Timestamp,
+    newest: Option<(i64, &str)>,
+) -> [String; 6] {
+    let unknown = || "not known".to_owned();
+    let lost = match (revision, newest) {
+        (Some(revision), Some((newest, member))) if newest > revision => {
+            format!("{} that {member} has", revisions(newest - revision))
+        }
+        (Some(_), Some(_)) => "what only lost members had".to_owned(),
+        _ => "all writes since".to_owned(),
+    };
+    [
+        if chosen { "*" } else { " " }.to_owned(),
+        name.to_owned(),
+        revision.map_or_else(unknown, |revision| revision.to_string()),
+        written.map_or_else(unknown, |written| format!("{written:.0}")),
+        written.map_or_else(unknown, |written| span(written, now)),
+        lost,
+    ]
+}
+
+fn revisions(count: i64) -> String {
+    if count == 1 { "1 revision".to_owned() } else { format!("{count} revisions") }
+}
+
+/// What a person must know to choose.
+fn advice(plan: &Plan, backup: Option<&Chosen>, best: Option<&Survivor>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for survivor in plan.survivors.iter().filter(|survivor| !survivor.is_usable()) {
+        let trouble = survivor.held.trouble.as_deref().unwrap_or_default();
+        lines.push(format!("{}'s data: {trouble}", survivor.label));
+    }
+    let sound = plan.survivors.iter().filter(|survivor| survivor.held.revision.is_some());
+    let sound = sound.filter(|survivor| survivor.is_usable()).count();
+    if sound > plan.hosts().iter().filter(|host| host.member.is_some()).count() / 2 {
+        lines.push(
+            "A majority of the members has its data. If these members can be started, do that instead: nothing is lost then.".to_owned(),
+        );
+    }
+    let Some(best) = best else { return lines };
+    let of_backup = backup.and_then(|backup| backup.revision);
+    match &plan.rescue {
+        None => lines.push(offer(best, of_backup, backup.and_then(|backup| backup.taken))),
+        Some(rescue) => lines.extend(of_choice(plan, rescue, best, of_backup)),
+    }
+    lines
+}
+
+/// Whether the member's data are better than the backup that is taken unless one says otherwise.
+fn offer(best: &Survivor, of_backup: Option<i64>, taken: Option<Timestamp>) -> String {
+    let label = &best.label;
+    let flag = format!("to take them instead of the backup: --from-member {label}");
+    match (best.held.revision, of_backup) {
+        (Some(held), Some(backup)) if held > backup => {
+            format!(
+                "Recommended: {label}'s data, newer than the backup by {}; {flag}",
+                revisions(held - backup)
+            )
+        }
+        (Some(_), Some(_)) => format!("Recommended: the backup; {label}'s data are not newer"),
+        (Some(_), None) => format!("The backup's revision is not known; {flag}"),
+        (None, _) => {
+            let newer = match (best.held.written, taken) {
+                (Some(written), Some(taken)) if written > taken => "after",
+                (Some(_), Some(_)) => "not after",
+                _ => "perhaps after",
+            };
+            format!(
+                "{label}'s data were written {newer} the backup was begun. How far they go: --ask tells (it puts lifeboat's binary on the hosts); {flag}"
+            )
+        }
+    }
+}
+
+/// What speaks against the member that was chosen, and what becomes of the end of its log.
+fn of_choice(plan: &Plan, rescue: &Rescue, best: &Survivor, of_backup: Option<i64>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let label = &rescue.member;
+    let Some(chosen) = plan.survivors.iter().find(|survivor| survivor.label == *label) else {
+        return lines;
+    };
+    match (chosen.held.revision, of_backup) {
+        (Some(held), Some(backup)) if backup >= held => lines.push(format!(
+            "Recommended: the backup; {label}'s data are not newer. To take it: leave out --from-member"
+        )),
+        _ if best.recency() > chosen.recency() => lines.push(format!(
+            "Recommended: {0}'s data, which are more recent than {label}'s: --from-member {0}",
+            best.label
+        )),
+        _ => lines.push(format!("{label}'s data are the most recent that are left.")),
+    }
+    match chosen.held.log {
+        _ if rescue.db_only => lines.push(format!("{label}'s log is left out, as --db-only says.")),
+        Some(log) if log.beyond_commit > 0 => lines.push(format!(
+            "{} of the last entries of {label}'s log lie beyond the commit that it tells. They are kept: clients may have been told that they are done.",
+            log.beyond_commit
+        )),
+        Some(_) => lines.push(format!("No entry of {label}'s log lies beyond the commit that it tells.")),
+        None => {}
+    }
+    lines
+}
+
+/// Brings the snapshot here, whole.
+async fn fetch(
+    remote: &Remote,
+    from: &Path,
+    to: &Path,
+    watcher: &Watcher,
+) -> Result<Rescued, HostError> {
+    let look = format!(
+        "set -eu\nsha256sum <{from} | cut -c1-64\nwc -c <{from}\ncat {told}\n",
+        from = quote_path(from),
+        told = quote_path(&told(from))
+    );
+    let answer = patiently(remote, watcher, || remote.script(&look)).await?;
+    let rescued = Rescued::parse(&answer).ok_or_else(|| remote.not_understood(&answer))?;
+    let label = remote.label().to_owned();
+    let on_bytes = |bytes| watcher(Event::Sent { label: label.clone(), bytes, of: rescued.bytes });
+    let command = format!("exec cat {}", quote_path(from));
+    let part = to.with_extension("part");
+    let local = |source| HostError::Write { path: part.clone(), source };
+    for fetches in 1.. {
+        let fetch = || remote.fetch(&command, &part, rescued.bytes, &on_bytes);
+        patiently(remote, watcher, fetch).await?;
+        let arrived = crate::sha256_of(&part).map_err(local)?;
+        if arrived == rescued.sha256 {
+            break;
+        }
+        let error = HostError::Damaged {
+            label: label.clone(),
+            file: from.display().to_string(),
+            arrived,
+            sent: rescued.sha256.clone(),
+        };
+        if fetches == FETCHES_MAX {
+            return Err(error);
+        }
+        watcher(Event::Again { label: label.clone(), why: error.to_string() });
+    }
+    put_in_place(&part, to).map_err(local)?;
+    Ok(rescued)
+}
+
+fn put_in_place(part: &Path, to: &Path) -> io::Result<()> {
+    File::open(part)?.sync_all()?;
+    fs::rename(part, to)?;
+    File::open(to.parent().expect("it is in the run's folder"))?.sync_all()
+}
+
+impl Rescued {
+    /// Two lines and JSON.
+    fn parse(answer: &str) -> Option<Self> {
+        let mut parts = answer.splitn(3, '\n');
+        let sha256 = parts.next()?.trim().to_owned();
+        let bytes = parts.next()?.trim().parse().ok()?;
+        let saved: Saved = serde_json::from_str(parts.next()?).ok()?;
+        let log = saved.log.map(|log| HeldLog {
+            entries: log.entries,
+            beyond_commit: log.beyond_commit,
+            last_index: log.last_index,
+            last_term: log.last_term,
+        });
+        Some(Self { sha256, bytes, revision: saved.revision, log })
+    }
+
+    /// What a person is told of it.
+    pub fn line(&self, member: &str) -> String {
+        let log = match self.log {
+            None => "its log was left out".to_owned(),
+            Some(log) => format!(
+                "{} entries were in its log only, {} of them beyond the commit that it tells: these are kept too",
+                log.entries, log.beyond_commit
+            ),
+        };
+        format!("{member}'s data: revision {}, proved; {log}", self.revision)
+    }
+}
