@@ -14,6 +14,7 @@
 #   kube-node.sh netexec CMD...               the same, but only the node's network namespace (the host's files and processes)
 #   env: KNODE   work folder (default in the cache folder)    KAPI  a folder with bin/kube-apiserver that is reused if there
 #        PORT    API port on 127.0.0.1, the same on the host and in the node (default a free one)
+#        STATIC_PODS=1  for start: etcd and kube-apiserver are static pods that kubelet runs, as kubeadm has it, and no processes beside it
 #        KEEP_GOCACHE=1, APISERVER_EXTRA, KCM_EXTRA, KUBELET_EXTRA, SNAPSHOTTER (overlayfs | native), NODE_NAME
 # The whole node runs in its own mount, network, pid, uts, ipc and cgroup namespaces. Its network has no uplink, so a pod can never
 # reach anything outside this machine; the API server alone is relayed to 127.0.0.1:PORT on the host.
@@ -28,7 +29,8 @@
 # Versions: Kubernetes 1.20.2, Go 1.19.8, containerd 1.6.20, runc 1.1.5, CNI plugins 1.1.1, iptables 1.8.9, etcd 3.4.23, busybox 1.35 (CronJob is batch/v1beta1).
 set -euo pipefail
 SELF=$(readlink -f "$0")
-KNODE=${KNODE:-${XDG_CACHE_HOME:-$HOME/.cache}/lifeboat/kube-node/$(sha256sum "$SELF" | cut -c1-12)} # a script that builds something else builds it elsewhere
+# A script that builds something else builds it elsewhere.
+KNODE=${KNODE:-${XDG_CACHE_HOME:-$HOME/.cache}/lifeboat/kube-node/$(sed -n '/^DEBS=/,/^# -* inside/p' "$SELF" | sha256sum | cut -c1-12)}
 KAPI=${KAPI:-${XDG_CACHE_HOME:-$HOME/.cache}/lifeboat/kube-api}
 NODE_NAME=${NODE_NAME:-node1}; NODE_IP=10.200.0.1; SVC_CIDR=10.96.0.0/16; SVC_API=10.96.0.1; POD_CIDR=10.244.0.0/16; NODE_POD_CIDR=10.244.0.0/24
 mkdir -p "$KNODE"/{dl,bin,state,log,images,manifests}; KNODE=$(cd "$KNODE" && pwd -P); export KNODE KAPI NODE_NAME
@@ -175,6 +177,29 @@ build(){
   fi; }
 
 # ---------- inside the namespaces: pid 1 of the node ----------
+apiserver_command(){ # runs kube-apiserver, or what is in FIRST with its words
+  local P=$S/pki
+  ${FIRST:-} kube-apiserver --etcd-servers=http://127.0.0.1:2379 --bind-address=0.0.0.0 --secure-port="$PORT" --insecure-port=0 --advertise-address=$NODE_IP \
+    --service-cluster-ip-range=$SVC_CIDR --allow-privileged=true --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --token-auth-file=$P/tokens.csv \
+    --tls-cert-file=$P/srv.crt --tls-private-key-file=$P/srv.key --client-ca-file=$P/ca.crt --kubelet-preferred-address-types=InternalIP --kubelet-client-certificate=$P/kubelet-client.crt --kubelet-client-key=$P/kubelet-client.key \
+    --service-account-issuer=https://kubernetes.default.svc --service-account-key-file=$P/sa.key --service-account-signing-key-file=$P/sa.key \
+    --requestheader-client-ca-file=$P/fpca.crt --requestheader-allowed-names=front-proxy-client --requestheader-username-headers=X-Remote-User \
+    --requestheader-group-headers=X-Remote-Group --requestheader-extra-headers-prefix=X-Remote-Extra- --proxy-client-cert-file=$P/fp.crt --proxy-client-key-file=$P/fp.key \
+    --v=1 ${APISERVER_EXTRA:-}; }
+static_pod(){ # NAME IMAGE FOLDER:NAME... -- COMMAND...: its manifest; the folders are mounted where they are
+  local name=$1 image=$2 f; shift 2
+  printf 'apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: kube-system, labels: {component: %s, tier: control-plane}}\nspec:\n  hostNetwork: true\n  priorityClassName: system-node-critical\n' "$name" "$name"
+  printf '  volumes:\n'; for f; do [ "$f" = -- ] && break; printf '  - {name: "%s", hostPath: {path: "%s", type: DirectoryOrCreate}}\n' "${f#*:}" "${f%:*}"; done
+  printf '  containers:\n  - name: %s\n    image: %s\n    imagePullPolicy: Never\n    volumeMounts:\n' "$name" "$image"
+  while [ "$1" != -- ]; do printf '    - {name: "%s", mountPath: "%s"}\n' "${1#*:}" "${1%:*}"; shift; done; shift
+  printf '    command:\n'; for f; do printf '    - "%s"\n' "$f"; done; }
+static_pods(){ # manifests of etcd and kube-apiserver, as kubeadm has them but for TLS between the two
+  static_pod etcd localhost/etcd:3.4.23 /var/lib/etcd:data -- etcd --name=t --data-dir=/var/lib/etcd --log-outputs=stderr --listen-client-urls=http://127.0.0.1:2379 \
+    --advertise-client-urls=http://127.0.0.1:2379 --listen-peer-urls=http://127.0.0.1:2380 --initial-advertise-peer-urls=http://127.0.0.1:2380 --initial-cluster=t=http://127.0.0.1:2380 >"$KNODE/manifests/etcd.yaml"
+  local words; mapfile -t words < <(FIRST='printf %s\n' apiserver_command)
+  static_pod kube-apiserver localhost/kube-apiserver:1.20.2 "$S/pki:pki" -- "${words[@]}" >"$KNODE/manifests/kube-apiserver.yaml"
+  image localhost/kube-apiserver:1.20.2 "$S/apiserver.tar" "$KNODE/bin/kube-apiserver"
+  touch "$S/static-pods"; }
 init(){
   umask 022; cd /; hostname "$NODE_NAME"
   mount --make-rshared /
@@ -196,24 +221,22 @@ init(){
   printf 'nameserver %s\nsearch svc.cluster.local cluster.local\noptions ndots:5\n' $NODE_IP > "$S/fake/resolv.conf"; mount --bind "$S/fake/resolv.conf" "$(readlink -f /etc/resolv.conf)"
   nodepath; local L=$KNODE/log K=$S/kc P=$S/pki
   containerd --config "$S/containerd.toml" >"$L/containerd.log" 2>&1 &
-  etcd --name t --data-dir /var/lib/etcd --log-outputs stderr --unsafe-no-fsync --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
-    --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 --initial-cluster t=http://127.0.0.1:2380 >"$L/etcd.log" 2>&1 &
-  kube-apiserver --etcd-servers=http://127.0.0.1:2379 --bind-address=0.0.0.0 --secure-port="$PORT" --insecure-port=0 --advertise-address=$NODE_IP \
-    --service-cluster-ip-range=$SVC_CIDR --allow-privileged=true --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --token-auth-file=$P/tokens.csv \
-    --tls-cert-file=$P/srv.crt --tls-private-key-file=$P/srv.key --client-ca-file=$P/ca.crt --kubelet-preferred-address-types=InternalIP --kubelet-client-certificate=$P/kubelet-client.crt --kubelet-client-key=$P/kubelet-client.key \
-    --service-account-issuer=https://kubernetes.default.svc --service-account-key-file=$P/sa.key --service-account-signing-key-file=$P/sa.key \
-    --requestheader-client-ca-file=$P/fpca.crt --requestheader-allowed-names=front-proxy-client --requestheader-username-headers=X-Remote-User \
-    --requestheader-group-headers=X-Remote-Group --requestheader-extra-headers-prefix=X-Remote-Extra- --proxy-client-cert-file=$P/fp.crt --proxy-client-key-file=$P/fp.key \
-    --v=1 ${APISERVER_EXTRA:-} >"$L/apiserver.log" 2>&1 &
-  local api=$! imp
+  local api='' imp
+  if [ ! -f "$S/static-pods" ]; then
+    etcd --name t --data-dir /var/lib/etcd --log-outputs stderr --unsafe-no-fsync --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
+      --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 --initial-cluster t=http://127.0.0.1:2380 >"$L/etcd.log" 2>&1 &
+    FIRST=exec apiserver_command >"$L/apiserver.log" 2>&1 &
+    api=$!
+  fi
   # cAdvisor looks for a docker for 5 s: kubelet starts before the API server is there, so that nobody waits for it
   for v in $(seq 300); do [ -S /run/containerd/containerd.sock ] && ctr version >/dev/null 2>&1 && break; sleep .1; done
+  if [ -f "$S/static-pods" ]; then for f in "$KNODE"/images/{pause,etcd}.tar "$S/apiserver.tar"; do ctr -n k8s.io images import "$f"; done; fi
   AWS_EC2_METADATA_DISABLED=true kubelet --config=$S/kubelet.yaml --kubeconfig=$K/kubelet --container-runtime=remote --container-runtime-endpoint=unix:///run/containerd/containerd.sock \
     --hostname-override="$NODE_NAME" --node-ip=$NODE_IP --cert-dir=/var/lib/kubelet/pki --pod-infra-container-image=localhost/pause:1 \
     ${KUBELET_EXTRA:-} >"$L/kubelet.log" 2>&1 &
   { for f in "$KNODE"/images/*.tar; do ctr -n k8s.io images import "$f"; done; echo "images imported"; } & imp=$!
   for v in $(seq 600); do [ "$(curl -s --cacert $P/ca.crt "https://127.0.0.1:$PORT/readyz" -H "Authorization: Bearer $(cut -d, -f1 "$P/tokens.csv" | head -1)" || true)" = ok ] && break
-    kill -0 $api 2>/dev/null || { tail -20 "$L/apiserver.log"; exit 1; }; sleep .1; done
+    [ -z "$api" ] || kill -0 $api 2>/dev/null || { tail -20 "$L/apiserver.log"; exit 1; }; sleep .1; done
   echo "apiserver ready"; touch "$S/api-ready"
   kube-controller-manager --kubeconfig=$K/kcm --authentication-kubeconfig=$K/kcm --authorization-kubeconfig=$K/kcm --bind-address=127.0.0.1 --port=0 --leader-elect=false \
     --flex-volume-plugin-dir=/var/lib/kubelet/volumeplugins --use-service-account-credentials=true --service-account-private-key-file=$P/sa.key --root-ca-file=$P/ca.crt --cert-dir=/run/kcm \
@@ -382,7 +405,9 @@ async def main():
     async with await asyncio.start_server(conn,sock=s) as x: await x.serve_forever()
 asyncio.run(main())
 PY
-  echo "$PORT" > "$S/port"; boot; }
+  echo "$PORT" > "$S/port"
+  rm -f "$KNODE"/manifests/{etcd,kube-apiserver}.yaml; [ -z "${STATIC_PODS:-}" ] || static_pods
+  boot; }
 
 reboot(){ # the same cluster after a power cut: all its state is kept
   [ -f "$S/port" ] || die "nothing to reboot"; stop; SECONDS=0; rm -f "$S/api-ready"; PORT=$(cat "$S/port"); export PORT; boot; }
