@@ -349,66 +349,73 @@ pub(crate) fn comparison(plan: &Plan, now: Timestamp) -> String {
     if plan.survivors.is_empty() {
         return String::new();
     }
-    let backup =
-        if plan.rescue.is_some() { plan.other_backup.as_ref() } else { Some(&plan.backup) };
+    let backup = match plan.rescue {
+        Some(_) => plan.other_backup.as_ref(),
+        None => Some(&plan.backup),
+    };
     let best = most_recent(&plan.survivors);
     let newest = best.and_then(|best| Some((best.held.revision?, best.label.as_str())));
-    let mut rows =
-        vec![["", "", "revision", "last change", "age", "what is lost with it"].map(str::to_owned)];
+    let of_backup = backup.and_then(|backup| Some((backup.revision?, "the backup")));
+    let newest = newest.max(of_backup);
+    let title = ["", "revision", "last change", "age", "what is lost with it"];
+    let mut rows = vec![title.map(str::to_owned)];
     if let Some(backup) = backup {
-        let chosen = plan.rescue.is_none();
-        rows.push(row(chosen, "the backup", backup.revision, backup.taken, now, newest));
+        let name = format!("{} the backup", mark(plan.rescue.is_none()));
+        let lost = lost(backup.revision, newest).unwrap_or_else(|| "all writes since".to_owned());
+        rows.push(row(name, backup.revision, backup.taken, now, lost));
     }
     for survivor in &plan.survivors {
+        let held = &survivor.held;
         let chosen = plan.rescue.as_ref().is_some_and(|rescue| rescue.member == survivor.label);
         let runs = if survivor.etcd_runs { ", etcd runs" } else { "" };
-        let (held, name) = (&survivor.held, format!("{}'s data{runs}", survivor.label));
-        let mut row = row(chosen, &name, held.revision, held.written, now, newest);
-        if held.trouble.is_some() {
-            row[5] = "cannot be taken as they are".to_owned();
-        }
-        rows.push(row);
+        let name = format!("{} {}'s data{runs}", mark(chosen), survivor.label);
+        let lost = match held.trouble {
+            Some(_) => "cannot be taken as they are".to_owned(),
+            None => lost(held.revision, newest)
+                .unwrap_or_else(|| "what only other members had".to_owned()),
+        };
+        rows.push(row(name, held.revision, held.written, now, lost));
     }
     let mut text = "\nWhat there is to bring it back from (*: what this plan takes)\n\n".to_owned();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<_> = (0..5).map(|column| width(column).unwrap_or(0)).collect();
+    let widths = [0, 1, 2, 3].map(|column| width(column).unwrap_or(0));
     for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:<width$}  ");
-        }
-        let _ = writeln!(text, "{}", format!("{line}{}", row[5]).trim_end());
+        let cells = row.iter().zip(widths.into_iter().chain([0]));
+        let line: String = cells.map(|(cell, width)| format!("  {cell:<width$}")).collect();
+        let _ = writeln!(text, "{}", line.trim_end());
     }
     for line in advice(plan, backup, best) {
-        let _ = writeln!(text, "\n{line}");
+        let _ = writeln!(text, "\n  {line}");
     }
     text
 }
 
+fn mark(chosen: bool) -> char {
+    if chosen { '*' } else { ' ' }
+}
+
 fn row(
-    chosen: bool,
-    name: &str,
+    name: String,
     revision: Option<i64>,
     written: Option<Timestamp>,
     now: Timestamp,
-    newest: Option<(i64, &str)>,
-) -> [String; 6] {
+    lost: String,
+) -> [String; 5] {
     let unknown = || "not known".to_owned();
-    let lost = match (revision, newest) {
-        (Some(revision), Some((newest, member))) if newest > revision => {
-            format!("{} that {member} has", revisions(newest - revision))
-        }
-        (Some(_), Some(_)) => "what only lost members had".to_owned(),
-        _ => "all writes since".to_owned(),
-    };
     [
-        if chosen { "*" } else { " " }.to_owned(),
-        name.to_owned(),
+        name,
         revision.map_or_else(unknown, |revision| revision.to_string()),
         written.map_or_else(unknown, |written| format!("{written:.0}")),
         written.map_or_else(unknown, |written| span(written, now)),
         lost,
     ]
+}
+
+/// What something else is known to have more.
+fn lost(revision: Option<i64>, newest: Option<(i64, &str)>) -> Option<String> {
+    let (newest, of) = newest?;
+    let more = newest.checked_sub(revision?).filter(|more| *more > 0)?;
+    Some(format!("{} that {of} has", revisions(more)))
 }
 
 fn revisions(count: i64) -> String {

