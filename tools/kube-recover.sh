@@ -62,9 +62,12 @@ say 'one command later'
 ! kubectl get configmap after >/dev/null 2>&1 || { say 'the later object is there: that is not the backup'; exit 1; }
 kubectl create configmap new --from-literal=greeting='hello from after' >/dev/null
 kubectl run pod --image=localhost/busybox:1.35 --image-pull-policy=Never --restart=Never -- true >/dev/null
-kubectl wait pod/pod --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s >/dev/null 2>&1 ||
-  for _ in $(seq 120); do [ "$(kubectl get pod pod -o 'jsonpath={.status.phase}')" != Succeeded ] || break; sleep 0.5; done
-[ "$(kubectl get pod pod -o 'jsonpath={.status.phase}')" = Succeeded ]
+for _ in $(seq 240); do # the scheduler and the controllers find their way back by themselves
+  phase=$(kubectl get pod pod -o 'jsonpath={.status.phase}')
+  [ "$phase" != Succeeded ] || break
+  sleep 0.5
+done
+[ "$phase" = Succeeded ] || { kubectl get pod pod -o yaml; exit 1; }
 say 'the API server has the objects of the backup, and a new pod has run to its end'
 inside sh -c 'ls -d /var/lib/etcd/member.lifeboat-*' >/dev/null
 lifeboat recover commit kube --state-dir "$work/runs"
