@@ -191,6 +191,7 @@ case $for_what in
     bin=$(etcd sid 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5_30 "$bin"
     bin=$(bolt_check); put LIFEBOAT_BOLT_CHECK "$bin"
     bin=$(wheels); put LIFEBOAT_WEED "$bin/weed"; put LIFEBOAT_RCLONE "$bin/rclone"
+    put_sshd
     bin=$(unpacked prometheus bookworm prometheus); put LIFEBOAT_PROMTOOL "$bin/promtool"
     # A module for names, and the C library it is made for, which is newer than that of bookworm.
     bin=$(unpacked nss trixie libnss-myhostname libc6 libcap2); put LIFEBOAT_FOREIGN_NSS "${bin%/usr/bin}"
