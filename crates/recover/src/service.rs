@@ -132,6 +132,17 @@ impl<'a> Shell<'a> {
         }
     }
 
+    /// Lets go of what must not be started: it has no data.
+    pub(crate) fn release(&self) -> String {
+        match self.service {
+            Service::Systemd(name) => {
+                format!("rm -f {}\nsystemctl daemon-reload", drop_in(name))
+            }
+            // A manifest that is put back is started.
+            Service::StaticPod(_) | Service::Command(_) => ":".to_owned(),
+        }
+    }
+
     /// Restarts what was left running.
     pub(crate) fn restart(&self) -> String {
         match self.service {

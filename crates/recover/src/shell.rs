@@ -82,7 +82,7 @@ impl Frame<'_> {
              main() {{\n  \
                umask 077\n  \
                mkdir -p {run_dir}\n  \
-               if command -v flock >/dev/null; then exec 9>>{lock}; flock -w {LOCK_SECONDS} 9; fi\n  \
+               if command -v flock >/dev/null; then exec 9>>{lock}; flock -w {LOCK_SECONDS} 9 || {{ echo 'another script of lifeboat still works here' >&2; return 1; }}; fi\n  \
                if check; then note already; echo {ALREADY}; return 0; fi\n  \
                note begin\n  \
                run\n  \

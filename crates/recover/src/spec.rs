@@ -26,7 +26,7 @@ use std::{
 };
 
 /// etcd's port for clients.
-const CLIENT_PORT: u16 = 2379;
+pub(crate) const CLIENT_PORT: u16 = 2379;
 /// Where etcd's packages keep their data.
 const DATA_DIR: &str = "/var/lib/etcd";
 /// A command is called by so much of it.

@@ -67,3 +67,21 @@ fn two_runs_at_once_are_refused_here_and_on_the_hosts() {
     first.end().ok();
     scene.serves_the_backup();
 }
+
+/// Goal: a run that is cut off at its very end keeps no host. Method: on one of them the lock cannot be removed.
+#[test]
+fn a_run_that_cannot_let_its_hosts_go_is_gone_on_with_and_does_so() {
+    let scene = Scene::without_clients(tls(Etcd::V3_5).security(Security::Plain));
+    scene.lose_all_members();
+    let rm = "/usr/local/bin/rm";
+    let stuck = "#!/bin/sh\ncase \"$*\" in *.lock) echo 'not now' >&2; exit 1 ;; esac\nexec /usr/bin/rm \"$@\"\n";
+    scene.hosts[1].write_script(rm, stuck);
+    scene.run().code_is(1).stderr_has(&["let the hosts go", "m2", "not now"]);
+    scene.hosts[1].ssh(&format!("/usr/bin/rm {rm}"));
+
+    scene.run().ok().stderr_has(&["going on with run"]);
+    scene.serves_the_backup();
+    // Another may begin, but for the cluster that is back.
+    Run::of(&mut scene.recover("plan", [""; 0])).ok();
+    scene.run().code_is(5).stderr_has(&["the cluster is healthy"]);
+}

@@ -5,11 +5,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod command;
 mod faults;
 mod guards;
 mod killed;
 mod lost_hosts;
+mod new_hosts;
+mod pull;
+mod rescue;
 mod secrets;
+mod sizes;
+mod wal_dir;
 mod whole;
 
 use std::ffi::OsStr;
@@ -17,7 +23,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use testbed::{Etcd, EtcdOnHosts, EtcdOnHostsBuilder, Hosts, KeyValue, Run, Tool};
+use testbed::{Client, Etcd, EtcdOnHosts, EtcdOnHostsBuilder, Hosts, KeyValue, Run, Tool};
 
 /// What the cluster's file says of clients; the scheduler's place is behind the API server's.
 const CLIENTS: &str = "clients:
@@ -37,8 +43,12 @@ struct Scene {
     /// The user of ssh.
     user: &'static str,
     with_kube: bool,
+    /// How etcd is run, as the cluster's file says it.
+    service: String,
     /// More for the section `etcd` of the cluster's file, as lines of two spaces and a key.
     more_etcd: String,
+    /// The hosts that have a member in the cluster's file; the others are only stopped.
+    members: Vec<usize>,
     /// Where plans and journals are.
     state_dir: PathBuf,
     revision: i64,
@@ -61,7 +71,12 @@ impl Scene {
 
     #[track_caller]
     fn with(builder: EtcdOnHostsBuilder, with_kube: bool) -> Self {
-        let hosts = Hosts::builder().disk_bytes(3 << 30).start(3);
+        Self::on(Hosts::builder().disk_bytes(3 << 30).start(3), builder, with_kube)
+    }
+
+    /// The same on hosts that were prepared.
+    #[track_caller]
+    fn on(hosts: Hosts, builder: EtcdOnHostsBuilder, with_kube: bool) -> Self {
         let cluster = builder.start(&hosts);
         if with_kube {
             hosts.iter().for_each(|host| cluster.start_kube(host));
@@ -70,20 +85,40 @@ impl Scene {
         client.put(GENERATION, BACKED_UP);
         let revision = client.write_sample();
         let keys = client.keys_at(revision);
-        let scene = Self {
+        let mut scene = Self::of(hosts, cluster, with_kube);
+        (scene.revision, scene.keys) = (revision, keys);
+        scene.save(&scene.cluster.connection_flags());
+        scene.live_on("after the backup");
+        scene
+    }
+
+    /// A cluster that has no backup yet.
+    fn of(hosts: Hosts, cluster: EtcdOnHosts, with_kube: bool) -> Self {
+        Self {
             cluster,
             user: "root",
             with_kube,
+            service: "{systemd: etcd}".to_owned(),
             more_etcd: String::new(),
+            members: (0..hosts.len()).collect(),
             state_dir: hosts.folder().join("state"),
-            revision,
-            keys,
+            revision: 0,
+            keys: Vec::new(),
             hosts,
-        };
+        }
+    }
+
+    /// Backs up the cluster that is there.
+    #[track_caller]
+    fn save(&self, connection_flags: &[String]) {
         let mut save = lifeboat().command(["snapshot", "save"]);
-        Run::of(save.arg(scene.snapshot()).args(scene.cluster.connection_flags())).ok();
-        scene.live_on("after the backup");
-        scene
+        Run::of(save.arg(self.snapshot()).args(connection_flags)).ok();
+    }
+
+    /// A client of the members that the cluster's file has.
+    fn client(&self) -> Client {
+        let endpoints = self.members.iter().map(|index| self.cluster.client_url(*index)).collect();
+        Client { endpoints, ..self.cluster.client() }
     }
 
     /// A snapshot file with the backup.
@@ -105,7 +140,7 @@ impl Scene {
     /// Writes what the backup has not.
     #[track_caller]
     fn live_on(&self, generation: &str) {
-        self.cluster.client().put(GENERATION, generation);
+        self.client().put(GENERATION, generation);
     }
 
     /// The cluster's file.
@@ -116,7 +151,7 @@ impl Scene {
             self.user,
             self.hosts.ssh_config().display(),
         );
-        yaml += "etcd:\n  service: {systemd: etcd}\n";
+        yaml += &format!("etcd:\n  service: {}\n", self.service);
         if self.cluster.client_url(0).starts_with("https") {
             yaml += "  certificates:\n    ca: /etc/etcd/pki/ca.pem\n    \
                      cert: /etc/etcd/pki/client.pem\n    key: /etc/etcd/pki/client-key.pem\n";
@@ -127,15 +162,16 @@ impl Scene {
         }
         yaml += "hosts:\n";
         for (index, host) in self.hosts.iter().enumerate() {
-            yaml += &format!(
-                "- host: {}\n  member: {{name: {}, peer-urls: ['{}'], client-urls: ['{}']}}\n  \
-                 etcd: {{data-dir: {}}}\n",
-                host.address(),
-                self.cluster.member_name(index),
-                self.cluster.peer_url(index),
-                self.cluster.client_url(index),
-                self.cluster.data_dir(index),
-            );
+            let data_dir = self.cluster.data_dir(index);
+            yaml += &format!("- host: {}\n  etcd: {{data-dir: {data_dir}}}\n", host.address());
+            if self.members.contains(&index) {
+                yaml += &format!(
+                    "  member: {{name: {}, peer-urls: ['{}'], client-urls: ['{}']}}\n",
+                    self.cluster.member_name(index),
+                    self.cluster.peer_url(index),
+                    self.cluster.client_url(index),
+                );
+            }
         }
         let file = self.hosts.folder().join("prod.yaml");
         std::fs::write(&file, yaml).unwrap();
@@ -180,8 +216,10 @@ impl Scene {
     /// All that the backup has is served by every member, and nothing else; the members are those planned.
     #[track_caller]
     fn serves_the_backup(&self) {
-        self.cluster.wait_until_healthy();
-        let client = self.cluster.client();
+        if self.members.len() == self.hosts.len() {
+            self.cluster.wait_until_healthy();
+        }
+        let client = self.client();
         let revision = client.revision();
         assert!(revision >= self.revision);
         let keys = client.keys_at(revision);
@@ -189,9 +227,9 @@ impl Scene {
         assert!(keys == self.keys, "keys differ from the backup's");
         client.common_hashkv(revision);
         let members = client.etcdctl(["member", "list"]).stdout;
-        assert_eq!(members.lines().count(), 3, "{members}");
-        for index in 0..3 {
-            let (name, peer) = (self.cluster.member_name(index), self.cluster.peer_url(index));
+        assert_eq!(members.lines().count(), self.members.len(), "{members}");
+        for index in &self.members {
+            let (name, peer) = (self.cluster.member_name(*index), self.cluster.peer_url(*index));
             assert!(members.contains(&format!("started, {name}, {peer}")), "{members}");
         }
     }
