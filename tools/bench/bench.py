@@ -15,6 +15,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import hosts
 import s3
 from measure import SAMPLE_SECONDS, median, run
 
@@ -108,12 +109,14 @@ class Case:
     """What is compared: `theirs` and `ours` are lists of commands that run one after the other.
 
     `around` are the servers that run meanwhile, begun in this order; `before` makes each run start from the same.
-    Without `theirs`, nothing is compared, and `seconds` is what our time may be.
+    Without `theirs`, nothing is compared, and `seconds` is what our time may be. If the work is done `elsewhere`, by
+    processes that are not theirs, CPU and memory are not told.
     """
 
     def __init__(
-        self, name, title, theirs, ours, target=None, seconds=None, heap=None, cold=False, around=(), before=None
-    ):
+        self, name, title, theirs, ours, target=None, seconds=None, heap=None, cold=False, around=(), before=None,
+        elsewhere=False,
+    ):  # fmt: skip
         self.name = name
         self.title = title
         self.theirs = theirs
@@ -124,6 +127,7 @@ class Case:
         self.cold = cold
         self.around = around
         self.before = before
+        self.elsewhere = elsewhere
 
     def wanted(self):
         """The targets, in words."""
@@ -136,7 +140,7 @@ class Case:
 
 
 def cases(data, work, options):
-    return local_cases(data, work) + store_cases(data, work, options)
+    return local_cases(data, work) + store_cases(data, work, options) + recover_cases(data, work)
 
 
 def local_cases(data, work):
@@ -249,6 +253,37 @@ def store_cases(data, work, options):
     return found
 
 
+def recover_cases(data, work):
+    """From a dead cluster to one that is healthy: theirs by hand, over ssh, from a snapshot here; ours from a repository here."""
+    dead = hosts.Hosts(f"{work}/hosts", ETCD)
+    repository = f"{work}/repository"
+    snapshot = str(data.snapshot)
+
+    @contextlib.contextmanager
+    def stored():
+        run([LIFEBOAT, "backup", "--cluster=bench", "--repo", repository, "--from-file", snapshot])
+        yield
+        shutil.rmtree(repository)
+
+    def before():
+        dead.reset()
+        for file in Path(repository).rglob("*"):
+            if file.is_file():
+                recall(file)
+
+    ours = [LIFEBOAT, "recover", "run", str(dead.spec), "--backup", repository, "--yes", f"--state-dir={work}/ours"]
+    return [
+        Case(
+            name, f"cluster dead to all of three members healthy, over ssh{tell}", [dead.by_hand(how, snapshot)], [ours],
+            target=target, around=[lambda: dead, stored], before=before, elsewhere=True,
+        )
+        for name, how, tell, target in [
+            ("recover", "one", "", 0.4),
+            ("recover-all", "all", " (theirs on all hosts at once)", None),
+        ]
+    ]  # fmt: skip
+
+
 def multiply(manifest, count, folder):
     """Writes so many backups, each the one given but for its name and its time, with a snapshot of one byte."""
     begun = time.time() - count * 3600
@@ -353,10 +388,11 @@ class Row:
 
     def cells(self):
         pair = lambda name, digits: " → ".join(f"{getattr(m, name):.{digits}f}" for m in self.medians)
-        return [
+        times = [
             self.data.size, self.case.title, self.ratio(), self.case.wanted(), pair("wall", 2),
-            " / ".join(map(spread, self.samples)), pair("cpu", 2), pair("rss", 0), pair("heap", 0),
+            " / ".join(map(spread, self.samples)),
         ]  # fmt: skip
+        return times + (["", "", ""] if self.case.elsewhere else [pair("cpu", 2), pair("rss", 0), pair("heap", 0)])
 
 
 def spread(samples):
@@ -395,6 +431,12 @@ page; the loader in `crates/testbed` makes the data.
   ({s3.rclone_version()}, its defaults), one after the other; back again, `rclone copyto`, `zstd -d` and `etcdutl snapshot
   restore`. Lifeboat does all of it in one command, and proves what etcdctl and zstd do not look at: every page and
   record, the hashes of all members, the digests of both ends.
+- **Cluster dead**: three sshds and three etcds on the same machine, so that all three hosts share its cores and its disk, and
+  their work is not in the columns for CPU and memory. *Theirs* is a script of the manual steps (`tools/bench/by-hand.sh`):
+  stop etcd, set the old data aside, `scp` of the snapshot, `etcdutl snapshot restore`, start, wait until every member is
+  healthy; a host after the other, or all at once. *Ours* is one command, `lifeboat recover run`, from a repository on the
+  same disk; it also puts itself on the hosts, checks what arrived, compares the HashKV of all members with the
+  backup's, and writes, reads and removes a key.
 - **List**: {BACKUPS:,} backups of one cluster, their manifests read by a new process, the machine's page cache dropped.
 - **Not in the page cache**: {how} before each run.
 - **CPU** is user and system time. **Peak RSS** counts mapped files, which the kernel takes back when it needs the
