@@ -15,7 +15,7 @@
 //!   collects, and the next run takes the lease over.
 
 mod deliver;
-mod exposure;
+mod newest;
 mod source;
 
 pub use source::Source;
@@ -302,7 +302,7 @@ impl<'j> Running<'j> {
     async fn refuse_to_expose(&self, target: &Target) -> Result<(), TargetError> {
         let cluster = &self.job.cluster;
         let is_open = target.encoding.recipients.is_empty() && !target.may_expose;
-        if is_open && exposure::is_newest_encrypted(&target.store, cluster).await? {
+        if is_open && newest::is_encrypted(&target.store, cluster).await? {
             return Err(TargetError::Exposed { cluster: cluster.clone() });
         }
         Ok(())

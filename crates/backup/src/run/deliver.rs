@@ -1,6 +1,6 @@
 //! One repository's share of a run: objects, then the manifest.
 
-use super::{Job, Writer};
+use super::{Job, Writer, newest};
 use crate::{
     error::TargetError,
     event::{Event, Watcher, why},
@@ -216,8 +216,13 @@ impl Delivery<'_, '_> {
         let Some(cluster_id) = &self.facts().etcd.cluster_id else { return };
         let Writer { index, repository, .. } = self.writer;
         let now = self.job.options.clock.now();
-        let registered = repository.register(&self.job.cluster, cluster_id, now).await;
+        let (cluster, store) = (&self.job.cluster, repository.store());
+        let registered = repository.register(cluster, cluster_id, now).await;
         if let Ok(Registered::Differs { first }) = registered {
+            // A restored cluster has another id; that was told when its first backup was made.
+            if newest::is_of(store, cluster, cluster_id).await.unwrap_or(false) {
+                return;
+            }
             let found = cluster_id.clone();
             self.watcher.tell(Event::OtherCluster { repository: *index, first, found });
         }

@@ -7,6 +7,7 @@ use super::{
     encoding::usage,
     events::Show,
     list::warn_unreadable,
+    show::plural,
 };
 use crate::{
     cli::Context,
@@ -260,8 +261,9 @@ impl RestoreArgs {
                     say!("note: the link {} to {} was not made", link.display(), target.display());
                 }
                 say!(
-                    "{} files that were kept with the backup are in {}",
+                    "unpacked {} file{} kept with the backup into {}",
                     unpacked.files,
+                    plural(unpacked.files),
                     folder.display()
                 );
             }

@@ -146,6 +146,6 @@ fn hash_kv(hash: &HashKv) -> String {
     text
 }
 
-fn plural(count: usize) -> &'static str {
+pub(super) fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }

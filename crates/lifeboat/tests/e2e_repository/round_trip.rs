@@ -40,6 +40,21 @@ fn restore(cluster: &Cluster, repo: &Repo, more: &[&str]) -> Run {
     observed(&mut command).ok()
 }
 
+#[test]
+fn a_name_that_goes_to_another_cluster_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let repo = Repo::folder(&folder.path().join("repo"));
+    // By their ports, the two have different ids.
+    let (first, second) =
+        (Cluster::builder(Etcd::V3_5).start(), Cluster::builder(Etcd::V3_5).start());
+    let warning = "the first backup of that name";
+    for (cluster, warned) in [(&first, 0), (&first, 0), (&second, 1), (&second, 0), (&first, 0)] {
+        cluster.put("key", "value");
+        let run = backup(cluster, &[&repo]);
+        assert_eq!(run.stderr.matches(warning).count(), warned, "{run}");
+    }
+}
+
 fn a_cluster_comes_back_from(version: Etcd, repos: &[&Repo]) {
     let mut cluster = Cluster::builder(version).start();
     cluster.put("first", "before the sample");
