@@ -49,6 +49,8 @@ const RESCUED: &str = "rescued.yaml";
 const FILE: &str = "rescued.db";
 /// lifeboat's exit code for damage.
 const DAMAGED: i32 = 3;
+/// In a database that is larger, the log is only counted by a look: to apply it takes a pass over all keys, from a cold disk.
+const APPLY_BYTES_MAX: u64 = 512 << 20;
 /// A file that arrives damaged is fetched again so often.
 const FETCHES_MAX: u32 = 3;
 
@@ -76,6 +78,8 @@ pub struct Held {
     pub written: Option<Timestamp>,
     /// What the log has beyond the database.
     pub log: Option<HeldLog>,
+    /// These entries are not in `revision`: with a large database, that would have taken long.
+    pub counted_only: bool,
     /// Why it cannot be taken as it is.
     pub trouble: Option<String>,
     /// That is damage.
@@ -153,9 +157,10 @@ impl Held {
         };
         let mut held = Self { revision: of_database, bytes: found.len(), ..Self::default() };
         let mut written = found.modified().ok();
-        match snapshot::glance(&member) {
+        match snapshot::glance(&member, APPLY_BYTES_MAX) {
             Ok(glance) => {
-                held.revision = Some(glance.revision);
+                held.revision = glance.revision.or(of_database);
+                held.counted_only = glance.revision.is_none() && glance.replayed.entries > 0;
                 held.log = Some(HeldLog {
                     entries: glance.replayed.entries,
                     beyond_commit: glance.replayed.beyond_commit,
@@ -163,7 +168,7 @@ impl Held {
                     last_term: glance.replayed.term,
                 });
                 // A member without quorum writes its votes to the log: only entries make that newer than the database.
-                if Some(glance.revision) > of_database {
+                if held.counted_only || glance.revision > of_database {
                     let wal_dir = member.wal_dir.unwrap_or_else(|| data_dir.join("member/wal"));
                     written = written.max(newest_segment(&wal_dir));
                 }
@@ -176,6 +181,14 @@ impl Held {
         }
         held.written = written.and_then(|time| Timestamp::try_from(time).ok());
         Some(held)
+    }
+}
+
+impl Held {
+    /// The greatest revision that it can have.
+    fn reach(&self) -> Option<i64> {
+        let counted = self.log.filter(|_| self.counted_only).map_or(0, |log| log.entries);
+        Some(self.revision?.saturating_add(i64::try_from(counted).unwrap_or(i64::MAX)))
     }
 }
 
@@ -374,7 +387,9 @@ pub(crate) fn comparison(plan: &Plan, now: Timestamp) -> String {
             None => lost(held.revision, newest)
                 .unwrap_or_else(|| "what only other members had".to_owned()),
         };
-        rows.push(row(name, held.revision, held.written, now, lost));
+        let mut row = row(name, held.revision, held.written, now, lost);
+        row[1] += if held.counted_only { "+" } else { "" };
+        rows.push(row);
     }
     let mut text = "\nWhat there is to bring it back from (*: what this plan takes)\n\n".to_owned();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
@@ -436,6 +451,13 @@ fn advice(plan: &Plan, backup: Option<&Chosen>, best: Option<&Survivor>) -> Vec<
             "A majority of the members has its data. If these members can be started, do that instead: nothing is lost then.".to_owned(),
         );
     }
+    for survivor in plan.survivors.iter().filter(|survivor| survivor.held.counted_only) {
+        lines.push(format!(
+            "{}'s revision is that of its database; {} entries that are only in its log come on top of it.",
+            survivor.label,
+            survivor.held.log.map_or(0, |log| log.entries)
+        ));
+    }
     let Some(best) = best else { return lines };
     let of_backup = backup.and_then(|backup| backup.revision);
     match &plan.rescue {
@@ -449,10 +471,11 @@ fn advice(plan: &Plan, backup: Option<&Chosen>, best: Option<&Survivor>) -> Vec<
 fn offer(best: &Survivor, of_backup: Option<i64>, taken: Option<Timestamp>) -> String {
     let label = &best.label;
     let flag = format!("to take them instead of the backup: --from-member {label}");
-    match (best.held.revision, of_backup) {
+    match (best.held.reach(), of_backup) {
         (Some(held), Some(backup)) if held > backup => {
+            let by = if best.held.counted_only { "up to " } else { "" };
             format!(
-                "Recommended: {label}'s data, newer than the backup by {}; {flag}",
+                "Recommended: {label}'s data, newer than the backup by {by}{}; {flag}",
                 revisions(held - backup)
             )
         }
@@ -478,7 +501,7 @@ fn of_choice(plan: &Plan, rescue: &Rescue, best: &Survivor, of_backup: Option<i6
     let Some(chosen) = plan.survivors.iter().find(|survivor| survivor.label == *label) else {
         return lines;
     };
-    match (chosen.held.revision, of_backup) {
+    match (chosen.held.reach(), of_backup) {
         (Some(held), Some(backup)) if backup >= held => lines.push(format!(
             "Recommended: the backup; {label}'s data are not newer. To take it: leave out --from-member"
         )),
@@ -573,5 +596,135 @@ impl Rescued {
             ),
         };
         format!("{member}'s data: revision {}, proved; {log}", self.revision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{plan::tests::plan, runbook, summary};
+
+    fn now() -> Timestamp {
+        "2026-11-22T16:00:00Z".parse().unwrap()
+    }
+
+    fn survivor(label: &str, revision: i64, term: u64, index: u64) -> Survivor {
+        Survivor {
+            label: label.to_owned(),
+            held: Held {
+                revision: Some(revision),
+                written: Some("2026-11-22T15:58:00Z".parse().unwrap()),
+                log: Some(HeldLog {
+                    last_index: index,
+                    last_term: Some(term),
+                    ..HeldLog::default()
+                }),
+                ..Held::default()
+            },
+            ..Survivor::default()
+        }
+    }
+
+    #[track_caller]
+    fn says(plan: &Plan, parts: &[&str]) {
+        let text = comparison(plan, now());
+        for part in parts {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn both_ages_stand_side_by_side_and_the_newer_is_recommended() {
+        let mut plan = plan();
+        assert_eq!(comparison(&plan, now()), "");
+        plan.survivors = vec![survivor("m2", 150, 3, 200)];
+        plan.survivors[0].etcd_runs = true;
+        assert_eq!(
+            comparison(&plan, now()),
+            "
+What there is to bring it back from (*: what this plan takes)
+
+                          revision  last change           age     what is lost with it
+  * the backup            100       2026-11-22T15:00:00Z  60 min  50 revisions that m2 has
+    m2's data, etcd runs  150       2026-11-22T15:58:00Z  2 min   what only other members had
+
+  Recommended: m2's data, newer than the backup by 50 revisions; to take them instead of the backup: --from-member m2
+"
+        );
+        plan.survivors[0].held.revision = Some(90);
+        says(
+            &plan,
+            &[
+                "10 revisions that the backup has",
+                "Recommended: the backup; m2's data are not newer",
+            ],
+        );
+    }
+
+    #[test]
+    fn of_several_members_the_one_that_raft_would_elect_is_the_most_recent() {
+        let label = |survivors: &[Survivor]| most_recent(survivors).unwrap().label.clone();
+        let (older, newer) = (survivor("m1", 160, 2, 300), survivor("m2", 150, 3, 200));
+        assert_eq!(label(&[older.clone(), newer.clone()]), "m2");
+        assert_eq!(label(&[survivor("m3", 150, 3, 200), newer.clone()]), "m3");
+        let mut damaged = newer;
+        damaged.held.trouble = Some("damaged".to_owned());
+        assert_eq!(label(&[damaged.clone(), older]), "m1");
+        assert_eq!(most_recent(&[damaged]), None);
+    }
+
+    #[test]
+    fn a_plan_from_a_member_says_what_becomes_of_the_end_of_its_log() {
+        let mut plan = plan();
+        plan.survivors = vec![survivor("m2", 150, 3, 200), survivor("m3", 140, 3, 190)];
+        plan.survivors[0].held.log.as_mut().unwrap().beyond_commit = 2;
+        plan.other_backup = Some(plan.backup.clone());
+        plan.rescue = Some(Rescue { member: "m2".to_owned(), etcd_runs: true, db_only: false });
+        says(
+            &plan,
+            &[
+                "* m2's data",
+                "    the backup",
+                "10 revisions that m2 has",
+                "m2's data are the most recent that are left.",
+                "2 of the last entries of m2's log lie beyond the commit that it tells. They are kept",
+                "A majority of the members has its data.",
+            ],
+        );
+        assert!(
+            summary(&plan, now())
+                .contains("lost      what only other members had, and m2 had not yet")
+        );
+        let text = runbook(&plan, now());
+        let steps = [
+            "Claim the hosts for this run",
+            "Stop etcd on m2",
+            "Prove m2's data",
+            "Fetch the snapshot of m2's data",
+            "Prove the snapshot, and build",
+            "Put the new data directory beside the old one",
+            "From here on the cluster is down",
+        ];
+        let places: Vec<_> = steps.iter().map(|step| text.find(step).expect(step)).collect();
+        assert!(places.is_sorted(), "{places:?}\n{text}");
+        plan.rescue.as_mut().unwrap().member = "m3".to_owned();
+        says(&plan, &["Recommended: m2's data, which are more recent than m3's: --from-member m2"]);
+    }
+
+    #[test]
+    fn where_nobody_was_asked_only_ages_are_compared() {
+        let mut plan = plan();
+        plan.survivors = vec![survivor("m2", 150, 3, 200)];
+        (plan.survivors[0].held.revision, plan.survivors[0].held.log) = (None, None);
+        says(&plan, &["not known", "m2's data were written after the backup was begun", "--ask"]);
+    }
+
+    #[test]
+    fn entries_that_were_only_counted_are_told() {
+        let mut plan = plan();
+        plan.survivors = vec![survivor("m2", 100, 3, 200)];
+        plan.survivors[0].held.counted_only = true;
+        plan.survivors[0].held.log.as_mut().unwrap().entries = 12;
+        says(&plan, &["100+", "12 entries that are only in its log", "by up to 12 revisions"]);
     }
 }

@@ -228,31 +228,42 @@ impl Replayed {
             beyond_commit: applied.beyond_commit,
             index: applied.consistent_index,
             term: applied.term,
-            torn: end.is_torn().then_some(TornTail { segment: end.segment, offset: end.offset }),
+            torn: TornTail::of(end),
         }
+    }
+}
+
+impl TornTail {
+    fn of(end: End) -> Option<Self> {
+        end.is_torn().then_some(Self { segment: end.segment, offset: end.offset })
     }
 }
 
 /// What a member's directory seems to hold, to be compared with a backup or another member's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Glance {
-    /// The newest revision, with the log applied.
-    pub revision: i64,
+    /// The newest revision, with the log applied; `None` if the log has entries that were only counted.
+    pub revision: Option<i64>,
     /// What the log has beyond the database.
     pub replayed: Replayed,
 }
 
 /// Looks at what `member` holds, without walking its database: nothing of it is proved.
 ///
-/// An etcd that runs on it is no hindrance; what is found may then be older than what it has.
-pub fn glance(member: &StoppedMember) -> Result<Glance, OfflineError> {
+/// An etcd that runs on it is no hindrance; what is found may then be older than what it has. Applying the log takes a pass over all
+/// keys, so entries are only counted where the database has more than `apply_bytes_max`.
+pub fn glance(member: &StoppedMember, apply_bytes_max: u64) -> Result<Glance, OfflineError> {
     let path = member.database();
     let io_error = |source| OfflineError::Io { path: path.clone(), source };
     let database = Mapped::open(&member.open_database()?).map_err(io_error)?;
     let damaged = |source| OfflineError::Database { path: path.clone(), source };
     let db = Db::open(&database).map_err(damaged)?;
+    if db.size() > apply_bytes_max {
+        let replayed = count(&db, &member.log_dir())?;
+        return Ok(Glance { revision: None, replayed });
+    }
     let (applied, replayed) = replay(&db, &member.log_dir(), UpTo::LastEntry)?;
-    Ok(Glance { revision: applied.revision, replayed })
+    Ok(Glance { revision: Some(applied.revision), replayed })
 }
 
 impl StoppedMember {
@@ -396,19 +407,46 @@ fn check_source(
 
 /// Applies what the log has beyond the database.
 fn replay(db: &Db<'_>, wal_dir: &Path, up_to: UpTo) -> Result<(Applied, Replayed), OfflineError> {
+    with_log(db, wal_dir, |wal, _| {
+        let mut options = etcd_apply::Options::default();
+        options.up_to = up_to;
+        let applied = apply(db, wal, &options)?;
+        let replayed = Replayed::new(&applied, wal.end);
+        Ok((applied, replayed))
+    })
+}
+
+/// Counts what the log has beyond the database.
+fn count(db: &Db<'_>, wal_dir: &Path) -> Result<Replayed, OfflineError> {
+    with_log(db, wal_dir, |wal, consistent_index| {
+        let beyond = |index| wal.entries.iter().filter(|entry| entry.index > index).count();
+        let index = wal.last_index.max(consistent_index);
+        Ok(Replayed {
+            entries: beyond(consistent_index),
+            beyond_commit: beyond(wal.commit().max(consistent_index)),
+            index,
+            term: wal.term_of(index),
+            torn: TornTail::of(wal.end),
+        })
+    })
+}
+
+/// What `read` makes of the log, from the entry that is the last in the database, and of the index of that.
+fn with_log<T>(
+    db: &Db<'_>,
+    wal_dir: &Path,
+    read: impl FnOnce(&Wal<'_>, u64) -> Result<T, ApplyError>,
+) -> Result<T, OfflineError> {
     let apply_error = |source| OfflineError::Apply { path: wal_dir.to_owned(), source };
+    let consistent_index = consistent_index(db).map_err(apply_error)?;
     // With the last entry that is in the database: it tells whether they belong together.
-    let after = consistent_index(db).map_err(apply_error)?.saturating_sub(1);
+    let after = consistent_index.saturating_sub(1);
     let files = map_segments(wal_dir, after)?;
     let segments: Vec<Segment<'_>> =
         files.iter().map(|(name, bytes)| Segment { name: *name, bytes }).collect();
     let wal = Wal::read(&segments, after)
         .map_err(|source| OfflineError::Wal { path: wal_dir.to_owned(), source })?;
-    let mut options = etcd_apply::Options::default();
-    options.up_to = up_to;
-    let applied = apply(db, &wal, &options).map_err(apply_error)?;
-    let replayed = Replayed::new(&applied, wal.end);
-    Ok((applied, replayed))
+    read(&wal, consistent_index).map_err(apply_error)
 }
 
 /// Maps the segments that may hold entries after `after`. Other files in the folder, such as the next

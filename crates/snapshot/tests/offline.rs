@@ -55,10 +55,12 @@ fn no_acknowledged_write_of_a_killed_member_is_lost() {
         let file = dir.path().join("saved.db");
         let member =
             StoppedMember { data_dir: dir.path().to_owned(), wal_dir: None, log: UseLog::Whole };
-        let seen = glance(&member).unwrap();
+        let seen = glance(&member, u64::MAX).unwrap();
+        let counted = glance(&member, 0).unwrap();
         let saved = save(dir.path(), &file, UseLog::Whole).unwrap();
-        assert_eq!(seen.revision, saved.snapshot.survey().revision(), "{version}");
+        assert_eq!(seen.revision, Some(saved.snapshot.survey().revision()), "{version}");
         assert_eq!(Some(seen.replayed), saved.replayed, "{version}");
+        assert_eq!((counted.revision, Some(counted.replayed)), (None, saved.replayed), "{version}");
         let recorded = &expected["hashkv_after_restart"];
         let acknowledged = recorded["revision"].as_i64();
         let hash = saved.snapshot.hash_kv(acknowledged).unwrap();

@@ -78,8 +78,11 @@ impl RescueArgs {
                 host.data_dir.display(),
                 host.host
             ),
-            // Without the log it may have less; how much is seen when it is read.
-            revision: survivor.held.revision.filter(|_| !self.db_only),
+            // Without the log it may have less, and with one that was only counted more; how much is seen when it is read.
+            revision: survivor
+                .held
+                .revision
+                .filter(|_| !self.db_only && !survivor.held.counted_only),
             taken: survivor.held.written,
             bytes: survivor.held.bytes,
             version,
