@@ -389,6 +389,11 @@ impl From<recover::BuildError> for Failure {
         match error {
             recover::BuildError::Snapshot(error) => error.into(),
             recover::BuildError::Restore(error) => error.into(),
+            error @ recover::BuildError::Version { .. } => Self::new(
+                Exit::Usage,
+                error.to_string(),
+                "say in the cluster's file for which etcd the data shall be: etcd.version, 3.4, 3.5 or 3.6",
+            ),
             error => Self::new(
                 Exit::Failed,
                 etcd_live::one_line(&error),

@@ -164,7 +164,10 @@ pub fn build(
         Some(version) => {
             TargetVersion::of_release(&version).ok_or(BuildError::Version { found: version })?
         }
-        None => TargetVersion::of_snapshot(&snapshot)?,
+        None => TargetVersion::of_snapshot(&snapshot).map_err(|error| match error {
+            RestoreError::UnknownVersion { found } => BuildError::Version { found },
+            error => error.into(),
+        })?,
     };
     let cluster =
         parse_cluster(&plan.initial_cluster(), &plan.token, &[]).map_err(RestoreError::from)?;

@@ -34,6 +34,8 @@ pub struct Facts {
     pub service_known: bool,
     /// Whether it runs.
     pub service_running: bool,
+    /// Whether it does not start when the host boots: a unit of systemd's that is not enabled.
+    pub service_disabled: bool,
     /// `USER:GROUP` that it runs as, if that is known: of systemd's units.
     pub service_owner: Option<String>,
     /// Of each client: whether it is known there, and whether it runs.
@@ -96,7 +98,7 @@ pub(crate) fn script(host: &Resolved, frame: &Frame<'_>) -> String {
     for client in &host.clients {
         service(&mut text, "client", &client.service, &run_dir);
     }
-    owner(&mut text, &host.service);
+    unit_facts(&mut text, &host.service);
     version(&mut text, &host.service);
     let lock = frame.lock();
     let _ = writeln!(text, "[ ! -e {lock} ] || say lock \"$(cat {lock})\"");
@@ -146,13 +148,14 @@ fn service(text: &mut String, key: &str, service: &Service, run_dir: &str) {
     );
 }
 
-/// Where there are no old data, the new belong to whom etcd runs as.
-fn owner(text: &mut String, service: &Service) {
+/// What matters where etcd has never run: whether it will at the next boot, and as whom, to whom the new data are to belong.
+fn unit_facts(text: &mut String, service: &Service) {
     let Service::Systemd(name) = service else { return };
     let unit = quote(&unit(name));
     let _ = writeln!(
         text,
-        "user=$(systemctl show -p User {unit} | sed -n 's/^User=//p')\n\
+        "[ \"$(systemctl is-enabled {unit} 2>/dev/null)\" != disabled ] || say service-disabled yes\n\
+         user=$(systemctl show -p User {unit} | sed -n 's/^User=//p')\n\
          group=$(systemctl show -p Group {unit} | sed -n 's/^Group=//p')\n\
          [ -n \"$group\" ] || group=$(id -gn \"$user\" 2>/dev/null)\n\
          [ -z \"$user\" ] || [ -z \"$group\" ] || say service-owner \"$user:$group\""
@@ -230,6 +233,7 @@ pub(crate) fn parse(answer: &str, asked: f64, answered: f64) -> Facts {
             "missing-tool" => facts.missing_tools.push(value.to_owned()),
             "missing-file" => facts.missing_files.push(value.to_owned()),
             "service" => (facts.service_known, facts.service_running) = yes_yes(value),
+            "service-disabled" => facts.service_disabled = true,
             "service-owner" => facts.service_owner = Some(value.to_owned()),
             "client" => facts.clients.push(yes_yes(value)),
             "etcd-version" => facts.etcd_version = Some(value.to_owned()),

@@ -245,6 +245,12 @@ impl Plan {
         }
         self.check_version(label, facts, findings);
         if facts.clock_ahead.abs() > CLOCK_SECONDS {
+        if host.member.is_some() && facts.service_disabled {
+            let unit = host.service.name();
+            findings.warnings.push(format!(
+                "{label}: the unit {unit} is not enabled: it will not start when the host boots"
+            ));
+        }
             let text = format!("{label}: its clock is {:+.1} s from ours", facts.clock_ahead);
             findings.warnings.push(text);
         }

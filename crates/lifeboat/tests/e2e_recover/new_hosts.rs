@@ -30,6 +30,8 @@ fn a_cluster_whose_hosts_are_gone_comes_back_on_new_ones() {
     scene.more_etcd = "  owner: etcd:etcd\n".to_owned();
     let plan = Run::of(&mut scene.recover("plan", [""; 0])).ok();
     assert!(plan.stdout.contains("in /var/lib/etcd/n1; there are no old data"), "{plan}");
+    let plan = plan.stderr_has(&["n1: there are no old data", "n2: the unit etcd is not enabled"]);
+    assert!(!plan.stderr.contains("error"), "{plan}");
 
     let run = scene.run().ok();
     assert!(!run.stdout.contains("old data"), "{run}");
