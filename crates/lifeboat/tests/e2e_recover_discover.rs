@@ -149,7 +149,7 @@ fn a_file_that_leaves_nothing_open_is_planned_at_once_and_again() {
     assert_eq!(again.status.code(), Some(0), "{again:?}");
 }
 
-/// Goal: docs/runbook.md, steps 2, 3 and 5: what only the last data directory holds is brought back.
+/// Goal: docs/runbook.md, step 2, and step 0 of what is done by hand: what only the last data directory holds is brought back.
 #[test]
 fn a_cluster_is_found_and_rescued_from_the_only_data_directory_that_is_left() {
     let hosts = Hosts::start(3);
