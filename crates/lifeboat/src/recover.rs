@@ -5,6 +5,7 @@ mod args;
 mod discover;
 mod plan;
 mod prepare;
+mod replace;
 mod rescue;
 mod run;
 mod show;
@@ -20,6 +21,7 @@ use crate::{cli::Context, report::Failure};
 pub(crate) enum RecoverCommand {
     Plan(plan::PlanArgs),
     Run(run::RunArgs),
+    Replace(replace::ReplaceArgs),
     Rollback(undo::RollbackArgs),
     Commit(undo::CommitArgs),
     Status(undo::StatusArgs),
@@ -32,6 +34,7 @@ impl RecoverCommand {
         match self {
             Self::Plan(args) => args.run(context),
             Self::Run(args) => args.run(context),
+            Self::Replace(args) => args.run(context),
             Self::Rollback(args) => args.run(context),
             Self::Commit(args) => args.run(context),
             Self::Status(args) => args.run(context),

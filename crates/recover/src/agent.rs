@@ -9,7 +9,10 @@ use crate::{
     spec::{CLIENT_PORT, Resolved},
 };
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// What is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,9 @@ pub struct Question {
     pub hash_at: Option<i64>,
     /// A write that proves that the cluster takes writes.
     pub probe: Option<Probe>,
+    /// A change of the membership. One that is done already is not done again.
+    #[serde(default)]
+    pub change: Option<Change>,
     /// A data directory of which is told what it holds, unless the member is healthy.
     pub data_dir: Option<PathBuf>,
     /// Its WAL, if that is elsewhere.
@@ -58,6 +64,38 @@ pub enum Probe {
     },
 }
 
+/// How the membership is changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// A member is removed.
+    Remove {
+        /// Its id.
+        id: u64,
+    },
+    /// A member is added.
+    Add {
+        /// Its URLs.
+        peer_urls: Vec<String>,
+        /// Without a vote.
+        as_learner: bool,
+        /// Ids that are none of it.
+        known: Vec<u64>,
+    },
+    /// A learner gets its vote.
+    Promote {
+        /// Its id.
+        id: u64,
+    },
+    /// What [`Change::Add`] added is removed.
+    RemoveAdded {
+        /// Its URLs.
+        peer_urls: Vec<String>,
+        /// Ids that are none of it.
+        known: Vec<u64>,
+    },
+}
+
 /// What is answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
@@ -78,6 +116,12 @@ pub struct Answer {
     pub is_learner: bool,
     /// Members as it knows them: id, name, learner.
     pub members: Vec<(u64, String, bool)>,
+    /// Where other members reach each.
+    pub peer_urls: BTreeMap<u64, Vec<String>>,
+    /// Where clients reach each.
+    pub client_urls: BTreeMap<u64, Vec<String>>,
+    /// The newest raft entry that the member knows to be agreed on.
+    pub raft_index: u64,
     /// Alarms of the cluster.
     pub alarms: Vec<String>,
     /// HashKV at the revision that was asked for.
@@ -169,7 +213,7 @@ pub(crate) fn judge(
                 answer.error.as_deref().unwrap_or("no answer")
             )),
             Some(hash) if hash != expected.hash_kv => fault(format!(
-                "HashKV at revision {} is {hash}, but the backup's is {}",
+                "HashKV at revision {} is {hash}, but {} was expected",
                 expected.revision, expected.hash_kv
             )),
             Some(_) => {}

@@ -17,6 +17,7 @@ mod host;
 mod journal;
 mod place;
 mod plan;
+mod replace;
 mod rescue;
 mod run;
 mod runbook;
@@ -25,16 +26,17 @@ mod shell;
 pub mod spec;
 mod steps;
 
-pub use agent::{Answer, Probe, Question, file_revision};
+pub use agent::{Answer, Change, Probe, Question, file_revision};
 pub use build::{BuildError, Built, Hashes, build, hashes, sha256_of};
 pub use facts::{Directory, Facts};
 pub use host::{HostError, ssh_line};
 pub use journal::{Journal, JournalError, Line, Lock, Runs, State, What};
 pub use plan::{Agent, BUMP_MARGIN, Bump, Chosen, Findings, Plan, Pull};
+pub use replace::{Replace, ReplaceError, added};
 pub use rescue::{
     Held, HeldLog, Rescue, Rescued, Survivor, forget, most_recent, rescued, rescued_path, survivors,
 };
 pub use run::{Event, Fleet, OnHostNow, Run, RunError, Watcher};
-pub use runbook::{as_shell, built_line, left_on_hosts, runbook, summary};
+pub use runbook::{as_shell, built_line, left_on_hosts, rolled_back, runbook, summary};
 pub use shell::{quote, quote_path};
-pub use steps::{Kind, OnHost, Step, steps};
+pub use steps::{Kind, MemberChange, OnHost, Step, steps};

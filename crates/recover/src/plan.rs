@@ -3,6 +3,7 @@
 use crate::{
     facts::Facts,
     place::Places,
+    replace::Replace,
     rescue::{Rescue, Survivor},
     shell::Frame,
     spec::{Resolved, Spec},
@@ -44,6 +45,9 @@ pub struct Plan {
     /// The backup that could be taken in place of a member's data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_backup: Option<Chosen>,
+    /// The one member that is exchanged, if the cluster lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace: Option<Replace>,
     /// Hosts fetch the backup themselves, and are sent nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<Pull>,
@@ -233,24 +237,16 @@ impl Plan {
         if facts.wal.as_ref().is_some_and(|wal| wal.mount_point) {
             problem("the WAL directory is a mount point: name a folder in it".to_owned());
         }
-        if host.member.is_some() {
-            if !facts.service_known {
-                problem(format!("there is no service {}", host.service.name()));
-            }
+        if host.member.is_some() && !facts.service_known {
+            problem(format!("there is no service {}", host.service.name()));
         }
         // On the member's host its snapshot lies too, for a while.
-        let copies = u64::from(host.member.is_some()) + u64::from(self.is_source(host));
+        let copies = u64::from(self.gets_data(host)) + u64::from(self.is_source(host));
         if copies > 0 {
             self.check_space(facts, copies, &mut problem);
         }
         self.check_version(label, facts, findings);
         if facts.clock_ahead.abs() > CLOCK_SECONDS {
-        if host.member.is_some() && facts.service_disabled {
-            let unit = host.service.name();
-            findings.warnings.push(format!(
-                "{label}: the unit {unit} is not enabled: it will not start when the host boots"
-            ));
-        }
             let text = format!("{label}: its clock is {:+.1} s from ours", facts.clock_ahead);
             findings.warnings.push(text);
         }
@@ -270,7 +266,7 @@ impl Plan {
                 findings.warnings.push(text);
             }
         }
-        if host.member.is_some() && !self.has_old_data(host) {
+        if self.gets_data(host) && !self.has_old_data(host) {
             findings
                 .warnings
                 .push(format!("{label}: there are no old data in {}", host.data_dir.display()));
@@ -300,6 +296,14 @@ impl Plan {
     /// Whether this host's data are taken.
     pub(crate) fn is_source(&self, host: &Resolved) -> bool {
         self.rescue.as_ref().is_some_and(|rescue| rescue.member == host.label)
+    }
+
+    /// Whether this host gets new data.
+    pub(crate) fn gets_data(&self, host: &Resolved) -> bool {
+        match &self.replace {
+            Some(replace) => replace.member == host.label,
+            None => host.member.is_some(),
+        }
     }
 
     fn check_space(&self, facts: &Facts, copies: u64, problem: &mut dyn FnMut(String)) {
@@ -402,6 +406,7 @@ hosts:
             rescue: None,
             survivors: Vec::new(),
             other_backup: None,
+            replace: None,
             pull: None,
             agent: Agent { version: "0.1.0".to_owned(), sha256: "ab".repeat(32) },
             facts: [("m1", facts(false, 2)), ("m2", facts(false, 2)), ("m3", facts(true, 0))]

@@ -7,10 +7,11 @@ use crate::{
     host::{Connections, HostError, Remote, SCRIPT_SECONDS},
     journal::{Journal, JournalError, What},
     plan::{Agent, Plan},
+    replace::log_file,
     rescue,
     shell::{ALREADY, DONE, Frame, quote, quote_path},
     spec::{Resolved, Spec},
-    steps::{Kind, OnHost, SEND, Step, destination, has_data, make_parents, steps},
+    steps::{Kind, MemberChange, OnHost, SEND, Step, destination, has_data, make_parents, steps},
 };
 use std::{
     collections::BTreeMap,
@@ -31,6 +32,8 @@ const SENDS_MAX: u32 = 3;
 const PULL_BYTES_PER_SECOND: u64 = 50_000;
 /// How long members have to find each other.
 const WAIT_SECONDS: u64 = 180;
+
+mod replace;
 
 /// What happens, for who shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,15 @@ pub enum Event {
         label: String,
         /// It was done before.
         already: bool,
+    },
+    /// A new member learns what the others know.
+    CatchingUp {
+        /// The host.
+        label: String,
+        /// The newest raft entry that it has.
+        index: u64,
+        /// The newest one of the cluster.
+        of: u64,
     },
     /// A host's part failed and is tried again.
     Again {
@@ -103,6 +115,22 @@ pub enum RunError {
         /// All that is wrong.
         faults: Vec<String>,
     },
+    /// The cluster did not do what it was asked for.
+    #[error("{step}:{}", lines(why))]
+    Member {
+        /// The step.
+        step: String,
+        /// What each member said that was asked.
+        why: Vec<String>,
+    },
+    /// What is to be sent cannot be written here.
+    #[error("cannot write to {}", path.display())]
+    Write {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The journal cannot be written.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -122,6 +150,8 @@ impl RunError {
                 failures.first().map(HostError::remedy).unwrap_or_default()
             }
             Self::Cluster { .. } => "see etcd's logs on the hosts; `lifeboat recover run` asks again, `lifeboat recover rollback` brings the old cluster back".to_owned(),
+            Self::Member { .. } => "see etcd's logs on the hosts; the same command goes on from there, `lifeboat recover rollback` takes back what can be taken back".to_owned(),
+            Self::Write { .. } => "check the folder's permissions and free space".to_owned(),
             Self::Journal(error) => error.remedy().to_owned(),
             Self::NothingBuilt => "run the same command again".to_owned(),
             Self::Connections(_) => "make room in /tmp, or let yourself write there".to_owned(),
@@ -362,9 +392,26 @@ impl Run<'_> {
         H: AsyncFnOnce() -> Result<Hashes, E>,
         E: From<RunError> + std::fmt::Display,
     {
-        let steps = steps(self.plan);
         let mut ended = (Vec::new(), Hashes::default());
         let mut hashes = Some(hashes);
+        self.walk(async |step| match (step.kind, hashes.take_if(|_| step.kind == Kind::Verify)) {
+            (Kind::Verify, Some(hashes)) => {
+                let hashes = hashes().await?;
+                ended = (self.verify(step, built, hashes).await?, hashes);
+                Ok::<(), E>(())
+            }
+            _ => Ok(self.on_all(step, built).await?),
+        })
+        .await?;
+        Ok(ended)
+    }
+
+    /// All steps in their order, with a line before and after each.
+    async fn walk<E>(&self, mut act: impl AsyncFnMut(&Step) -> Result<(), E>) -> Result<(), E>
+    where
+        E: From<RunError> + std::fmt::Display,
+    {
+        let steps = steps(self.plan);
         for (number, step) in steps.iter().enumerate() {
             if self.plan.rescue.is_some() && rescue::BEFORE_BUILD.contains(&step.id.as_str()) {
                 continue;
@@ -372,18 +419,7 @@ impl Run<'_> {
             let title = step.title.clone();
             (self.fleet.watcher)(Event::Step { number: number + 1, of: steps.len(), title });
             self.note(What::Begin, &step.id, None)?;
-            let done: Result<(), E> =
-                match (step.kind, hashes.take_if(|_| step.kind == Kind::Verify)) {
-                    (Kind::Verify, Some(hashes)) => match hashes().await {
-                        Ok(hashes) => {
-                            let found = self.verify(step, built, hashes).await;
-                            found.map(|found| ended = (found, hashes)).map_err(E::from)
-                        }
-                        Err(error) => Err(error),
-                    },
-                    _ => self.on_all(step, built).await.map_err(E::from),
-                };
-            if let Err(error) = done {
+            if let Err(error) = act(step).await {
                 self.note(What::Failed, &step.id, Some(&error.to_string()))?;
                 return Err(error);
             }
@@ -392,7 +428,7 @@ impl Run<'_> {
         // In this order: a run that is cut off between the two goes on, and one that is finished holds no host.
         self.unlock().await?;
         self.journal.note(What::Finished, None, None, None).map_err(RunError::from)?;
-        Ok(ended)
+        Ok(())
     }
 
     /// Takes all steps back, from the last to the first.
@@ -412,6 +448,12 @@ impl Run<'_> {
 
     pub(crate) async fn undo(&self, step: &Step) -> Result<(), RunError> {
         self.journal.note(What::Undo, Some(&step.id), None, None)?;
+        // As long as all run: without the new member's vote, a cluster of two could not agree to remove it.
+        if let (Kind::Member(MemberChange::Promote), Some(replace)) =
+            (step.kind, &self.plan.replace)
+        {
+            self.take_back_member(replace, step).await?;
+        }
         let parts = step.hosts.iter().filter(|part| !part.undo.is_empty()).map(|part| {
             let host = &self.fleet.hosts[part.host];
             let frame = self.plan.frame(host);
@@ -531,7 +573,12 @@ impl Run<'_> {
     fn sending(&self, host: &Resolved, built: &Built) -> Vec<(MemberFile, String)> {
         let to = destination(self.plan, host);
         let name = host.member.as_ref().map(|member| member.name.as_str()).unwrap_or_default();
-        let files = built.files(&self.journal.build_dir(), name).into_iter();
+        let folder = self.journal.build_dir();
+        let files = match self.plan.replace {
+            Some(_) => vec![log_file(&folder)],
+            None => built.files(&folder, name),
+        };
+        let files = files.into_iter();
         let place = |file: &MemberFile| {
             let folder = if file.folder == "wal" { &to.wal } else { &to.snap };
             quote_path(&folder.join(&file.name))

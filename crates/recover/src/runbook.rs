@@ -3,6 +3,7 @@
 use crate::{
     build::Built,
     host::{elevated, ssh_line},
+    journal::Line,
     plan::Plan,
     rescue::comparison,
     shell::{quote, quote_path},
@@ -12,8 +13,13 @@ use crate::{
 use jiff::Timestamp;
 use std::fmt::Write as _;
 
+mod replace;
+
 /// The plan as a numbered runbook, with the commands of each step on each host.
 pub fn runbook(plan: &Plan, now: Timestamp) -> String {
+    if let Some(replace) = &plan.replace {
+        return replace::runbook(plan, replace);
+    }
     let mut text = summary(plan, now);
     let hosts = plan.hosts();
     text += "\nBefore anything is stopped\n";
@@ -64,6 +70,9 @@ pub fn runbook(plan: &Plan, now: Timestamp) -> String {
 
 /// What is done, from what, and what is lost.
 pub fn summary(plan: &Plan, now: Timestamp) -> String {
+    if let Some(replace) = &plan.replace {
+        return replace::summary(plan, replace);
+    }
     let backup = &plan.backup;
     let mut text = format!("Recovery of cluster {}, run {}\n\n", plan.spec.cluster, plan.run);
     let mut line = |key: &str, value: String| {
@@ -127,11 +136,13 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
     }
     if let Some(pull) = &plan.pull {
         let told = match (pull.variables.as_slice(), &pull.env_file) {
-            ([], None) => "by its own role".to_owned(),
-            ([], Some(file)) => format!("by what its {} sets", file.display()),
-            (names, _) => format!("and is told {}, as set here, meanwhile", names.join(", ")),
+            ([], None) => "by its own role, as no credentials are set here".to_owned(),
+            ([], Some(file)) => format!("with what its {} sets", file.display()),
+            (names, _) => {
+                format!("which is told {} as set here, and keeps them nowhere", names.join(", "))
+            }
         };
-        line("fetched", format!("by each host from {}, {told}", pull.repo));
+        line("fetched", format!("from {} by each host, {told}", pull.repo));
     }
     line("members", plan.initial_cluster());
     if let Some(version) = plan.target_version() {
@@ -179,7 +190,7 @@ fn commands(text: &mut String, plan: &Plan, hosts: &[Resolved], step: &Step) {
     let mut groups: Vec<(Vec<&str>, String)> = Vec::new();
     for part in &step.hosts {
         let host = &hosts[part.host];
-        let shown = shown(step, part).replace(&plan.frame(host).run_dir(), "$RUN");
+        let shown = shown(plan, step, part).replace(&plan.frame(host).run_dir(), "$RUN");
         match groups.iter_mut().find(|(_, known)| *known == shown) {
             Some((labels, _)) => labels.push(&host.label),
             None => groups.push((vec![&host.label], shown)),
@@ -194,14 +205,20 @@ fn commands(text: &mut String, plan: &Plan, hosts: &[Resolved], step: &Step) {
 }
 
 /// What is shown of a step: what is run, or what a person does in place of what needs lifeboat.
-fn shown(step: &Step, part: &OnHost) -> String {
+fn shown(plan: &Plan, step: &Step, part: &OnHost) -> String {
     match (step.kind, &part.by_hand) {
         (Kind::Script, _) | (_, None) => part.run.clone(),
         (Kind::Fetch, Some(_)) => part.run.clone(),
+        (Kind::Send, Some(by_hand)) if plan.replace.is_some() => {
+            format!("# lifeboat sends the log that it has made; by hand:\n{by_hand}")
+        }
         (Kind::Send, Some(by_hand)) => {
             format!(
                 "# lifeboat sends what it has built; by hand, after copying the snapshot to $RUN/snapshot.db:\n{by_hand}"
             )
+        }
+        (Kind::Member(_), Some(by_hand)) => {
+            format!("# lifeboat asks the cluster for it; by hand:\n{by_hand}")
         }
         (Kind::Verify, Some(by_hand)) => {
             format!(
@@ -273,7 +290,9 @@ fn script(plan: &Plan, host: &Resolved, step: &Step, part: &OnHost) -> String {
     let frame = plan.frame(host);
     let by_hand = part.by_hand.as_deref().unwrap_or(&part.run);
     let text = match step.kind {
-        Kind::Verify => format!("set -eu\nmain() {{\n{by_hand}\n}}\nmain </dev/null\n"),
+        Kind::Verify | Kind::Member(_) => {
+            format!("set -eu\nmain() {{\n{by_hand}\n}}\nmain </dev/null\n")
+        }
         Kind::Script | Kind::Send | Kind::Fetch => frame.step(&step.id, &part.check, by_hand),
     };
     on(host, &text)
@@ -284,11 +303,30 @@ fn on(host: &Resolved, script: &str) -> String {
     format!("{} {} <<'LIFEBOAT' &\n{script}LIFEBOAT\n", ssh_line(host), quote(&line))
 }
 
+/// What a rollback has come to, for a person.
+pub fn rolled_back(plan: &Plan, lines: &[Line]) -> String {
+    let cluster = &plan.spec.cluster;
+    let Some(replace) = &plan.replace else { return format!("{cluster}: the old data are back\n") };
+    let removed = lines.iter().any(|line| line.step.as_deref() == Some("remove-member"));
+    match removed || replace.old.is_none() {
+        false => format!("{cluster}: all is as it was; {} is still lost\n", replace.member),
+        true => format!(
+            "{cluster}: the new member was removed, and the old directory of {member} put back. The lost member stays removed: \
+             the cluster goes on with {others} members.\n`lifeboat recover replace` makes a new member again.\n",
+            member = replace.member,
+            others = replace.others.len()
+        ),
+    }
+}
+
 /// What stays on hosts after a run, for a person.
 pub fn left_on_hosts(plan: &Plan) -> String {
     let mut text = String::new();
     let hosts = plan.hosts();
-    for host in hosts.iter().filter(|host| plan.has_old_data(host)) {
+    let had = |host: &&Resolved| {
+        plan.has_old_data(host) && (plan.replace.is_none() || plan.gets_data(host))
+    };
+    for host in hosts.iter().filter(had) {
         for place in plan.places(host).all() {
             let _ = writeln!(text, "{}: old data: {}", host.label, quote_path(&place.old));
         }

@@ -24,6 +24,8 @@ use crate::{
 };
 use std::path::PathBuf;
 
+mod replace;
+
 /// The step in which hosts get the new data.
 pub(crate) const SEND: &str = "send";
 
@@ -51,6 +53,19 @@ pub enum Kind {
     Fetch,
     /// The cluster is asked, and what it answers is judged here.
     Verify,
+    /// The cluster changes its membership.
+    Member(MemberChange),
+}
+
+/// How a cluster changes its membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// The lost member goes.
+    Remove,
+    /// The new member comes.
+    Add,
+    /// The new member gets its vote, when it has caught up.
+    Promote,
 }
 
 /// A step's part on one host.
@@ -86,6 +101,9 @@ struct Site<'a> {
 
 /// All steps of a plan.
 pub fn steps(plan: &Plan) -> Vec<Step> {
+    if let Some(replace) = &plan.replace {
+        return replace::steps(plan, replace);
+    }
     let hosts = plan.hosts();
     let sites: Vec<_> =
         hosts.iter().enumerate().map(|(number, host)| Site::new(number, plan, host)).collect();
@@ -506,7 +524,8 @@ impl<'a> Site<'a> {
         self.on_host(check, run, undo)
     }
 
-    fn verify(&self) -> OnHost {
+    /// etcdctl with its flags, for a person on the host.
+    fn etcdctl(&self) -> String {
         let mut etcdctl = String::from("ETCDCTL_API=3 etcdctl");
         let tls = &self.host.certificates;
         for (flag, file) in [("cacert", &tls.ca), ("cert", &tls.cert), ("key", &tls.key)] {
@@ -519,7 +538,11 @@ impl<'a> Site<'a> {
             etcdctl = format!("ETCDCTL_PASSWORD=$(head -n 1 {file}) {etcdctl} --user {user}");
         }
         let urls = self.host.member.as_ref().map(|member| member.client_urls.join(","));
-        etcdctl += &format!(" --endpoints {}", quote(&urls.unwrap_or_default()));
+        etcdctl + &format!(" --endpoints {}", quote(&urls.unwrap_or_default()))
+    }
+
+    fn verify(&self) -> OnHost {
+        let etcdctl = self.etcdctl();
         let by_hand = format!(
             "{}\n{etcdctl} member list\n{etcdctl} endpoint hashkv\n{etcdctl} alarm list",
             service::wait(&format!("{etcdctl} endpoint health"), 120, "etcd is not healthy")

@@ -9,7 +9,7 @@ use etcd_live::{
     ConnectOptions, Connection, Connector, Credentials, Endpoint, Identity, LiveError, Refusal,
     TlsOptions, one_line,
 };
-use recover::{Answer, Held, Probe, Question};
+use recover::{Answer, Change, Held, Probe, Question, added};
 use std::{
     io::Read,
     time::{Duration, Instant},
@@ -73,9 +73,8 @@ async fn ask(question: &Question, answer: &mut Answer) -> Result<(), String> {
     answer.version = status.version;
     answer.revision = status.header.revision;
     answer.is_learner = status.is_learner;
-    let members = connection.members().await.map_err(told)?;
-    let known = members.members.into_iter();
-    answer.members = known.map(|member| (member.id, member.name, member.is_learner)).collect();
+    answer.raft_index = status.raft_index;
+    list_members(&connection, answer).await?;
     let health = connection.health().await.map_err(told)?;
     answer.alarms = health.alarms.iter().map(ToString::to_string).collect();
     if let Some(revision) = question.hash_at {
@@ -96,8 +95,52 @@ async fn ask(question: &Question, answer: &mut Answer) -> Result<(), String> {
         }
         None => {}
     }
+    if let Some(change) = &question.change {
+        apply(change, &connection, answer).await?;
+    }
     answer.healthy = true;
     Ok(())
+}
+
+async fn list_members(connection: &Connection, answer: &mut Answer) -> Result<(), String> {
+    let listed = connection.members().await.map_err(|error| one_line(&error))?;
+    let members = listed.members.into_iter();
+    (answer.members, answer.peer_urls, answer.client_urls) = Default::default();
+    for member in members {
+        answer.members.push((member.id, member.name, member.is_learner));
+        answer.peer_urls.insert(member.id, member.peer_urls);
+        answer.client_urls.insert(member.id, member.client_urls);
+    }
+    Ok(())
+}
+
+/// Changes the membership, unless it is so already: a change that was asked for before, and whose answer was lost, is not asked for
+/// again. The members are those after it.
+async fn apply(
+    change: &Change,
+    connection: &Connection,
+    answer: &mut Answer,
+) -> Result<(), String> {
+    // The cluster has just agreed on a read, so this member knows by now what was changed before.
+    list_members(connection, answer).await?;
+    let known = |id: u64| answer.members.iter().any(|(known, ..)| *known == id);
+    let is_learner =
+        |id: u64| answer.members.iter().any(|(known, .., learner)| *known == id && *learner);
+    let ours = |peer_urls: &[String], known: &[u64]| added(&answer.peer_urls, peer_urls, known);
+    let changed = match change {
+        Change::Remove { id } if known(*id) => connection.remove_member(*id).await,
+        Change::Add { peer_urls, as_learner, known } if ours(peer_urls, known).is_none() => {
+            connection.add_member(peer_urls, *as_learner).await.map(drop)
+        }
+        Change::Promote { id } if is_learner(*id) => connection.promote_member(*id).await,
+        Change::RemoveAdded { peer_urls, known } => match ours(peer_urls, known) {
+            Some(id) => connection.remove_member(id).await,
+            None => Ok(()),
+        },
+        Change::Remove { .. } | Change::Add { .. } | Change::Promote { .. } => Ok(()),
+    };
+    changed.map_err(|error| one_line(&error))?;
+    list_members(connection, answer).await
 }
 
 async fn connect(question: &Question) -> Result<Connection, String> {

@@ -485,6 +485,7 @@ pub(super) fn plan(
         rescue: rescue.clone(),
         survivors,
         other_backup: other_backup.clone(),
+        replace: None,
         bump,
         pull,
         agent,

@@ -3,6 +3,7 @@
 use super::{
     args::{ClusterArgs, ProgramArgs},
     prepare::{self, BackupArgs, Source},
+    replace::another_run,
     rescue,
     show::Shown,
 };
@@ -69,6 +70,9 @@ impl RunArgs {
         let interrupt = Interrupt::watch()?;
         let unfinished = runs.of(&spec.cluster)?.into_iter().next_back();
         let (plan, journal, source) = match unfinished {
+            Some((plan, State::Unfinished)) if plan.replace.is_some() => {
+                return Err(another_run(&plan));
+            }
             Some((plan, State::Unfinished)) => {
                 let (_, journal) = runs.open(&plan.run)?;
                 say!("going on with run {}, begun {:.0}", plan.run, plan.made);
@@ -111,7 +115,7 @@ impl RunArgs {
         let plan = prepare::plan(spec, looked, &selected, bump, pull, agent);
         say_part!("{}", summary(&plan, Timestamp::now()));
         prepare::check(&plan)?;
-        self.confirm(&plan)?;
+        confirm(&plan, self.yes)?;
         let journal = runs.begin(&plan)?;
         Ok((plan, journal, source))
     }
@@ -163,7 +167,7 @@ impl RunArgs {
             },
         })?;
         say_part!("{}", summary(plan, Timestamp::now()));
-        self.confirm(plan)
+        confirm(plan, self.yes)
     }
 
     /// A cluster that works is not stopped.
@@ -177,29 +181,6 @@ impl RunArgs {
             format!("the cluster is healthy: {} can write to it", healthy.join(", ")),
             "to give up all that was written since the backup, say --even-though-healthy",
         ))
-    }
-
-    fn confirm(&self, plan: &Plan) -> Result<(), Failure> {
-        if self.yes {
-            return Ok(());
-        }
-        let refused = |why: &str| {
-            Failure::new(
-                Exit::Refused,
-                why,
-                "type the cluster's name, or give --yes; nothing was stopped",
-            )
-        };
-        if !io::stdin().is_terminal() {
-            return Err(refused("there is no terminal to confirm it on"));
-        }
-        say_part!("\nTo begin, type the cluster's name ({}): ", plan.spec.cluster);
-        let mut typed = String::new();
-        io::stdin().lock().read_line(&mut typed)?;
-        match typed.trim() == plan.spec.cluster {
-            true => Ok(()),
-            false => Err(refused("that is not the cluster's name")),
-        }
     }
 
     /// All that is not done yet.
@@ -270,6 +251,30 @@ impl RunArgs {
         journal.keep(BUILT, &built)?;
         say!("{}", built_line(&built));
         Ok(built)
+    }
+}
+
+/// Asks for the cluster's name.
+pub(super) fn confirm(plan: &Plan, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    let refused = |why: &str| {
+        Failure::new(
+            Exit::Refused,
+            why,
+            "type the cluster's name, or give --yes; nothing was stopped",
+        )
+    };
+    if !io::stdin().is_terminal() {
+        return Err(refused("there is no terminal to confirm it on"));
+    }
+    say_part!("\nTo begin, type the cluster's name ({}): ", plan.spec.cluster);
+    let mut typed = String::new();
+    io::stdin().lock().read_line(&mut typed)?;
+    match typed.trim() == plan.spec.cluster {
+        true => Ok(()),
+        false => Err(refused("that is not the cluster's name")),
     }
 }
 
@@ -362,7 +367,7 @@ fn report(
 }
 
 /// The plan of an earlier run with what may have been changed since: how hosts are reached, and who asks etcd.
-fn with_spec(mut plan: Plan, spec: Spec) -> Result<Plan, Failure> {
+pub(super) fn with_spec(mut plan: Plan, spec: Spec) -> Result<Plan, Failure> {
     let (old, new) = (plan.spec.resolved(), spec.resolved());
     let same = old.len() == new.len()
         && old.iter().zip(&new).all(|(old, new)| {
@@ -391,7 +396,7 @@ fn with_spec(mut plan: Plan, spec: Spec) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-fn rolling_back(plan: &Plan) -> Failure {
+pub(super) fn rolling_back(plan: &Plan) -> Failure {
     Failure::new(
         Exit::Refused,
         format!("run {} is being taken back", plan.run),

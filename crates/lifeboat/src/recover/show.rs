@@ -54,6 +54,7 @@ impl State {
     fn line(&self, event: Event) {
         match event {
             Event::Step { number, of, title } => say!("[{number}/{of}] {title}"),
+            Event::CatchingUp { label, index, of } => say!("  {label}: has entry {index} of {of}"),
             Event::Done { label, already: false } => say!("  {label}: done"),
             Event::Done { label, already: true } => say!("  {label}: was done before"),
             Event::Again { label, why } => say!("  {label}: {why}; trying again"),
@@ -111,6 +112,9 @@ impl Table {
             }),
             Event::Sent { label, bytes, of } => self.on(label, |bar| {
                 bar.set_message(format!("{} of {}", humanize_bytes(*bytes), humanize_bytes(*of)));
+            }),
+            Event::CatchingUp { label, index, of } => self.on(label, |bar| {
+                bar.set_message(format!("has entry {index} of {of}"));
             }),
             Event::Done { label, already } => self.on(label, |bar| {
                 bar.disable_steady_tick();

@@ -7,7 +7,7 @@ use crate::{
     output::{self, Format},
     report::{Exit, Failure},
 };
-use recover::{Fleet, Journal, Plan, Run, Runs, State, What};
+use recover::{Fleet, Journal, Plan, Run, Runs, State, What, rolled_back};
 use serde::Serialize;
 
 /// The run that is meant.
@@ -128,7 +128,7 @@ impl RollbackArgs {
         shown.clear();
         let _ = std::fs::remove_dir_all(journal.build_dir());
         recover::forget(&journal);
-        output::print(&format!("{}: the old data are back\n", plan.spec.cluster))
+        output::print(&rolled_back(&plan, &journal.lines()?))
     }
 }
 

@@ -12,6 +12,7 @@ mod killed;
 mod lost_hosts;
 mod new_hosts;
 mod pull;
+mod replace;
 mod rescue;
 mod secrets;
 mod sizes;

@@ -129,6 +129,15 @@ fn each_scene(test: impl Fn(Scene, bool)) {
 }
 
 #[test]
+fn data_whose_owner_cannot_be_set_are_not_taken_for_whole() {
+    let mut scene = Scene::new(false, true);
+    scene.plan.spec.etcd.owner = Some("no-such-user:no-such-group".to_owned());
+    let send = &scene.steps()[1];
+    let (ok, text) = scene.run(send);
+    assert!(send.id == SEND && !ok && !scene.check(send), "{}: {text}", send.id);
+}
+
+#[test]
 fn every_step_is_done_once_and_is_found_done_from_then_on() {
     each_scene(|scene, wal| {
         let steps = scene.steps();
@@ -241,6 +250,7 @@ fn a_host_that_fetches_the_backup_itself_is_sent_nothing_and_asked_no_secret() {
     plan.pull = Some(Pull {
         repo: "s3://backups/etcd?endpoint=https://s3.example.com".to_owned(),
         env_file: Some("/etc/lifeboat/env".into()),
+        variables: Vec::new(),
         identity: None,
     });
     let send = steps(&plan).into_iter().find(|step| step.id == "send").unwrap();

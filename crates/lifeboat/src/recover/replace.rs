@@ -1,0 +1,287 @@
+//! `recover replace`: one member lost, quorum alive.
+
+use super::{
+    args::{ClusterArgs, ProgramArgs},
+    prepare::{self, Looked},
+    run::{confirm, rolling_back, unless_interrupted, with_spec},
+    show::Shown,
+};
+use crate::{
+    cli::Context,
+    interrupt::Interrupt,
+    output,
+    report::{Exit, Failure},
+};
+use jiff::Timestamp;
+use recover::{
+    Answer, Bump, Chosen, Fleet, Journal, Plan, Question, Replace, ReplaceError, Run, Runs, State,
+    left_on_hosts, runbook, spec::Spec, summary,
+};
+use std::time::{Duration, Instant};
+
+/// A cluster that has just lost its leader has none for a moment: it is asked again so often, so long after.
+const ELECTIONS: u32 = 3;
+const ELECTION: Duration = Duration::from_secs(2);
+
+/// Replace one lost member while the others live: no restore, and no write is lost
+///
+/// The member is removed from the cluster, added again without a vote, started on its host without its old data, waited for until it has
+/// caught up, and given its vote. The others serve meanwhile. The host may be the old one, or a new one that was written into the
+/// file: with etcd installed and set up as on the others, but not yet started. Old data are set aside and kept.
+///
+/// After any stop (Ctrl-C, a lost connection, a reboot), the same command goes on where it was. `recover rollback` takes back what can
+/// be: a member that was removed from a cluster stays removed.
+///
+/// Examples:
+///   lifeboat recover replace prod.yaml m3 --dry-run
+///   lifeboat recover replace prod.yaml m3
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct ReplaceArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+
+    /// The lost member, as it is called in the file
+    #[arg(value_name = "MEMBER")]
+    member: String,
+
+    /// Print what would be done, with every command on every host; the members are asked, and nothing is changed
+    #[arg(long, short = 'n')]
+    dry_run: bool,
+
+    /// Do not ask for the cluster's name
+    #[arg(long)]
+    yes: bool,
+
+    /// Replace the member though it is healthy
+    #[arg(long)]
+    even_though_healthy: bool,
+
+    #[command(flatten)]
+    program: ProgramArgs,
+}
+
+impl ReplaceArgs {
+    pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let spec = self.cluster.load()?;
+        let runs = self.cluster.runs.runs()?;
+        let _lock = runs.lock(&spec.cluster)?;
+        let interrupt = Interrupt::watch()?;
+        let (plan, journal) = match runs.of(&spec.cluster)?.into_iter().next_back() {
+            Some((plan, State::Unfinished)) => {
+                let (_, journal) = runs.open(&plan.run)?;
+                let plan = self.take_up(context, plan, spec, &journal, &interrupt)?;
+                (plan, journal)
+            }
+            Some((plan, State::RollingBack)) => return Err(rolling_back(&plan)),
+            _ => {
+                let plan = self.plan(context, spec, &interrupt)?;
+                if self.dry_run {
+                    output::print(&runbook(&plan, Timestamp::now()))?;
+                    return prepare::check(&plan);
+                }
+                let journal = self.begin(&runs, &plan)?;
+                (plan, journal)
+            }
+        };
+        if self.dry_run {
+            return output::print(&runbook(&plan, Timestamp::now()));
+        }
+        self.go_on(context, &plan, &journal, &interrupt)?;
+        say!("{} is back after {:.1} s", self.member, begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Looks, asks, and decides.
+    fn plan(&self, context: &Context, spec: Spec, interrupt: &Interrupt) -> Result<Plan, Failure> {
+        let (program, agent) = self.program.program()?;
+        let shown = Shown::new(&spec);
+        let (looked, replace) = unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&spec, shown.watcher())?;
+            let mut looked = prepare::look(&spec, &fleet, &agent, Some(&program)).await?;
+            let mut examined = self.examine(&spec, &looked);
+            for _ in 0..ELECTIONS {
+                if !matches!(examined, Err(ReplaceError::NoQuorum { .. })) {
+                    break;
+                }
+                tokio::time::sleep(ELECTION).await;
+                looked.answers = prepare::ask(&fleet, &agent, &program).await?;
+                examined = self.examine(&spec, &looked);
+            }
+            let replace = examined?;
+            self.is_gone(&fleet, &agent, &replace).await?;
+            Ok((looked, replace))
+        })?;
+        let Looked { run, facts, .. } = looked;
+        // What the new member will have is what the others have.
+        let others = facts.iter().filter(|(label, _)| **label != replace.member);
+        let bytes = others.filter_map(|(_, facts)| Some(facts.data.as_ref()?.bytes)).max();
+        Ok(Plan {
+            token: format!("lifeboat-{run}"),
+            run,
+            made: Timestamp::now(),
+            backup: Chosen { bytes: bytes.unwrap_or_default(), ..Chosen::default() },
+            bump: Bump::default(),
+            rescue: None,
+            survivors: Vec::new(),
+            other_backup: None,
+            replace: Some(replace),
+            pull: None,
+            agent,
+            facts,
+            spec,
+        })
+    }
+
+    fn examine(&self, spec: &Spec, looked: &Looked) -> Result<Replace, ReplaceError> {
+        let even_so = self.even_though_healthy;
+        Replace::examine(spec, &self.member, &looked.facts, &looked.answers, even_so)
+    }
+
+    /// A member that moves to a new host may still run on its old one: what it was reached at is asked, from a host of the others.
+    async fn is_gone(
+        &self,
+        fleet: &Fleet,
+        agent: &recover::Agent,
+        replace: &Replace,
+    ) -> Result<(), Failure> {
+        if self.even_though_healthy || replace.old_urls.is_empty() {
+            return Ok(());
+        }
+        let old = |host: &recover::spec::Resolved| {
+            (Some(&host.label) == replace.through.first())
+                .then(|| Question { endpoints: replace.old_urls.clone(), ..Question::to(host) })
+        };
+        let answers = fleet.ask(agent, old).await?;
+        let runs = |answer: &Answer| answer.healthy && Some(answer.member_id) == replace.old;
+        match answers.iter().any(|(_, answer)| runs(answer)) {
+            false => Ok(()),
+            true => {
+                let at = format!(" at {}", replace.old_urls.join(", "));
+                Err(ReplaceError::Healthy { member: replace.member.clone(), at }.into())
+            }
+        }
+    }
+
+    fn begin(&self, runs: &Runs, plan: &Plan) -> Result<Journal, Failure> {
+        say_part!("{}", summary(plan, Timestamp::now()));
+        prepare::check(plan)?;
+        confirm(plan, self.yes)?;
+        Ok(runs.begin(plan)?)
+    }
+
+    /// A run that was cut off. As long as the lost member is in the cluster, it may have come back by itself.
+    fn take_up(
+        &self,
+        context: &Context,
+        plan: Plan,
+        spec: Spec,
+        journal: &Journal,
+        interrupt: &Interrupt,
+    ) -> Result<Plan, Failure> {
+        let Some(replace) = plan.replace.clone().filter(|known| known.member == self.member) else {
+            return Err(another_run(&plan));
+        };
+        say!("going on with run {}, begun {:.0}", plan.run, plan.made);
+        let mut plan = with_spec(plan, spec)?;
+        let (program, agent) = self.program.program()?;
+        plan.agent = agent;
+        let lines = journal.lines()?;
+        let is_change = |step: &str| step == "remove-member" || step == "add-member";
+        if lines.iter().any(|line| line.step.as_deref().is_some_and(is_change)) {
+            return Ok(plan);
+        }
+        let shown = Shown::new(&plan.spec);
+        let answers = unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            prepare::ask(&fleet, &plan.agent, &program).await
+        })?;
+        let even_so = self.even_though_healthy;
+        let now = Replace::examine(&plan.spec, &self.member, &plan.facts, &answers, even_so)?;
+        // Who is healthy may have changed; who is a member may not.
+        if (now.old, &now.others) != (replace.old, &replace.others) {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("the cluster's members have changed since run {} began", plan.run),
+                format!("begin again, after `lifeboat recover rollback {}`", plan.run),
+            ));
+        }
+        plan.replace = Some(now);
+        say_part!("{}", summary(&plan, Timestamp::now()));
+        if !self.dry_run {
+            confirm(&plan, self.yes)?;
+        }
+        Ok(plan)
+    }
+
+    /// All that is not done yet.
+    fn go_on(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        journal: &Journal,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
+        let shown = Shown::new(&plan.spec);
+        let (program, _) = self.program.program()?;
+        let replace = plan.replace.as_ref().expect("it was planned here");
+        let answers = unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            fleet.push(&plan.agent, &program).await?;
+            Ok(Run { plan, journal, fleet: &fleet }.replace(replace).await?)
+        })?;
+        shown.clear();
+        let _ = std::fs::remove_dir_all(journal.build_dir());
+        report(plan, &answers)
+    }
+}
+
+/// The result, on stdout.
+fn report(plan: &Plan, answers: &[(String, Answer)]) -> Result<(), Failure> {
+    let (members, revision, hash) = (
+        answers.len(),
+        answers.iter().map(|(_, answer)| answer.revision).max().unwrap_or_default(),
+        answers.iter().find_map(|(_, answer)| answer.hash).unwrap_or_default(),
+    );
+    let mut text = format!(
+        "{}: {members} members healthy, none a learner, revision {revision}, HashKV {hash} on all\n",
+        plan.spec.cluster
+    );
+    text += &left_on_hosts(plan);
+    output::print(&text)?;
+    say!(
+        "help: `lifeboat recover commit {run}` makes it final; `lifeboat recover rollback {run}` removes the new member again",
+        run = plan.run
+    );
+    Ok(())
+}
+
+/// Another recovery of the same cluster is not finished.
+pub(super) fn another_run(plan: &Plan) -> Failure {
+    let (what, command) = match &plan.replace {
+        Some(replace) => {
+            (format!("replaces {}", replace.member), format!("replace FILE {}", replace.member))
+        }
+        None => ("brings the whole cluster back".to_owned(), "run FILE".to_owned()),
+    };
+    Failure::new(
+        Exit::Refused,
+        format!("run {} is not finished, which {what}", plan.run),
+        format!(
+            "finish it with `lifeboat recover {command}`, or take it back with `lifeboat recover rollback {}`",
+            plan.run
+        ),
+    )
+}
+
+impl From<ReplaceError> for Failure {
+    fn from(error: ReplaceError) -> Self {
+        let exit = match &error {
+            ReplaceError::Unknown { .. } => Exit::Usage,
+            _ => Exit::Refused,
+        };
+        let help = Some(error.remedy().to_owned());
+        Self { exit, error: error.into(), help }
+    }
+}

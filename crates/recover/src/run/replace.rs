@@ -1,0 +1,229 @@
+//! Replacing one member: the steps that the cluster does.
+
+use super::{Event, Run, RunError, WAIT_SECONDS};
+use crate::{
+    agent::{Answer, Change, Expected, Probe, Question, judge},
+    build::Built,
+    journal::What,
+    replace::{Replace, write_log},
+    spec::Resolved,
+    steps::{Kind, MemberChange, Step},
+};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// For how long a change is asked for again: etcd refuses all for seconds after a member came or went, or a leader was lost.
+const CHANGE_SECONDS: u64 = 60;
+/// A new member that gets nowhere for so long hangs. While it is sent a whole database, it tells nothing.
+const STALL: Duration = Duration::from_secs(600);
+/// The wait between two looks at a new member.
+const LOOK: Duration = Duration::from_millis(500);
+/// Hashes that differ, or cannot be had, may do so as the history was compacted meanwhile.
+const HASHINGS_MAX: u32 = 3;
+
+impl Run<'_> {
+    /// All steps that replace a member, from wherever it stopped. Returns what the members answered last.
+    pub async fn replace(&self, replace: &Replace) -> Result<Vec<(String, Answer)>, RunError> {
+        let mut found = Vec::new();
+        self.walk(async |step| {
+            match step.kind {
+                Kind::Member(MemberChange::Remove) => match replace.remove() {
+                    Some(change) => drop(self.change(replace, step, change).await?),
+                    None => {}
+                },
+                Kind::Member(MemberChange::Add) => {
+                    let add = replace.add(self.host(replace));
+                    self.change(replace, step, add).await?;
+                }
+                Kind::Member(MemberChange::Promote) => self.promote(replace, step).await?,
+                Kind::Send => {
+                    let id = self.joined(replace, step).await?;
+                    let folder = self.journal.build_dir();
+                    write_log(&folder, replace.cluster_id, id)
+                        .map_err(|source| RunError::Write { path: folder, source })?;
+                    self.on_all(step, &Built::default()).await?;
+                }
+                Kind::Verify => found = self.compare(replace, step).await?,
+                Kind::Script | Kind::Fetch => self.on_all(step, &Built::default()).await?,
+            }
+            Ok::<(), RunError>(())
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Removes the member that was added, if one was.
+    pub(super) async fn take_back_member(
+        &self,
+        replace: &Replace,
+        step: &Step,
+    ) -> Result<(), RunError> {
+        let lines = self.journal.lines()?;
+        // As long as nothing was added, nobody needs to be asked.
+        if !lines.iter().any(|line| line.step.as_deref() == Some("add-member")) {
+            return Ok(());
+        }
+        let take_back = replace.take_back(self.host(replace));
+        self.change(replace, step, take_back).await?;
+        Ok(())
+    }
+
+    fn host(&self, replace: &Replace) -> &Resolved {
+        let mut hosts = self.fleet.hosts.iter();
+        hosts.find(|host| host.label == replace.member).expect("the plan has that host")
+    }
+
+    /// Changes the membership through the first healthy member that can.
+    async fn change(
+        &self,
+        replace: &Replace,
+        step: &Step,
+        change: Change,
+    ) -> Result<Answer, RunError> {
+        let question = |host: &Resolved| Question {
+            wait_seconds: CHANGE_SECONDS,
+            change: Some(change.clone()),
+            ..Question::to(host)
+        };
+        self.ask_one(replace, step, question).await
+    }
+
+    /// The first good answer of the members that were healthy at the beginning.
+    async fn ask_one(
+        &self,
+        replace: &Replace,
+        step: &Step,
+        question: impl Fn(&Resolved) -> Question,
+    ) -> Result<Answer, RunError> {
+        let mut why = Vec::new();
+        for through in &replace.through {
+            let to_one = |host: &Resolved| (host.label == *through).then(|| question(host));
+            match self.fleet.ask(&self.plan.agent, to_one).await {
+                Ok(answers) => match answers.into_iter().next() {
+                    Some((_, answer)) if answer.healthy => return Ok(answer),
+                    Some((_, answer)) => {
+                        let error = answer.error.unwrap_or_else(|| "no answer".to_owned());
+                        why.push(format!("{through}: {error}"));
+                    }
+                    None => {}
+                },
+                Err(error) => why.push(error.to_string()),
+            }
+        }
+        Err(RunError::Member { step: step.title.clone(), why })
+    }
+
+    /// The new member's id.
+    async fn joined(&self, replace: &Replace, step: &Step) -> Result<u64, RunError> {
+        let question = |host: &Resolved| Question { wait_seconds: 10, ..Question::to(host) };
+        let answer = self.ask_one(replace, step, question).await?;
+        replace.joined(self.host(replace), &answer).ok_or_else(|| RunError::Member {
+            step: step.title.clone(),
+            why: vec![format!(
+                "{} was added, but is not a member any more: somebody has removed it",
+                replace.member
+            )],
+        })
+    }
+
+    /// Tries until etcd finds that the member has caught up.
+    async fn promote(&self, replace: &Replace, step: &Step) -> Result<(), RunError> {
+        let id = self.joined(replace, step).await?;
+        let label = replace.member.clone();
+        (self.fleet.watcher)(Event::Begun { label: label.clone() });
+        let (mut at, mut moved) = (0, Instant::now());
+        loop {
+            let ask = |host: &Resolved| (host.label == label).then(|| Question::to(host));
+            let learner = self.fleet.ask(&self.plan.agent, ask).await?;
+            let index = learner.first().map_or(0, |(_, answer)| answer.raft_index);
+            let promote = |host: &Resolved| Question {
+                change: Some(Change::Promote { id }),
+                ..Question::to(host)
+            };
+            let why = match self.ask_one(replace, step, promote).await {
+                Ok(answer) => {
+                    let of = answer.raft_index;
+                    (self.fleet.watcher)(Event::CatchingUp { label: label.clone(), index: of, of });
+                    (self.fleet.watcher)(Event::Done { label: label.clone(), already: false });
+                    self.journal.note(What::Done, Some(&step.id), Some(&label), None)?;
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            if index > at {
+                (at, moved) = (index, Instant::now());
+                let of = self.leader_index(replace, step).await?.max(index);
+                (self.fleet.watcher)(Event::CatchingUp { label: label.clone(), index, of });
+            }
+            if moved.elapsed() > STALL {
+                (self.fleet.watcher)(Event::Failed { label, why: why.to_string() });
+                return Err(why);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn leader_index(&self, replace: &Replace, step: &Step) -> Result<u64, RunError> {
+        Ok(self.ask_one(replace, step, Question::to).await?.raft_index)
+    }
+
+    /// Asks every member for itself: all healthy, exactly the members that there should be, none a learner, and all with the same
+    /// history up to a write that was just made.
+    async fn compare(
+        &self,
+        replace: &Replace,
+        step: &Step,
+    ) -> Result<Vec<(String, Answer)>, RunError> {
+        let id = self.joined(replace, step).await?;
+        let mut member_ids = replace.others.clone();
+        member_ids.insert(replace.member.clone(), id);
+        let planned = Built { cluster_id: replace.cluster_id, member_ids, ..Built::default() };
+        for part in &step.hosts {
+            (self.fleet.watcher)(Event::Begun { label: self.fleet.hosts[part.host].label.clone() });
+        }
+        let (key, value) = self.plan.probe();
+        let mut hashings = 0;
+        let (answers, mut faults) = loop {
+            hashings += 1;
+            let put = Probe::Put { key: key.clone(), value: value.clone() };
+            let written = self.ask_probe(replace, step, put).await?;
+            let revision = written.probed.unwrap_or(written.revision);
+            let answers = self.hash_all(revision, WAIT_SECONDS).await?;
+            let hash_kv = answers.iter().find_map(|(_, answer)| answer.hash).unwrap_or_default();
+            let mut faults = judge(&planned, Expected { revision, hash_kv }, &answers);
+            if faults.is_empty() && written.probed.is_none() {
+                faults.push("a test write did not read back".to_owned());
+            }
+            let all_healthy = answers.iter().all(|(_, answer)| answer.healthy);
+            if faults.is_empty() || !all_healthy || hashings == HASHINGS_MAX {
+                break (answers, faults);
+            }
+        };
+        let removed = self.ask_probe(replace, step, Probe::Remove { key }).await?;
+        if faults.is_empty() && removed.probed.is_none() {
+            faults.push("a test key could not be removed".to_owned());
+        }
+        if !faults.is_empty() {
+            return Err(RunError::Cluster { faults });
+        }
+        for (label, _) in &answers {
+            (self.fleet.watcher)(Event::Done { label: label.clone(), already: false });
+            self.journal.note(What::Done, Some(&step.id), Some(label), None)?;
+        }
+        Ok(answers)
+    }
+
+    async fn ask_probe(
+        &self,
+        replace: &Replace,
+        step: &Step,
+        probe: Probe,
+    ) -> Result<Answer, RunError> {
+        let question = |host: &Resolved| Question {
+            wait_seconds: 10,
+            probe: Some(probe.clone()),
+            ..Question::to(host)
+        };
+        self.ask_one(replace, step, question).await
+    }
+}

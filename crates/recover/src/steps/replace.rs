@@ -1,0 +1,114 @@
+//! The steps that replace one member.
+
+use super::{Kind, MemberChange, OnHost, SEND, Site, Step, client_steps, step};
+use crate::{plan::Plan, replace::Replace, shell::quote, shell::quote_path};
+
+pub(super) fn steps(plan: &Plan, replace: &Replace) -> Vec<Step> {
+    let hosts = plan.hosts();
+    let sites: Vec<_> =
+        hosts.iter().enumerate().map(|(number, host)| Site::new(number, plan, host)).collect();
+    let named = |label: &str| sites.iter().find(|site| site.host.label == label);
+    let lost = named(&replace.member).expect("the plan was made for a host of its file");
+    let asked = replace.through.first().and_then(|label| named(label)).unwrap_or(lost);
+    let name = &replace.member;
+    let on_lost = |id: &str, title: String, kind, part| step(id, &title, kind, [part].into_iter());
+    let change = |change, title: String, by_hand: String| {
+        let part = OnHost {
+            by_hand: Some(by_hand),
+            ..asked.on_host(String::new(), String::new(), String::new())
+        };
+        step(change_id(change), &title, Kind::Member(change), [part].into_iter())
+    };
+    let etcdctl = asked.etcdctl();
+    let urls = lost.host.member.as_ref().map(|member| member.peer_urls.join(","));
+    let as_learner = if replace.learner { " --learner" } else { "" };
+
+    let mut steps = vec![
+        step("lock", "Claim the hosts for this run", Kind::Script, sites.iter().map(Site::lock)),
+        on_lost(
+            "stop-etcd",
+            format!("Stop what is left of etcd on {name}"),
+            Kind::Script,
+            lost.stop_etcd(),
+        ),
+    ];
+    if let Some(old) = replace.old {
+        steps.push(change(
+            MemberChange::Remove,
+            format!("Remove the lost {name} from the cluster"),
+            format!("{etcdctl} member remove {old:x}"),
+        ));
+    }
+    steps.push(change(
+        MemberChange::Add,
+        format!(
+            "Add {name} to the cluster{}",
+            if replace.learner { ", without a vote yet" } else { "" }
+        ),
+        format!(
+            "{etcdctl} member add {}{as_learner} --peer-urls={}",
+            quote(name),
+            quote(&urls.unwrap_or_default())
+        ),
+    ));
+    steps.extend([
+        on_lost(
+            SEND,
+            format!("Put beside {name}'s old data a log that says which cluster it joins"),
+            Kind::Send,
+            lost.join(),
+        ),
+        on_lost("set-aside", format!("Set {name}'s old data aside"), Kind::Script, lost.set_aside()),
+        on_lost("swap-in", "Put the new log in place".to_owned(), Kind::Script, lost.swap_in()),
+        on_lost("start-etcd", format!("Start {name}"), Kind::Script, lost.start_etcd()),
+        change(
+            MemberChange::Promote,
+            format!("Wait until {name} has caught up{}", if replace.learner { ", and give it its vote" } else { "" }),
+            match replace.learner {
+                true => format!("{etcdctl} member list\n{etcdctl} member promote ID   # again, until it has caught up"),
+                false => format!("{etcdctl} endpoint status --cluster"),
+            },
+        ),
+        step(
+            "verify",
+            "Compare all members with each other",
+            Kind::Verify,
+            sites.iter().filter(|site| site.host.member.is_some()).map(Site::verify),
+        ),
+    ]);
+    // What uses etcd there may have given up; what runs is left as it is, also by a rollback.
+    for mut step in client_steps(&[lost]) {
+        step.hosts.iter_mut().for_each(|part| part.undo.clear());
+        if !step.id.starts_with("restart-") {
+            steps.push(step);
+        }
+    }
+    steps
+}
+
+fn change_id(change: MemberChange) -> &'static str {
+    match change {
+        MemberChange::Remove => "remove-member",
+        MemberChange::Add => "add-member",
+        MemberChange::Promote => "promote",
+    }
+}
+
+impl Site<'_> {
+    /// The first segment of its log alone; etcd makes the rest.
+    fn join(&self) -> OnHost {
+        let sent = self.send();
+        let snap = self.places.new_snap();
+        let by_hand = format!(
+            "# start etcd once, as it is started otherwise, but with an empty data directory and with the flags\n\
+             #   --initial-cluster-state=existing --initial-cluster=NAME=PEER-URL,…   (all members, as `member add` has printed them)\n\
+             # in place of the following steps up to its start\n{}",
+            sent.run
+        );
+        OnHost {
+            run: format!("mkdir -p {}\n{}", quote_path(&snap), sent.run),
+            by_hand: Some(by_hand),
+            ..sent
+        }
+    }
+}
