@@ -245,6 +245,12 @@ impl Plan {
         if copies > 0 {
             self.check_space(facts, copies, &mut problem);
         }
+        if host.member.is_some() && facts.service_disabled {
+            let unit = host.service.name();
+            findings.warnings.push(format!(
+                "{label}: the unit {unit} is not enabled: it will not start when the host boots"
+            ));
+        }
         self.check_version(label, facts, findings);
         if facts.clock_ahead.abs() > CLOCK_SECONDS {
             let text = format!("{label}: its clock is {:+.1} s from ours", facts.clock_ahead);
