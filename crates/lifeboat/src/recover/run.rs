@@ -179,7 +179,10 @@ impl RunArgs {
         Err(Failure::new(
             Exit::Refused,
             format!("the cluster is healthy: {} can write to it", healthy.join(", ")),
-            "to give up all that was written since the backup, say --even-though-healthy",
+            format!(
+                "{}to give up all that was written since the backup, say --even-though-healthy",
+                replaced(answers)
+            ),
         ))
     }
 
@@ -252,6 +255,15 @@ impl RunArgs {
         say!("{}", built_line(&built));
         Ok(built)
     }
+}
+
+/// What is done about members that are lost while the cluster lives.
+fn replaced(answers: &[(String, Answer)]) -> String {
+    let lost = answers.iter().filter(|(_, answer)| !answer.healthy);
+    let lines = lost.map(|(label, _)| {
+        format!("a member that is lost is replaced: lifeboat recover replace FILE {label}; ")
+    });
+    lines.collect()
 }
 
 /// Asks for the cluster's name.

@@ -27,10 +27,11 @@ impl Run<'_> {
         let mut found = Vec::new();
         self.walk(async |step| {
             match step.kind {
-                Kind::Member(MemberChange::Remove) => match replace.remove() {
-                    Some(change) => drop(self.change(replace, step, change).await?),
-                    None => {}
-                },
+                Kind::Member(MemberChange::Remove) => {
+                    if let Some(change) = replace.remove() {
+                        self.change(replace, step, change).await?;
+                    }
+                }
                 Kind::Member(MemberChange::Add) => {
                     let add = replace.add(self.host(replace));
                     self.change(replace, step, add).await?;

@@ -1,7 +1,13 @@
 //! The steps that replace one member.
 
 use super::{Kind, MemberChange, OnHost, SEND, Site, Step, client_steps, step};
-use crate::{plan::Plan, replace::Replace, shell::quote, shell::quote_path};
+use crate::{
+    plan::Plan,
+    replace::Replace,
+    service::unit,
+    shell::{quote, quote_path},
+    spec::Service,
+};
 
 pub(super) fn steps(plan: &Plan, replace: &Replace) -> Vec<Step> {
     let hosts = plan.hosts();
@@ -60,7 +66,7 @@ pub(super) fn steps(plan: &Plan, replace: &Replace) -> Vec<Step> {
         ),
         on_lost("set-aside", format!("Set {name}'s old data aside"), Kind::Script, lost.set_aside()),
         on_lost("swap-in", "Put the new log in place".to_owned(), Kind::Script, lost.swap_in()),
-        on_lost("start-etcd", format!("Start {name}"), Kind::Script, lost.start_etcd()),
+        on_lost("start-etcd", format!("Start {name}"), Kind::Script, lost.start_joining()),
         change(
             MemberChange::Promote,
             format!("Wait until {name} has caught up{}", if replace.learner { ", and give it its vote" } else { "" }),
@@ -76,6 +82,10 @@ pub(super) fn steps(plan: &Plan, replace: &Replace) -> Vec<Step> {
             sites.iter().filter(|site| site.host.member.is_some()).map(Site::verify),
         ),
     ]);
+    if let Some(settled) = lost.settle() {
+        let title = format!("Give {name}'s unit its own time limit again");
+        steps.push(on_lost("settle", title, Kind::Script, settled));
+    }
     // What uses etcd there may have given up; what runs is left as it is, also by a rollback.
     for mut step in client_steps(&[lost]) {
         step.hosts.iter_mut().for_each(|part| part.undo.clear());
@@ -95,6 +105,31 @@ fn change_id(change: MemberChange) -> &'static str {
 }
 
 impl Site<'_> {
+    /// etcd tells systemd that it is up when it has caught up. With a large database that takes longer than a unit may take to start,
+    /// after which systemd would kill it, and all began anew.
+    fn start_joining(&self) -> OnHost {
+        let start = self.start_etcd();
+        let Some(drop_in) = self.patience() else { return start };
+        let run = format!(
+            "mkdir -p \"$(dirname {drop_in})\"\n\
+             printf '# made by lifeboat recover, which removes it\\n[Service]\\nTimeoutStartSec=infinity\\n' >{drop_in}\n{}",
+            start.run
+        );
+        OnHost { run, undo: format!("{}\nrm -f {drop_in}", start.undo), ..start }
+    }
+
+    fn settle(&self) -> Option<OnHost> {
+        let drop_in = self.patience()?;
+        let run = format!("rm -f {drop_in}\nsystemctl daemon-reload");
+        Some(self.on_host(format!("[ ! -e {drop_in} ]"), run, String::new()))
+    }
+
+    /// A drop-in that is gone after a reboot.
+    fn patience(&self) -> Option<String> {
+        let Service::Systemd(name) = &self.host.service else { return None };
+        Some(quote(&format!("/run/systemd/system/{}.d/lifeboat-replace.conf", unit(name))))
+    }
+
     /// The first segment of its log alone; etcd makes the rest.
     fn join(&self) -> OnHost {
         let sent = self.send();
