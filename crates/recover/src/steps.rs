@@ -343,7 +343,12 @@ impl<'a> Site<'a> {
         if let Some(file) = &pull.env_file {
             run += &format!("set -a\n. {}\nset +a\n", quote_path(file));
         }
-        run += &format!("{} >/dev/null\n", words.join(" "));
+        // What it says on its way would hide the error.
+        run += &format!(
+            "{} >/dev/null 2>{log} || {{ code=$?; sed -n '/^error:/,$p' {log} >&2; return $code; }}\n",
+            words.join(" "),
+            log = format_args!("{}/restore.log", self.run_dir)
+        );
         if self.places.inside {
             let (into, new) = (quote_path(&into), quote_path(new));
             run += &format!("mv {into}/member {new}\nrmdir {into}\n");

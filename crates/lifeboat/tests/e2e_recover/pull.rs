@@ -1,6 +1,8 @@
 //! Hosts that fetch the backup themselves, from S3 on the test's machine.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use testbed::{Etcd, Fault, FaultProxy, Host, Identity, Run, S3};
 
@@ -26,7 +28,14 @@ fn hosts_fetch_the_backup_themselves_and_keep_no_credentials() {
     let mut scene = Scene::without_clients(tls(Etcd::V3_5));
     scene.user = "ops";
     let s3 = S3::start();
-    let proxy = FaultProxy::at(scene.hosts.gateway(), s3.endpoint(), |_| Fault::Pass);
+    let until_refused = Arc::new(AtomicI32::new(i32::MAX));
+    let proxy = FaultProxy::at(scene.hosts.gateway(), s3.endpoint(), {
+        let left = Arc::clone(&until_refused);
+        move |request| match request.is("GET", "/db.") && left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            true => Fault::Answer(403),
+            false => Fault::Pass,
+        }
+    });
     let repo = s3.url_through(&proxy.url(), "etcd");
     let mut backup = lifeboat().command(["backup", "--cluster", "prod", "--repo", &repo]);
     backup.arg("--from-file").arg(scene.snapshot()).envs(s3.env(Identity::Admin));
@@ -61,6 +70,11 @@ fn hosts_fetch_the_backup_themselves_and_keep_no_credentials() {
     // A program that is whole stays; one that is not is put there again.
     let programs: Vec<_> = scene.hosts.iter().map(program).collect();
     scene.hosts[1].ssh("echo >>/var/lib/lifeboat/bin/lifeboat-*");
+    // The first to fetch is this machine, and the next a host.
+    until_refused.store(2, Ordering::SeqCst);
+    let refused = with_store(&mut scene.run_over_the_living()).code_is(1);
+    let refused = refused.stderr_has(&["(exit code 1): error: read ", "AccessDenied"]);
+    assert!(!refused.stderr.contains("Stop etcd"), "{refused}");
     with_store(&mut scene.run_over_the_living()).ok();
     scene.serves_the_backup();
     let again: Vec<_> = scene.hosts.iter().map(program).collect();
