@@ -61,12 +61,12 @@ pub(super) struct DiscoverArgs {
 }
 
 impl DiscoverArgs {
-    /// Makes the file if it shall be made. An error if anything in it is left to decide.
+    /// Makes the file if it shall be made. An error if anything in it is left to decide. Not every command has a backup.
     pub(super) fn run(
         &self,
         context: &Context,
         file: &Path,
-        backup: &BackupArgs,
+        backup: Option<&BackupArgs>,
     ) -> Result<(), Failure> {
         if self.discover.is_empty() && self.from_endpoint.is_empty() && !self.from_backup {
             return Ok(());
@@ -84,7 +84,7 @@ impl DiscoverArgs {
         report(file, &found)
     }
 
-    fn find(&self, context: &Context, backup: &BackupArgs) -> Result<Discovery, Failure> {
+    fn find(&self, context: &Context, backup: Option<&BackupArgs>) -> Result<Discovery, Failure> {
         let known = self.known(context, backup)?;
         let hosts = self.hosts(known.as_ref());
         let ssh = Ssh {
@@ -96,12 +96,29 @@ impl DiscoverArgs {
         say!("visiting {} hosts", hosts.len());
         let hosts = context.block_on(async { Ok(visit(&ssh, &hosts).await?) })?;
         let cluster = self.cluster.clone();
-        Ok(combine(&Sources { cluster, backup: backup.as_spec(), ssh, hosts, known }))
+        Ok(combine(&Sources {
+            cluster,
+            backup: backup.and_then(BackupArgs::as_spec),
+            ssh,
+            hosts,
+            known,
+        }))
     }
 
-    fn known(&self, context: &Context, backup: &BackupArgs) -> Result<Option<Known>, Failure> {
+    fn known(
+        &self,
+        context: &Context,
+        backup: Option<&BackupArgs>,
+    ) -> Result<Option<Known>, Failure> {
         if self.from_backup {
             let cluster = self.cluster.as_deref().unwrap_or_default();
+            let backup = backup.ok_or_else(|| {
+                Failure::new(
+                    Exit::Usage,
+                    "this command takes no backup",
+                    "let the members be found with --discover or --from-endpoint",
+                )
+            })?;
             return backup.members(context, cluster).map(Some);
         }
         if self.from_endpoint.is_empty() {

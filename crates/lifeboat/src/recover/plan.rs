@@ -43,7 +43,7 @@ pub(crate) struct PlanArgs {
 
 impl PlanArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
-        self.discover.run(context, &self.cluster.spec, &self.backup)?;
+        self.discover.run(context, &self.cluster.spec, Some(&self.backup))?;
         let spec = self.cluster.load()?;
         let (program, agent) = prepare::program(&self.program)?;
         let source = self.backup.find_if_needed(context, &spec)?;

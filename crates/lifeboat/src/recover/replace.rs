@@ -2,6 +2,7 @@
 
 use super::{
     args::{ClusterArgs, ProgramArgs},
+    discover::DiscoverArgs,
     prepare::{self, Looked},
     run::{confirm, rolling_back, unless_interrupted, with_spec},
     show::Shown,
@@ -25,12 +26,15 @@ const ELECTION: Duration = Duration::from_secs(2);
 
 /// Replace one lost member while the others live: no restore, and no write is lost
 ///
-/// The member is removed from the cluster, added again without a vote, started on its host without its old data, waited for until it has
-/// caught up, and given its vote. The others serve meanwhile. The host may be the old one, or a new one that was written into the
-/// file: with etcd installed and set up as on the others, but not yet started. Old data are set aside and kept.
+/// The member is removed from the cluster, added again without a vote, started
+/// without its old data, waited for until it has caught up, and given its vote.
+/// The others serve meanwhile. The host may be the old one, or a new one that was
+/// written into the file: with etcd installed and set up as on the others, but
+/// not yet started. Old data are set aside and kept.
 ///
-/// After any stop (Ctrl-C, a lost connection, a reboot), the same command goes on where it was. `recover rollback` takes back what can
-/// be: a member that was removed from a cluster stays removed.
+/// After any stop (Ctrl-C, a lost connection, a reboot), the same command goes on
+/// where it was. `recover rollback` takes back what can be: a member that was
+/// removed from a cluster stays removed.
 ///
 /// Examples:
 ///   lifeboat recover replace prod.yaml m3 --dry-run
@@ -58,12 +62,16 @@ pub(crate) struct ReplaceArgs {
     even_though_healthy: bool,
 
     #[command(flatten)]
+    discover: DiscoverArgs,
+
+    #[command(flatten)]
     program: ProgramArgs,
 }
 
 impl ReplaceArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         let begun = Instant::now();
+        self.discover.run(context, &self.cluster.spec, None)?;
         let spec = self.cluster.load()?;
         let runs = self.cluster.runs.runs()?;
         let _lock = runs.lock(&spec.cluster)?;
