@@ -1,11 +1,11 @@
 //! Replacing one member: the steps that the cluster does.
 
-use super::{Event, Run, RunError, WAIT_SECONDS};
+use super::{Event, Run, RunError, WAIT_SECONDS, patiently};
 use crate::{
     agent::{Answer, Change, Expected, Probe, Question, judge},
     build::Built,
     journal::What,
-    replace::{Replace, write_log},
+    replace::{LEFT_ALONE, Replace, write_log},
     spec::Resolved,
     steps::{Kind, MemberChange, Step},
 };
@@ -67,6 +67,23 @@ impl Run<'_> {
         let take_back = replace.take_back(self.host(replace));
         self.change(replace, step, take_back).await?;
         Ok(())
+    }
+
+    /// The host of the member, if it cannot be reached: it may be dead too, and the others are not to wait for it.
+    pub(super) async fn replaced_and_gone(&self) -> Result<Option<usize>, RunError> {
+        let Some(replace) = &self.plan.replace else { return Ok(None) };
+        let number = self.fleet.hosts.iter().position(|host| host.label == replace.member);
+        let number = number.expect("the plan has that host");
+        let (remote, watcher) = (self.fleet.remote(number), &self.fleet.watcher);
+        match patiently(remote, watcher, || remote.script("true\n")).await {
+            Err(error) if error.is_passing() => {
+                let (label, why) = (replace.member.clone(), error.to_string());
+                self.journal.note(What::Failed, Some(LEFT_ALONE), Some(&label), Some(&why))?;
+                watcher(Event::Failed { label, why });
+                Ok(Some(number))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn host(&self, replace: &Replace) -> &Resolved {
@@ -189,9 +206,9 @@ impl Run<'_> {
             let put = Probe::Put { key: key.clone(), value: value.clone() };
             let written = self.ask_probe(replace, step, put).await?;
             let revision = written.probed.unwrap_or(written.revision);
-            let answers = self.hash_all(revision, WAIT_SECONDS).await?;
+            let answers = self.hash_all(Some(revision), WAIT_SECONDS).await?;
             let hash_kv = answers.iter().find_map(|(_, answer)| answer.hash).unwrap_or_default();
-            let mut faults = judge(&planned, Expected { revision, hash_kv }, &answers);
+            let mut faults = judge(&planned, Some(Expected { revision, hash_kv }), &answers);
             if faults.is_empty() && written.probed.is_none() {
                 faults.push("a test write did not read back".to_owned());
             }
