@@ -33,6 +33,8 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest;
 use std::{collections::BTreeMap, fs, io, path::Path};
 
+/// In the journal: a rollback has not reached the host.
+pub(crate) const LEFT_ALONE: &str = "left-alone";
 /// Learners are known since then.
 const LEARNERS_SINCE: (u32, u32) = (3, 4);
 

@@ -209,9 +209,7 @@ fn shown(plan: &Plan, step: &Step, part: &OnHost) -> String {
     match (step.kind, &part.by_hand) {
         (Kind::Script, _) | (_, None) => part.run.clone(),
         (Kind::Fetch, Some(_)) => part.run.clone(),
-        (Kind::Send, Some(by_hand)) if plan.replace.is_some() => {
-            format!("# lifeboat sends the log that it has made; by hand:\n{by_hand}")
-        }
+        (Kind::Send, Some(by_hand)) if plan.replace.is_some() => by_hand.clone(),
         (Kind::Send, Some(by_hand)) => {
             format!(
                 "# lifeboat sends what it has built; by hand, after copying the snapshot to $RUN/snapshot.db:\n{by_hand}"
@@ -307,16 +305,7 @@ fn on(host: &Resolved, script: &str) -> String {
 pub fn rolled_back(plan: &Plan, lines: &[Line]) -> String {
     let cluster = &plan.spec.cluster;
     let Some(replace) = &plan.replace else { return format!("{cluster}: the old data are back\n") };
-    let removed = lines.iter().any(|line| line.step.as_deref() == Some("remove-member"));
-    match removed || replace.old.is_none() {
-        false => format!("{cluster}: all is as it was; {} is still lost\n", replace.member),
-        true => format!(
-            "{cluster}: the new member was removed, and the old directory of {member} put back. The lost member stays removed: \
-             the cluster goes on with {others} members.\n`lifeboat recover replace` makes a new member again.\n",
-            member = replace.member,
-            others = replace.others.len()
-        ),
-    }
+    replace::rolled_back(cluster, replace, lines)
 }
 
 /// What stays on hosts after a run, for a person.

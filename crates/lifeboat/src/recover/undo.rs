@@ -115,7 +115,7 @@ impl RollbackArgs {
             }
             State::RolledBack => {
                 say!("run {} was taken back before", plan.run);
-                return Ok(());
+                return release(context, &plan, &journal);
             }
             _ => {}
         }
@@ -130,6 +130,18 @@ impl RollbackArgs {
         recover::forget(&journal);
         output::print(&rolled_back(&plan, &journal.lines()?))
     }
+}
+
+/// A host that could not be reached when the run was taken back is held by it still.
+fn release(context: &Context, plan: &Plan, journal: &Journal) -> Result<(), Failure> {
+    if plan.replace.is_none() {
+        return Ok(());
+    }
+    let shown = Shown::new(&plan.spec);
+    context.block_on(async {
+        let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+        Ok(Run { plan, journal, fleet: &fleet }.unlock().await?)
+    })
 }
 
 impl CommitArgs {

@@ -4,7 +4,7 @@ use super::{Event, Run, RunError, WAIT_SECONDS, patiently};
 use crate::{
     agent::{Answer, Change, Expected, Probe, Question, judge},
     build::Built,
-    journal::What,
+    journal::{Line, What},
     replace::{LEFT_ALONE, Replace, write_log},
     spec::Resolved,
     steps::{Kind, MemberChange, Step},
@@ -61,7 +61,9 @@ impl Run<'_> {
     ) -> Result<(), RunError> {
         let lines = self.journal.lines()?;
         // As long as nothing was added, nobody needs to be asked.
-        if !lines.iter().any(|line| line.step.as_deref() == Some("add-member")) {
+        let begun =
+            |line: &Line| line.what == What::Begin && line.step.as_deref() == Some("add-member");
+        if !lines.iter().any(begun) {
             return Ok(());
         }
         let take_back = replace.take_back(self.host(replace));

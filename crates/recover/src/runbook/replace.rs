@@ -1,7 +1,13 @@
 //! The plan to replace one member, for people.
 
 use super::commands;
-use crate::{host::ssh_line, plan::Plan, replace::Replace, steps::steps};
+use crate::{
+    host::ssh_line,
+    journal::{Line, What},
+    plan::Plan,
+    replace::{LEFT_ALONE, Replace},
+    steps::steps,
+};
 use std::fmt::Write as _;
 
 pub(super) fn summary(plan: &Plan, replace: &Replace) -> String {
@@ -37,6 +43,35 @@ pub(super) fn summary(plan: &Plan, replace: &Replace) -> String {
     text
 }
 
+pub(super) fn rolled_back(cluster: &str, replace: &Replace, lines: &[Line]) -> String {
+    let (member, others) = (&replace.member, replace.others.len());
+    let was = |what: What, step: &str| {
+        lines.iter().any(|line| line.what == what && line.step.as_deref() == Some(step))
+    };
+    let left_alone = was(What::Failed, LEFT_ALONE);
+    let data = match left_alone {
+        true => "",
+        false => ", and the old directory put back in its place",
+    };
+    let mut text = if was(What::Done, "remove-member") || replace.old.is_none() {
+        format!(
+            "{cluster}: the new member was removed again{data}. The lost member stays removed: the cluster goes on with {others} members\n"
+        )
+    } else if was(What::Begin, "remove-member") {
+        format!(
+            "{cluster}: {member} may have been removed from the cluster: see `lifeboat member list`\n"
+        )
+    } else {
+        format!("{cluster}: all is as it was; {member} is still a member\n")
+    };
+    if left_alone {
+        text += &format!(
+            "{member}: its host could not be reached, and is as it was left. Before it is used again: lifeboat recover rollback\n"
+        );
+    }
+    text
+}
+
 pub(super) fn runbook(plan: &Plan, replace: &Replace) -> String {
     let mut text = summary(plan, replace);
     let hosts = plan.hosts();
@@ -52,7 +87,7 @@ pub(super) fn runbook(plan: &Plan, replace: &Replace) -> String {
     let _ = writeln!(
         text,
         "\nTo take it back, at any time until `lifeboat recover commit {run}`: lifeboat recover rollback {run}\n\
-         Before step `Remove` that leaves all as it was. After it, the lost member cannot come back, as no removed member can: \
+         As long as the lost member was not removed, that leaves all as it was. After that, the lost member cannot come back, as no removed member can: \
          the new one is removed again, the old directory is put back, and the cluster goes on with {others} members.\n\
          $RUN is the run's folder on the host: {state}/recover/{run}/MEMBER",
         run = plan.run,
@@ -64,4 +99,63 @@ pub(super) fn runbook(plan: &Plan, replace: &Replace) -> String {
 
 fn line(text: &mut String, key: &str, value: String) {
     let _ = writeln!(text, "  {key:<9} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{plan::tests::plan, replace::Replace, runbook, steps};
+    use std::process::Command;
+
+    fn replacing() -> crate::Plan {
+        let replace = Replace {
+            member: "m2".to_owned(),
+            old: Some(0xab),
+            others: [("m1".to_owned(), 1), ("m3".to_owned(), 3)].into(),
+            cluster_id: 99,
+            version: "3.5.16".to_owned(),
+            learner: true,
+            through: vec!["m1".to_owned(), "m3".to_owned()],
+            ..Replace::default()
+        };
+        crate::Plan { replace: Some(replace), ..plan() }
+    }
+
+    #[test]
+    fn the_runbook_shows_every_command_and_what_cannot_be_taken_back() {
+        let text = runbook(&replacing(), "2026-11-22T16:00:00Z".parse().unwrap());
+        for part in [
+            "lost      the member m2, ab: it is removed from the cluster, for good",
+            "lives on  m1, m3, etcd 3.5.16",
+            "kept      the old directory, as /var/lib/my etcd.lifeboat-20261122t160000-12ab",
+            "3. Stop what is left of etcd on m2\n   on m2:\n",
+            "4. Remove the lost m2 from the cluster\n   on m1:\n",
+            "member remove ab",
+            "member add m2 --learner --peer-urls=http://10.0.0.2:2380",
+            "mv '/var/lib/my etcd' '/var/lib/my etcd.lifeboat-20261122t160000-12ab'",
+            "TimeoutStartSec=infinity",
+            "the cluster goes on with 2 members",
+        ] {
+            assert!(text.contains(part), "{part}\nnot in\n{text}");
+        }
+        assert!(!text.contains("Restart kubelet"), "{text}");
+        println!("{text}");
+    }
+
+    #[test]
+    fn every_script_is_one_that_sh_can_read_and_only_the_lost_host_is_changed() {
+        let plan = replacing();
+        let hosts = plan.hosts();
+        for step in steps(&plan) {
+            for part in &step.hosts {
+                let host = &hosts[part.host];
+                assert!(host.label == "m2" || part.run.is_empty() || step.id == "lock", "{step:?}");
+                for text in
+                    [plan.frame(host).step(&step.id, &part.check, &part.run), part.undo.clone()]
+                {
+                    let output = Command::new("sh").arg("-nc").arg(&text).output().unwrap();
+                    assert!(output.status.success(), "{output:?}\n{text}");
+                }
+            }
+        }
+    }
 }

@@ -134,16 +134,13 @@ impl Site<'_> {
     fn join(&self) -> OnHost {
         let sent = self.send();
         let snap = self.places.new_snap();
+        let run = format!("mkdir -p {}\n{}", quote_path(&snap), sent.run);
         let by_hand = format!(
-            "# start etcd once, as it is started otherwise, but with an empty data directory and with the flags\n\
-             #   --initial-cluster-state=existing --initial-cluster=NAME=PEER-URL,…   (all members, as `member add` has printed them)\n\
-             # in place of the following steps up to its start\n{}",
-            sent.run
+            "# by hand, in place of this step and those up to the start: rename the old directory, and start etcd once as it is started\n\
+             # otherwise, but with --initial-cluster-state=existing --initial-cluster=NAME=PEER-URL,… (as `member add` prints them)\n\
+             # lifeboat puts a log of a few hundred bytes into {}, and then:\n{run}",
+            quote_path(&self.places.new_wal())
         );
-        OnHost {
-            run: format!("mkdir -p {}\n{}", quote_path(&snap), sent.run),
-            by_hand: Some(by_hand),
-            ..sent
-        }
+        OnHost { run, by_hand: Some(by_hand), ..sent }
     }
 }
