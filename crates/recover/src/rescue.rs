@@ -347,8 +347,11 @@ impl Run<'_> {
     /// Takes back what [`rescue`](Self::rescue) did, and ends the run: nothing else was touched.
     pub async fn give_up_rescue(&self) -> Result<(), RunError> {
         let steps = steps(self.plan);
-        let done = steps.iter().filter(|step| BEFORE_BUILD.contains(&step.id.as_str()));
-        for step in done.rev() {
+        let is_done = |step: &&Step| BEFORE_BUILD.contains(&step.id.as_str());
+        let done: Vec<_> = steps.iter().filter(is_done).collect();
+        for (number, step) in done.iter().rev().enumerate() {
+            let title = format!("Take back: {}", step.title);
+            (self.fleet.watcher)(Event::Step { number: number + 1, of: done.len(), title });
             self.undo(step).await?;
         }
         self.journal.note(What::RolledBack, None, None, None)?;
@@ -590,10 +593,11 @@ impl Rescued {
     pub fn line(&self, member: &str) -> String {
         let log = match self.log {
             None => "its log was left out".to_owned(),
-            Some(log) => format!(
+            Some(log) if log.beyond_commit > 0 => format!(
                 "{} entries were in its log only, {} of them beyond the commit that it tells: these are kept too",
                 log.entries, log.beyond_commit
             ),
+            Some(log) => format!("{} entries were in its log only", log.entries),
         };
         format!("{member}'s data: revision {}, proved; {log}", self.revision)
     }

@@ -207,8 +207,10 @@ fn commands(text: &mut String, plan: &Plan, hosts: &[Resolved], step: &Step) {
 /// What is shown of a step: what is run, or what a person does in place of what needs lifeboat.
 fn shown(plan: &Plan, step: &Step, part: &OnHost) -> String {
     match (step.kind, &part.by_hand) {
+        (Kind::Fetch, _) => {
+            format!("# lifeboat fetches it, and compares its SHA-256; then:\n{}", part.run)
+        }
         (Kind::Script, _) | (_, None) => part.run.clone(),
-        (Kind::Fetch, Some(_)) => part.run.clone(),
         (Kind::Send, Some(by_hand)) if plan.replace.is_some() => by_hand.clone(),
         (Kind::Send, Some(by_hand)) => {
             format!(

@@ -360,14 +360,15 @@ fn report(
     answers: &[(String, Answer)],
 ) -> Result<(), Failure> {
     let mut text = format!(
-        "{}: {} healthy, revision {}, HashKV {} on all, equal to the backup's\n",
+        "{}: {} healthy, revision {}, HashKV {} on all, equal to {}'s\n",
         plan.spec.cluster,
         match answers.len() {
             1 => "1 member".to_owned(),
             several => format!("{several} members"),
         },
         built.revision,
-        hashes.hash_kv
+        hashes.hash_kv,
+        if plan.rescue.is_some() { "the snapshot" } else { "the backup" }
     );
     text += &left_on_hosts(plan);
     output::print(&text)?;

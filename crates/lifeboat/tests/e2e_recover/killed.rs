@@ -23,7 +23,7 @@ fn kill_at_step(command: &mut Command, step: usize) -> bool {
 }
 
 /// Kills a command after so long, if it does not end before.
-fn kill_after(command: &mut Command, time: Duration) -> bool {
+pub(crate) fn kill_after(command: &mut Command, time: Duration) -> bool {
     let begun = Instant::now();
     let mut run = Watched::start(command);
     std::thread::sleep(time.saturating_sub(begun.elapsed()));
@@ -155,7 +155,7 @@ fn killed_at_random(seed: u64, kills: usize) {
 }
 
 /// How many, by `LIFEBOAT_KILLS`: each takes seconds, so `./test` makes few unless told otherwise.
-fn kills() -> usize {
+pub(crate) fn kills() -> usize {
     let kills = std::env::var("LIFEBOAT_KILLS").unwrap_or_else(|_| "12".to_owned());
     kills.parse().expect("LIFEBOAT_KILLS is a number")
 }

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use testbed::{Etcd, Run};
 
-use crate::{BACKED_UP, GENERATION, Scene, Watched, is_step, tls};
+use crate::killed::{kill_after, kills};
+use crate::{BACKED_UP, GENERATION, Random, Scene, Watched, is_step, tls};
 
 impl Scene {
     /// Writes what the backup has not, and wants it back.
@@ -216,6 +218,32 @@ fn a_rescue_that_is_killed_at_any_step_is_rolled_back_and_the_member_of_3_4_runs
 fn is_starting(scene: &Scene) -> bool {
     let state = scene.hosts[1].ssh("systemctl show -p ActiveState --value etcd").stdout;
     state.trim() == "activating"
+}
+
+/// Goal: whenever it is killed, the only data that are left come back. Method: half of the kills are within the time that it takes to
+/// stop the member, and to make and fetch the snapshot.
+#[test]
+fn a_rescue_that_is_killed_at_random_instants_loses_nothing() {
+    let mut scene = Scene::without_clients(tls(Etcd::V3_5));
+    scene.write_more();
+    scene.lose_with_data(0);
+    scene.lose_with_data(2);
+    let mut random = Random(4);
+    let kills = kills() / 2;
+    let mut killed = 0;
+    while killed < kills {
+        let within = if killed % 2 == 0 { 4_000 } else { 8_000 };
+        let time = Duration::from_millis(random.below(within));
+        if !kill_after(&mut scene.run_from("m2"), time) || random.below(4) == 0 {
+            // It was done, or it shall be: from the beginning again.
+            Run::of(&mut scene.recover("rollback", [""; 0]));
+            scene.beside().into_iter().for_each(|path| fs::remove_dir_all(path).unwrap());
+        }
+        killed += 1;
+    }
+    Run::of(&mut scene.run_from("m2")).ok();
+    scene.serves_the_backup();
+    scene.keeps_the_data_of_m2();
 }
 
 /// Goal: the only data that are left lie on a host that shall have no member any more.
