@@ -20,7 +20,7 @@
 
 use crate::{
     agent::{Answer, Change},
-    build::MemberFile,
+    build::{MemberFile, sha256_of_bytes},
     facts::Facts,
     spec::{Resolved, Spec},
 };
@@ -184,12 +184,14 @@ impl Replace {
         let (lost, others): (Vec<_>, Vec<_>) =
             answers.iter().partition(|(label, _)| *label == host.label);
         let healthy: Vec<_> = others.iter().copied().filter(|(_, answer)| answer.healthy).collect();
-        if !even_though_healthy && lost.iter().any(|(_, answer)| answer.healthy) {
-            return Err(ReplaceError::Healthy { member: member.to_owned(), at: String::new() });
-        }
         let Some((first, known)) = healthy.first() else {
             return Err(ReplaceError::NoQuorum { why: others.iter().map(why).collect() });
         };
+        // A package that was just installed may have started a cluster of its own there.
+        let is_well = |answer: &Answer| answer.healthy && answer.cluster_id == known.cluster_id;
+        if !even_though_healthy && lost.iter().any(|(_, answer)| is_well(answer)) {
+            return Err(ReplaceError::Healthy { member: member.to_owned(), at: String::new() });
+        }
         for (other, answer) in &healthy {
             if ids(answer) != ids(known) || answer.cluster_id != known.cluster_id {
                 let (one, other) = (first.clone(), other.clone());
@@ -359,8 +361,8 @@ const LOG: &str = "joining.wal";
 pub(crate) fn log_file(folder: &Path) -> MemberFile {
     let path = folder.join(LOG);
     let bytes = fs::read(&path).unwrap_or_default();
-    let sha256 = sha2::Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    MemberFile { path, folder: "wal", name: RestoredCluster::wal_name().to_string(), sha256 }
+    let (name, sha256) = (RestoredCluster::wal_name().to_string(), sha256_of_bytes(&bytes));
+    MemberFile { path, folder: "wal", name, sha256, packed: false }
 }
 
 #[cfg(test)]

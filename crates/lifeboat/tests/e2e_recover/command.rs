@@ -31,8 +31,9 @@ fn run_as_commands(scene: &Scene) {
     }
 }
 
-#[test]
-fn etcd_as_a_plain_command_comes_back_and_is_taken_back() {
+/// A cluster on hosts that runs by commands.
+#[track_caller]
+pub(crate) fn scene() -> Scene {
     let mut scene = Scene::without_clients(tls(Etcd::V3_5).style(UnitStyle::ConfigFile));
     scene.hosts.iter().for_each(without_unit);
     scene.cluster.wait_until_healthy();
@@ -41,6 +42,12 @@ fn etcd_as_a_plain_command_comes_back_and_is_taken_back() {
     scene.service = format!(
         "{{command: {{start: {START}, stop: 'kill $(cat /run/etcd.pid)', running: 'kill -0 $(cat /run/etcd.pid)'}}}}"
     );
+    scene
+}
+
+#[test]
+fn etcd_as_a_plain_command_comes_back_and_is_taken_back() {
+    let scene = scene();
     for host in scene.hosts.iter() {
         host.ssh("kill -KILL $(cat /run/etcd.pid)");
     }

@@ -6,7 +6,7 @@ use std::thread;
 
 use testbed::{Client, Etcd, EtcdOnHosts, Hosts, Run, Security, UnitStyle};
 
-use crate::{Scene, Watched, is_step, lifeboat, tls};
+use crate::{Scene, Watched, command, is_step, lifeboat, tls};
 
 const PASSWORD: &str = "pw-5a1f0c";
 
@@ -222,6 +222,55 @@ fn spec_of(scene: &Scene, on: &[usize]) -> std::path::PathBuf {
     file
 }
 
+#[test]
+fn a_member_that_is_a_plain_command_is_replaced() {
+    let scene = command::scene();
+    let lost = id_of_last(&scene);
+    let data = scene.cluster.data_dir(2);
+    scene.hosts[2].ssh(&format!("kill -KILL $(cat /run/etcd.pid); rm -rf {data}/member/snap"));
+    wait_until_healthy(&survivors(&scene));
+
+    Run::of(&mut replace(&scene, "m3", &["--yes"])).ok();
+    is_whole_again(&scene.client(), &lost);
+    assert_eq!(kept(&scene).len(), 1);
+}
+
+/// No kubelet, but what it does with the one manifest: etcd runs while it is there.
+const KUBELET: &str = "#!/bin/sh
+while :; do
+  if [ -e /etc/kubernetes/manifests/etcd.yaml ]; then
+    pgrep -x etcd >/dev/null || setpriv --reuid=etcd --regid=etcd --clear-groups \\
+      /opt/etcd-3.5/etcd --config-file=/etc/etcd/etcd.conf.yaml </dev/null >>/var/log/etcd.log 2>&1 &
+  else
+    pkill -x etcd
+  fi
+  sleep 0.5
+done
+";
+
+#[test]
+fn a_member_that_is_a_static_pod_is_replaced_and_its_manifest_is_as_it_was() {
+    let mut scene = Scene::without_clients(tls(Etcd::V3_5).style(UnitStyle::ConfigFile));
+    let manifest = "/etc/kubernetes/manifests/etcd.yaml";
+    let text = "kind: Pod\nspec:\n  containers:\n  - name: etcd\n    image: etcd:3.5.16-0\n";
+    for host in scene.hosts.iter() {
+        host.ssh("systemctl disable --quiet --now etcd && rm /etc/systemd/system/etcd.service");
+        host.write(manifest, text);
+        host.write_script("/usr/local/sbin/kubelet", KUBELET);
+        host.ssh("systemd-run --quiet --unit=kubelet /usr/local/sbin/kubelet");
+    }
+    scene.cluster.wait_until_healthy();
+    scene.service = format!("{{static-pod: {manifest}}}");
+    let (lost, data) = (id_of_last(&scene), scene.cluster.data_dir(2));
+    scene.hosts[2].ssh(&format!("rm -rf {data}/member/wal; pkill -KILL -x etcd"));
+    wait_until_healthy(&survivors(&scene));
+
+    Run::of(&mut replace(&scene, "m3", &["--yes"])).ok();
+    is_whole_again(&scene.client(), &lost);
+    assert_eq!(scene.hosts[2].ssh(&format!("cat {manifest}")).stdout, text);
+    assert_eq!(kept(&scene).len(), 1);
+}
+
 /// Kills a replacement when it begins its step number `step`, from 0; whether it got so far.
 fn kill_at_step(scene: &Scene, step: usize) -> bool {
     let mut run = Watched::start(&mut replace(scene, "m3", &["--yes"]));
@@ -256,6 +305,29 @@ fn a_replacement_killed_at_every_step_comes_to_its_end() {
     assert_eq!(left.stdout, "");
 }
 
+/// The host dies too, with the new member half made: the others are rid of both, and it is used again when it is back.
+#[test]
+fn a_host_that_dies_in_a_replacement_is_not_waited_for_by_a_rollback() {
+    let scene = Scene::without_clients(tls(Etcd::V3_5).security(Security::Plain));
+    let lost = id_of_last(&scene);
+    lose_the_last(&scene, &format!("rm -rf {}", scene.cluster.data_dir(2)));
+    let mut run = Watched::start(&mut replace(&scene, "m3", &["--yes"]));
+    assert!(run.wait_for(|line| is_step(line) && line.contains("Start m3")).is_some());
+    run.kill();
+    run.end();
+    scene.hosts[2].cut_power();
+    let back = Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    assert!(back.stdout.contains("m3: its host could not be reached"), "{back}");
+    let members = survivors(&scene).etcdctl(["member", "list"]).stdout;
+    assert_eq!(members.lines().count(), 2, "{members}");
+
+    scene.hosts[2].power_on();
+    Run::of(&mut replace(&scene, "m3", &["--yes"])).code_is(5).stderr_has(&["held by the run"]);
+    Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    Run::of(&mut replace(&scene, "m3", &["--yes"])).ok();
+    is_whole_again(&scene.client(), &lost);
+}
+
 #[test]
 fn what_would_cost_the_cluster_its_quorum_or_a_healthy_member_is_refused() {
     let scene = Scene::without_clients(tls(Etcd::V3_5).security(Security::Plain));
@@ -268,6 +340,16 @@ fn what_would_cost_the_cluster_its_quorum_or_a_healthy_member_is_refused() {
     unknown.code_is(2).stderr_has(&["no member m9; it has m1, m2, m3"]);
     let now: Vec<u64> = scene.hosts.iter().map(|host| host.active_since("etcd")).collect();
     assert_eq!(now, since);
+    assert_eq!(scene.client().etcdctl(["member", "list"]).stdout, before);
+
+    // Taken back before the member was removed, all is as it was.
+    let mut run = Watched::start(&mut replace(&scene, "m3", &["--yes", "--even-though-healthy"]));
+    assert!(run.wait_for(|line| is_step(line) && line.contains("Stop")).is_some());
+    run.kill();
+    run.end();
+    let back = Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    assert!(back.stdout.contains("all is as it was"), "{back}");
+    wait_until_healthy(&scene.client());
     assert_eq!(scene.client().etcdctl(["member", "list"]).stdout, before);
 
     for host in scene.hosts.iter().skip(1) {

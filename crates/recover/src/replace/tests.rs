@@ -96,6 +96,9 @@ fn a_member_that_is_healthy_is_left_alone_unless_told_otherwise() {
     let mut all = answers();
     all[2].1 = Answer { member_id: 3, ..all[0].1.clone() };
     assert!(matches!(examine(&all), Err(ReplaceError::Healthy { .. })));
+    let mut alone = all.clone();
+    (alone[2].1.cluster_id, alone[2].1.member_id) = (7, 8);
+    assert_eq!(examine(&alone).unwrap().old, Some(3), "another cluster's member is none of ours");
     let replace = Replace::examine(&spec(), "m3", &BTreeMap::new(), &all, true).unwrap();
     assert_eq!((replace.old, replace.through.len()), (Some(3), 2));
 }

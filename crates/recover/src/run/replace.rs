@@ -6,6 +6,7 @@ use crate::{
     build::Built,
     journal::{Line, What},
     replace::{LEFT_ALONE, Replace, write_log},
+    shell::quote_path,
     spec::Resolved,
     steps::{Kind, MemberChange, Step},
 };
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 
 /// For how long a change is asked for again: etcd refuses all for seconds after a member came or went, or a leader was lost.
 const CHANGE_SECONDS: u64 = 60;
-/// A new member that gets nowhere for so long hangs. While it is sent a whole database, it tells nothing.
+/// A new member that gets nowhere for so long hangs.
 const STALL: Duration = Duration::from_secs(600);
 /// The wait between two looks at a new member.
 const LOOK: Duration = Duration::from_millis(500);
@@ -74,8 +75,7 @@ impl Run<'_> {
     /// The host of the member, if it cannot be reached: it may be dead too, and the others are not to wait for it.
     pub(super) async fn replaced_and_gone(&self) -> Result<Option<usize>, RunError> {
         let Some(replace) = &self.plan.replace else { return Ok(None) };
-        let number = self.fleet.hosts.iter().position(|host| host.label == replace.member);
-        let number = number.expect("the plan has that host");
+        let number = self.number(replace);
         let (remote, watcher) = (self.fleet.remote(number), &self.fleet.watcher);
         match patiently(remote, watcher, || remote.script("true\n")).await {
             Err(error) if error.is_passing() => {
@@ -88,9 +88,13 @@ impl Run<'_> {
         }
     }
 
+    fn number(&self, replace: &Replace) -> usize {
+        let number = self.fleet.hosts.iter().position(|host| host.label == replace.member);
+        number.expect("the plan has that host")
+    }
+
     fn host(&self, replace: &Replace) -> &Resolved {
-        let mut hosts = self.fleet.hosts.iter();
-        hosts.find(|host| host.label == replace.member).expect("the plan has that host")
+        &self.fleet.hosts[self.number(replace)]
     }
 
     /// Changes the membership through the first healthy member that can.
@@ -151,29 +155,32 @@ impl Run<'_> {
         let id = self.joined(replace, step).await?;
         let label = replace.member.clone();
         (self.fleet.watcher)(Event::Begun { label: label.clone() });
-        let (mut at, mut moved) = (0, Instant::now());
+        let (mut at, mut moved) = ((0, 0), Instant::now());
         loop {
-            let ask = |host: &Resolved| (host.label == label).then(|| Question::to(host));
-            let learner = self.fleet.ask(&self.plan.agent, ask).await?;
-            let index = learner.first().map_or(0, |(_, answer)| answer.raft_index);
             let promote = |host: &Resolved| Question {
                 change: Some(Change::Promote { id }),
                 ..Question::to(host)
             };
             let why = match self.ask_one(replace, step, promote).await {
-                Ok(answer) => {
-                    let of = answer.raft_index;
-                    (self.fleet.watcher)(Event::CatchingUp { label: label.clone(), index: of, of });
+                Ok(_) => {
                     (self.fleet.watcher)(Event::Done { label: label.clone(), already: false });
                     self.journal.note(What::Done, Some(&step.id), Some(&label), None)?;
                     return Ok(());
                 }
                 Err(error) => error,
             };
-            if index > at {
-                (at, moved) = (index, Instant::now());
-                let of = self.leader_index(replace, step).await?.max(index);
-                (self.fleet.watcher)(Event::CatchingUp { label: label.clone(), index, of });
+            let now = self.caught_up(replace).await?;
+            if now != at {
+                (at, moved) = (now, Instant::now());
+                let (bytes, index) = now;
+                let event = match index {
+                    0 => Event::Sent { label: label.clone(), bytes, of: self.plan.backup.bytes },
+                    _ => {
+                        let of = self.leader_index(replace, step).await?.max(index);
+                        Event::CatchingUp { label: label.clone(), index, of }
+                    }
+                };
+                (self.fleet.watcher)(event);
             }
             if moved.elapsed() > STALL {
                 (self.fleet.watcher)(Event::Failed { label, why: why.to_string() });
@@ -181,6 +188,19 @@ impl Run<'_> {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// How far the new member is: bytes in its data directory, and the newest entry that it has. As long as it is sent a whole
+    /// database, it answers nobody, and only the bytes tell.
+    async fn caught_up(&self, replace: &Replace) -> Result<(u64, u64), RunError> {
+        let ask = |host: &Resolved| (host.label == replace.member).then(|| Question::to(host));
+        let learner = self.fleet.ask(&self.plan.agent, ask).await?;
+        let index = learner.first().map_or(0, |(_, answer)| answer.raft_index);
+        let data_dir = quote_path(&self.host(replace).data_dir);
+        let size = format!("du -sk {data_dir} 2>/dev/null | sed 's/[^0-9].*//'\n");
+        let kib = self.fleet.remote(self.number(replace)).script(&size).await;
+        let kib = kib.map_or(0, |kib| kib.trim().parse::<u64>().unwrap_or_default());
+        Ok((kib.saturating_mul(1024), index))
     }
 
     async fn leader_index(&self, replace: &Replace, step: &Step) -> Result<u64, RunError> {
