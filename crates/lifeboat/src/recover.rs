@@ -5,6 +5,7 @@ mod args;
 mod discover;
 mod plan;
 mod prepare;
+mod receive;
 mod replace;
 mod rescue;
 mod run;
@@ -27,6 +28,8 @@ pub(crate) enum RecoverCommand {
     Status(undo::StatusArgs),
     #[command(hide = true)]
     Agent(agent::AgentArgs),
+    #[command(hide = true)]
+    Receive(receive::ReceiveArgs),
 }
 
 impl RecoverCommand {
@@ -39,6 +42,7 @@ impl RecoverCommand {
             Self::Commit(args) => args.run(context),
             Self::Status(args) => args.run(context),
             Self::Agent(args) => args.run(context),
+            Self::Receive(args) => args.run(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The database is the same for every member; a WAL segment and a raft snapshot of a few hundred bytes are each member's own. Built
 //! again from the same backup with the same plan, they are the same.
 
-use crate::plan::Plan;
+use crate::{plan::Plan, transfer::pack};
 use etcd_raftfiles::restore::{RestoredCluster, Target};
 use etcd_schema::{
     HashKvError, KeyValue, Meta, ReadError, Record, Revision, bucket, hash_kv, records,
@@ -61,8 +61,10 @@ pub struct MemberFile {
     pub folder: &'static str,
     /// Its name there.
     pub name: String,
-    /// In hex.
+    /// In hex: of what it is there.
     pub sha256: String,
+    /// Whether it is compressed on its way.
+    pub packed: bool,
 }
 
 /// Why nothing could be built.
@@ -107,6 +109,7 @@ impl Built {
             folder: to,
             name,
             sha256: self.sha256.get(&below).cloned().unwrap_or_default(),
+            packed: false,
         };
         let members =
             u64::try_from(self.member_ids.len()).expect("a length in memory fits 64 bits");
@@ -115,18 +118,25 @@ impl Built {
         vec![
             of(wal_path(member), "wal", RestoredCluster::wal_name().to_string()),
             of(snap_path(member), "snap", snap.to_string()),
-            of(DB.to_owned(), "snap", "db".to_owned()),
+            MemberFile {
+                path: folder.join(PACKED),
+                packed: true,
+                ..of(DB.to_owned(), "snap", "db".to_owned())
+            },
         ]
     }
 
     /// Whether all files are there, as far as their sizes tell.
     pub fn is_in(&self, folder: &Path) -> bool {
         let db = fs::metadata(folder.join(DB)).is_ok_and(|found| found.len() == self.bytes);
-        db && self.sha256.keys().all(|below| folder.join(below).is_file())
+        db && folder.join(PACKED).is_file()
+            && self.sha256.keys().all(|below| folder.join(below).is_file())
     }
 }
 
 const DB: &str = "tree/member/snap/db";
+/// The same, compressed to be sent.
+const PACKED: &str = "db.zst";
 
 fn wal_path(member: &str) -> String {
     format!("{member}.wal")
@@ -184,7 +194,8 @@ pub fn build(
 
     let db = folder.join(DB);
     let bytes = fs::metadata(&db).map_err(io_error(&db))?.len();
-    let digest = sha256_of(&db).map_err(io_error(&db))?;
+    let packed = folder.join(PACKED);
+    let digest = pack(&db, &packed).map_err(io_error(&packed))?;
     let mut sha256 = BTreeMap::from([(DB.to_owned(), digest)]);
     let wal_target = if target == TargetVersion::V3_4 { Target::Etcd34 } else { Target::Etcd35 };
     for member in cluster.members() {
@@ -196,7 +207,7 @@ pub fn build(
             let path = folder.join(&below);
             let written = fs::File::create(&path).and_then(|mut file| file.write_all(&bytes));
             written.map_err(io_error(&path))?;
-            sha256.insert(below, hex(&bytes));
+            sha256.insert(below, sha256_of_bytes(&bytes));
         }
     }
     Ok(Built {
@@ -258,9 +269,14 @@ pub fn hashes(plan: &Plan, built: &Built, folder: &Path) -> Result<Hashes, Build
     Ok(Hashes { hash_kv: hash.map_err(failed)?.hash, hash_kv_probed: probed.map_err(failed)?.hash })
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// SHA-256 of bytes, in hex.
+pub(crate) fn sha256_of_bytes(bytes: &[u8]) -> String {
     use sha2::Digest;
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    in_hex(&sha2::Sha256::digest(bytes))
+}
+
+pub(crate) fn in_hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256 of a file, in hex.
@@ -268,7 +284,7 @@ pub fn sha256_of(path: &Path) -> io::Result<String> {
     use sha2::Digest;
     let mut hasher = sha2::Sha256::new();
     io::copy(&mut fs::File::open(path)?, &mut Hashing(&mut hasher))?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(in_hex(&hasher.finalize()))
 }
 
 struct Hashing<'a>(&'a mut sha2::Sha256);

@@ -25,6 +25,7 @@ mod service;
 mod shell;
 pub mod spec;
 mod steps;
+mod transfer;
 
 pub use agent::{Answer, Change, Probe, Question, file_revision};
 pub use build::{BuildError, Built, Hashes, build, hashes, sha256_of};
@@ -32,7 +33,7 @@ pub use facts::{Directory, Facts};
 pub use host::{HostError, ssh_line};
 pub use journal::{Journal, JournalError, Line, Lock, Runs, State, What};
 pub use plan::{Agent, BUMP_MARGIN, Bump, Chosen, Findings, Plan, Pull};
-pub use replace::{Replace, ReplaceError, added};
+pub use replace::{DENIED, Replace, ReplaceError, added};
 pub use rescue::{
     Held, HeldLog, Rescue, Rescued, Survivor, forget, most_recent, rescued, rescued_path, survivors,
 };
@@ -40,3 +41,4 @@ pub use run::{Event, Fleet, OnHostNow, Run, RunError, Watcher};
 pub use runbook::{as_shell, built_line, left_on_hosts, rolled_back, runbook, summary};
 pub use shell::{quote, quote_path};
 pub use steps::{Kind, MemberChange, OnHost, Step, steps};
+pub use transfer::unpack;

@@ -30,9 +30,10 @@ use etcd_raftfiles::{
     wal::Encoder,
 };
 use serde::{Deserialize, Serialize};
-use sha2::Digest;
 use std::{collections::BTreeMap, fs, io, path::Path};
 
+/// What is done about members that refuse who asks.
+pub const DENIED: &str = "name a user with the role root, and the file on the hosts with its password: etcd.user and etcd.password-file";
 /// In the journal: a rollback has not reached the host.
 pub(crate) const LEFT_ALONE: &str = "left-alone";
 /// Learners are known since then.
@@ -76,6 +77,12 @@ pub enum ReplaceError {
     /// Without a quorum nobody can be removed.
     #[error("the cluster has no quorum: none of the other members can write to it{}", lines(why))]
     NoQuorum {
+        /// What each says.
+        why: Vec<String>,
+    },
+    /// Nobody can be asked.
+    #[error("the members refuse who asks{}", lines(why))]
+    Denied {
         /// What each says.
         why: Vec<String>,
     },
@@ -149,6 +156,7 @@ impl ReplaceError {
             Self::NoQuorum { .. } => {
                 "bring the whole cluster back: `lifeboat recover run`, from a backup, or with --from-member from the data of a member that is left"
             }
+            Self::Denied { .. } => DENIED,
             Self::Healthy { .. } => {
                 "it need not be replaced; to do so all the same, say --even-though-healthy"
             }
@@ -185,12 +193,21 @@ impl Replace {
             answers.iter().partition(|(label, _)| *label == host.label);
         let healthy: Vec<_> = others.iter().copied().filter(|(_, answer)| answer.healthy).collect();
         let Some((first, known)) = healthy.first() else {
-            return Err(ReplaceError::NoQuorum { why: others.iter().map(why).collect() });
+            let denied = others.iter().any(|(_, answer)| answer.denied);
+            let why = others.iter().map(why).collect();
+            return Err(match denied {
+                true => ReplaceError::Denied { why },
+                false => ReplaceError::NoQuorum { why },
+            });
         };
         // A package that was just installed may have started a cluster of its own there.
         let is_well = |answer: &Answer| answer.healthy && answer.cluster_id == known.cluster_id;
         if !even_though_healthy && lost.iter().any(|(_, answer)| is_well(answer)) {
             return Err(ReplaceError::Healthy { member: member.to_owned(), at: String::new() });
+        }
+        if let Some((label, _)) = healthy.iter().find(|(_, answer)| answer.denied) {
+            let why = format!("{label}: who asks has not the role root");
+            return Err(ReplaceError::Denied { why: vec![why] });
         }
         for (other, answer) in &healthy {
             if ids(answer) != ids(known) || answer.cluster_id != known.cluster_id {

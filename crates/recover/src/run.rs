@@ -253,7 +253,7 @@ impl Fleet {
                     return Ok(());
                 }
                 let proved = "chmod 755 \"$part\"\n\"$part\" --version >/dev/null";
-                let receive = receive(&to, &sha256, proved);
+                let receive = receive(AS_IT_IS, &to, &sha256, proved);
                 send(&remote, &receive, &program, &sha256, &|_| {}, &watcher).await
             }
         });
@@ -521,10 +521,11 @@ impl Run<'_> {
             };
             let scripted = self.scripted(part.host, text);
             let remote = self.fleet.remotes[part.host].clone();
+            let program = quote_path(&agent_path(&self.plan.agent, host));
             let (watcher, check) = (self.fleet.watcher.clone(), part.check.clone());
             parts.spawn(async move {
                 if let Some((files, parents)) = files {
-                    let sent = send_all(&remote, &check, &parents, files, &watcher).await;
+                    let sent = send_all(&remote, &program, &check, &parents, files, &watcher).await;
                     sent.inspect_err(|error| {
                         let (label, why) = (remote.label().to_owned(), error.to_string());
                         watcher(Event::Failed { label, why });
@@ -701,12 +702,28 @@ where
     }
 }
 
-/// A command that takes a file from its standard input, hashes it while it arrives, makes it durable and gives it its name; and that
-/// says which hash it has.
+/// Takes what stands on standard input to `$part`, and its SHA-256 to `$sum`: by what every host has.
+const AS_IT_IS: &str = "rm -f \"$part.fifo\" \"$part.sum\"
+mkfifo \"$part.fifo\"
+sha256sum <\"$part.fifo\" >\"$part.sum\" &
+hash=$!
+if ! tee \"$part.fifo\" >\"$part\"; then kill \"$hash\" 2>/dev/null || true; rm -f \"$part\" \"$part.fifo\" \"$part.sum\"; return 1; fi
+wait \"$hash\"
+sum=$(cut -c1-64 <\"$part.sum\")
+rm -f \"$part.fifo\" \"$part.sum\"
+sync \"$part\" 2>/dev/null || sync";
+
+/// The same for what is compressed: by the program that was pushed there.
+fn packed(program: &str) -> String {
+    format!("sum=$({program} recover receive \"$part\") || {{ rm -f \"$part\"; return 1; }}")
+}
+
+/// A command that takes a file from its standard input, by `take`, makes it durable and gives it its name; and that says which
+/// hash it has.
 ///
 /// One that a killed `lifeboat` left behind may still be receiving: each has a temporary name of its own, and `before_naming` keeps a
 /// late one from putting its file where things have gone on.
-fn receive(to: &str, sha256: &str, before_naming: &str) -> String {
+fn receive(take: &str, to: &str, sha256: &str, before_naming: &str) -> String {
     let sha256 = quote(sha256);
     format!(
         "set -eu\n\
@@ -714,16 +731,9 @@ fn receive(to: &str, sha256: &str, before_naming: &str) -> String {
          to={to}\n\
          part=$to.part.$$\n\
          mkdir -p \"$(dirname \"$to\")\"\n\
-         rm -f \"$part\" \"$part.fifo\" \"$part.sum\"\n\
-         mkfifo \"$part.fifo\"\n\
-         sha256sum <\"$part.fifo\" >\"$part.sum\" &\n\
-         hash=$!\n\
-         if ! tee \"$part.fifo\" >\"$part\"; then kill \"$hash\" 2>/dev/null || true; rm -f \"$part\" \"$part.fifo\" \"$part.sum\"; return 1; fi\n\
-         wait \"$hash\"\n\
-         sum=$(cut -c1-64 <\"$part.sum\")\n\
-         rm -f \"$part.fifo\" \"$part.sum\"\n\
+         rm -f \"$part\"\n\
+         {take}\n\
          if [ \"$sum\" != {sha256} ]; then rm -f \"$part\"; echo \"$sum\"; return 0; fi\n\
-         sync \"$part\" 2>/dev/null || sync\n\
          {before_naming}\n\
          mv \"$part\" \"$to\"\n\
          echo \"$sum\""
@@ -762,9 +772,10 @@ async fn send(
     }
 }
 
-/// Sends those files that are not there yet, the largest last.
+/// Sends those files that are not there yet, the largest last. `program` is where lifeboat's own one is on the host.
 async fn send_all(
     remote: &Remote,
+    program: &str,
     check: &str,
     parents: &str,
     files: Vec<(MemberFile, String)>,
@@ -792,7 +803,8 @@ async fn send_all(
         let not_needed = format!(
             "check() {{\n{check}\n}}\nif check; then rm -f \"$part\"; echo \"$sum\"; return 0; fi"
         );
-        let receive = receive(to, &file.sha256, &not_needed);
+        let take = if file.packed { packed(program) } else { AS_IT_IS.to_owned() };
+        let receive = receive(&take, to, &file.sha256, &not_needed);
         send(remote, &receive, &file.path, &file.sha256, &on_bytes, watcher).await?;
     }
     Ok(())

@@ -35,6 +35,11 @@ pub fn quote_path(path: &Path) -> String {
     quote(path.to_str().expect("paths of hosts are text: they come from YAML"))
 }
 
+/// Makes a file and its name durable. `sync` without a name would wait for all that the machine has to write.
+pub(crate) fn durable(path: &str) -> String {
+    format!("sync {path} \"$(dirname {path})\" 2>/dev/null || sync")
+}
+
 /// Where a script keeps its own things on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {

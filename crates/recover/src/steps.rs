@@ -19,7 +19,7 @@ use crate::{
     rescue,
     run::agent_path,
     service::{self, Shell},
-    shell::{quote, quote_path},
+    shell::{durable, quote, quote_path},
     spec::{Client, Resolved},
 };
 use std::path::PathBuf;
@@ -253,7 +253,8 @@ impl<'a> Site<'a> {
         let run = format!(
             "echo {run} >{run_dir}/lock\n\
              ln {run_dir}/lock {lock} || {{ echo \"held by the run $(cat {lock})\" >&2; return 1; }}\n\
-             sync",
+             {}",
+            durable(&lock),
             run_dir = self.run_dir
         );
         let undo = format!("if {check}; then rm -f {lock}; fi");
@@ -521,9 +522,9 @@ impl<'a> Site<'a> {
 
     fn start_etcd(&self) -> OnHost {
         let (etcd, started) = (self.etcd(), self.started());
+        let mark = format!("{}/started", self.run_dir);
         let check = format!("{started} && {}", etcd.started());
-        let run =
-            format!("touch {run_dir}/started\nsync\n{}", etcd.start(), run_dir = self.run_dir);
+        let run = format!("touch {mark}\n{}\n{}", durable(&mark), etcd.start());
         let undo =
             format!("if {started}; then\n{}\nrm -f {}/started\nfi", etcd.stop(), self.run_dir);
         self.on_host(check, run, undo)
