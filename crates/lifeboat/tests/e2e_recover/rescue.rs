@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use testbed::{Etcd, Run};
+use testbed::{Etcd, Hosts, Run};
 
 use crate::killed::{kill_after, kills};
 use crate::{BACKED_UP, GENERATION, Random, Scene, Watched, is_step, tls};
@@ -246,14 +246,23 @@ fn a_rescue_that_is_killed_at_random_instants_loses_nothing() {
     scene.keeps_the_data_of_m2();
 }
 
-/// Goal: the only data that are left lie on a host that shall have no member any more.
+/// Goal: the only data that are left lie on a host that shall have no member any more; by way of sudo, and with the log elsewhere.
 #[test]
 fn data_of_a_host_that_goes_come_back_on_one_that_stays() {
-    let mut scene = Scene::without_clients(tls(Etcd::V3_5));
+    let hosts = Hosts::builder().disk_bytes(3 << 30).start(3);
+    for host in hosts.iter() {
+        host.ssh("mkdir /wal && chown etcd:etcd /wal");
+    }
+    let mut scene = Scene::on(hosts, tls(Etcd::V3_5).setting("wal-dir", "/wal/etcd"), false);
+    scene.more_etcd = "  wal-dir: /wal/etcd\n".to_owned();
+    scene.user = "ops";
     scene.write_more();
     scene.lose_with_data(0);
     scene.lose_with_data(2);
     scene.members = vec![0];
+    for index in [0, 2] {
+        scene.hosts[index].ssh("rm -rf /wal/etcd");
+    }
     let source = scene.hosts[1].address().to_string();
     let run = Run::of(&mut scene.run_from(&source)).ok();
     run.stderr_has(&[&format!("* {source}'s data, etcd runs")]);
