@@ -36,6 +36,9 @@ pub struct Question {
     pub hash_at: Option<i64>,
     /// A write that proves that the cluster takes writes.
     pub probe: Option<Probe>,
+    /// Whether who asks may do what the role root may: change members, hash.
+    #[serde(default)]
+    pub as_root: bool,
     /// A change of the membership. One that is done already is not done again.
     #[serde(default)]
     pub change: Option<Change>,
@@ -102,6 +105,8 @@ pub enum Change {
 pub struct Answer {
     /// Whether the cluster agreed on a read through this member.
     pub healthy: bool,
+    /// It refuses who asks: no user is named, a wrong password, or one without the role root.
+    pub denied: bool,
     /// Why not, or what else failed.
     pub error: Option<String>,
     /// The member's id.

@@ -65,7 +65,8 @@ async fn answer(question: &Question) -> Answer {
 
 /// One try; `answer` keeps what was learnt before it failed.
 async fn ask(question: &Question, answer: &mut Answer) -> Result<(), String> {
-    let connection = connect(question).await?;
+    answer.denied = false;
+    let connection = connect(question, &mut answer.denied).await?;
     let told = |error: LiveError| one_line(&error);
     let status = connection.status().await.map_err(told)?;
     answer.member_id = status.header.member_id;
@@ -75,7 +76,10 @@ async fn ask(question: &Question, answer: &mut Answer) -> Result<(), String> {
     answer.is_learner = status.is_learner;
     answer.raft_index = status.raft_index;
     list_members(&connection, answer).await?;
-    let health = connection.health().await.map_err(told)?;
+    let health = connection.health().await.map_err(|error| {
+        answer.denied = error.is_denied();
+        told(error)
+    })?;
     answer.alarms = health.alarms.iter().map(ToString::to_string).collect();
     if let Some(revision) = question.hash_at {
         match connection.hash_kv(revision).await {
@@ -94,6 +98,11 @@ async fn ask(question: &Question, answer: &mut Answer) -> Result<(), String> {
             answer.probed = Some(connection.remove_probe(key).await.map_err(told)?);
         }
         None => {}
+    }
+    if question.as_root {
+        // Rights are looked at first; there is no such revision, so nothing is hashed.
+        let asked = connection.hash_kv(i64::MAX).await;
+        answer.denied = asked.is_err_and(|error| error.is_denied());
     }
     if let Some(change) = &question.change {
         apply(change, &connection, answer).await?;
@@ -143,7 +152,7 @@ async fn apply(
     list_members(connection, answer).await
 }
 
-async fn connect(question: &Question) -> Result<Connection, String> {
+async fn connect(question: &Question, denied: &mut bool) -> Result<Connection, String> {
     let told = |error: LiveError| one_line(&error);
     let connector = Connector::new(options(question)?).map_err(told)?;
     let mut failed = String::new();
@@ -151,7 +160,10 @@ async fn connect(question: &Question) -> Result<Connection, String> {
         let endpoint: Endpoint = url.parse().map_err(|error| format!("{url}: {error}"))?;
         match connector.connect(&endpoint).await {
             Ok(connection) => return Ok(connection),
-            Err(error) => failed = told(error),
+            Err(error) => {
+                *denied |= error.is_denied();
+                failed = told(error);
+            }
         }
     }
     Err(failed)

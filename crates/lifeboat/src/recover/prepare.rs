@@ -460,7 +460,7 @@ pub(super) async fn ask(
     fleet.push(agent, program).await?;
     let question = |host: &recover::spec::Resolved| {
         let (data_dir, wal_dir) = (Some(host.data_dir.clone()), host.wal_dir.clone());
-        Some(Question { data_dir, wal_dir, ..Question::to(host) })
+        Some(Question { data_dir, wal_dir, as_root: true, ..Question::to(host) })
     };
     Ok(fleet.ask(agent, question).await?)
 }

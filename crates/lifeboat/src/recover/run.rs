@@ -17,8 +17,8 @@ use crate::{
 };
 use jiff::Timestamp;
 use recover::{
-    Answer, Built, Fleet, Hashes, Journal, Plan, Run, Runs, State, build, built_line, forget,
-    hashes, left_on_hosts, spec::Spec, summary,
+    Answer, Built, DENIED, Fleet, Hashes, Journal, Plan, Run, Runs, State, build, built_line,
+    forget, hashes, left_on_hosts, spec::Spec, summary,
 };
 use std::{
     io::{self, BufRead, IsTerminal},
@@ -172,9 +172,12 @@ impl RunArgs {
 
     /// A cluster that works is not stopped.
     fn guard(&self, answers: &[(String, Answer)]) -> Result<(), Failure> {
-        let healthy = prepare::healthy(answers);
-        if healthy.is_empty() || self.even_though_healthy {
+        if self.even_though_healthy {
             return Ok(());
+        }
+        let healthy = prepare::healthy(answers);
+        if healthy.is_empty() {
+            return answers.iter().find(|(_, answer)| answer.denied).map_or(Ok(()), refuses);
         }
         Err(Failure::new(
             Exit::Refused,
@@ -255,6 +258,18 @@ impl RunArgs {
         say!("{}", built_line(&built));
         Ok(built)
     }
+}
+
+/// Who is refused by a member does not know how the cluster is.
+fn refuses((label, answer): &(String, Answer)) -> Result<(), Failure> {
+    let why = answer.error.as_deref().unwrap_or("no answer");
+    Err(Failure::new(
+        Exit::Refused,
+        format!(
+            "whether the cluster is healthy is not known, as {label} refuses to be asked: {why}"
+        ),
+        format!("{DENIED}; to go on all the same, say --even-though-healthy"),
+    ))
 }
 
 /// What is done about members that are lost while the cluster lives.

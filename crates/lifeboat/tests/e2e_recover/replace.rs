@@ -111,8 +111,16 @@ fn a_member_whose_disk_was_emptied_is_replaced_while_the_others_serve() {
     let refused = Run::of(&mut replace(&scene, "m3", &[]));
     refused.code_is(5).stderr_has(&["--yes"]);
 
-    let run = while_written_to(&scene, || Run::of(&mut replace(&scene, "m3", &["--yes"]))).ok();
+    let limit = || scene.hosts[2].ssh("systemctl show -p TimeoutStartUSec etcd").stdout;
+    let before = limit();
+    let (meanwhile, run) = while_written_to(&scene, || {
+        let mut run = Watched::start(&mut replace(&scene, "m3", &["--yes"]));
+        run.wait_for(|line| is_step(line) && line.contains("Wait until m3"));
+        (limit(), run.end().ok())
+    });
     assert!(run.stdout.contains("3 members healthy"), "{run}");
+    // It may take as long as it needs to catch up, and only then.
+    assert_eq!((meanwhile.as_str(), limit()), ("TimeoutStartUSec=infinity\n", before));
     is_whole_again(&scene.client(), &lost);
     scene.clients_run();
     let owned = scene.hosts[2].ssh(&format!("find {data} ! -user etcd; stat -c %a {data}"));
@@ -131,7 +139,6 @@ fn a_member_with_damaged_data_is_replaced_with_auth_on_and_its_old_data_are_kept
     for host in scene.hosts.iter() {
         host.write("/etc/etcd/password", format!("{PASSWORD}\n"));
     }
-    scene.more_etcd = "  user: root\n  password-file: /etc/etcd/password\n".to_owned();
     let (lost, data) = (id_of_last(&scene), scene.cluster.data_dir(2));
     lose_the_last(
         &scene,
@@ -139,6 +146,7 @@ fn a_member_with_damaged_data_is_replaced_with_auth_on_and_its_old_data_are_kept
             "dd if=/dev/zero of={data}/member/snap/db bs=4096 count=8 conv=notrunc; systemctl start --no-block etcd"
         ),
     );
+    scene.more_etcd = "  user: root\n  password-file: /etc/etcd/password\n".to_owned();
 
     let run = while_written_to(&scene, || Run::of(&mut replace(&scene, "m3", &["--yes"]))).ok();
     is_whole_again(&scene.client(), &lost);
@@ -330,10 +338,19 @@ fn a_host_that_dies_in_a_replacement_is_not_waited_for_by_a_rollback() {
 
 #[test]
 fn what_would_cost_the_cluster_its_quorum_or_a_healthy_member_is_refused() {
-    let scene = Scene::without_clients(tls(Etcd::V3_5).security(Security::Plain));
+    let builder = tls(Etcd::V3_5).security(Security::Plain).auth(PASSWORD);
+    let mut scene = Scene::without_clients(builder);
+    for host in scene.hosts.iter() {
+        host.write("/etc/etcd/password", format!("{PASSWORD}\n"));
+    }
     let since: Vec<u64> = scene.hosts.iter().map(|host| host.active_since("etcd")).collect();
     let before = scene.client().etcdctl(["member", "list"]).stdout;
 
+    // Who is refused by the members does not take that for a cluster without quorum.
+    let refused = Run::of(&mut replace(&scene, "m3", &["--yes"]));
+    refused.code_is(5).stderr_has(&["the members refuse who asks", "etcd.user"]);
+    scene.run().code_is(5).stderr_has(&["refuses to be asked", "etcd.user"]);
+    scene.more_etcd = "  user: root\n  password-file: /etc/etcd/password\n".to_owned();
     let healthy = Run::of(&mut replace(&scene, "m3", &["--yes"]));
     healthy.code_is(5).stderr_has(&["m3 is healthy", "--even-though-healthy"]);
     let unknown = Run::of(&mut replace(&scene, "m9", &["--yes"]));

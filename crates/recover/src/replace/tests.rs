@@ -89,6 +89,13 @@ fn what_would_cost_the_cluster_its_majority_is_refused() {
     let error = examine(&one).unwrap_err();
     assert!(error.to_string().contains("m1: no leader"), "{error}");
     assert!(error.remedy().contains("recover run"));
+    one[1].1.denied = true;
+    let error = examine(&one).unwrap_err();
+    assert!(
+        matches!(error, ReplaceError::Denied { .. }),
+        "who is refused knows nothing of quorums"
+    );
+    assert!(error.remedy().contains("etcd.user"));
 }
 
 #[test]
