@@ -44,10 +44,11 @@ fn a_healthy_cluster_an_unconfirmed_name_and_unknown_host_keys_are_refused() {
     assert_eq!(now, since[0]);
 }
 
-/// Goal: nobody disturbs a run. Method: it is stopped in its middle, and meanwhile others are begun: from
-/// the same machine, and from one that knows nothing of it.
+/// Goal: nobody disturbs a run, and one that is cut off at its very end keeps no host from others. Method: it is stopped
+/// in its middle, and meanwhile others are begun, from the same machine and from one that knows nothing of it; then it
+/// cannot remove the lock of one host.
 #[test]
-fn two_runs_at_once_are_refused_here_and_on_the_hosts() {
+fn hosts_are_held_for_one_run_until_it_has_let_them_go() {
     let mut scene = Scene::without_clients(tls(Etcd::V3_5));
     scene.lose_all_members();
     let mut first = Watched::start(&mut scene.recover("run", [""; 0]));
@@ -60,25 +61,17 @@ fn two_runs_at_once_are_refused_here_and_on_the_hosts() {
     let here = std::mem::replace(&mut scene.state_dir, scene.hosts.folder().join("elsewhere"));
     let stranger = scene.run();
     scene.state_dir = here;
+    let rm = "/usr/local/bin/rm";
+    scene.hosts[1].write_script(
+        rm,
+        "#!/bin/sh\ncase \"$*\" in *.lock) echo 'not now' >&2; exit 1 ;; esac\nexec /usr/bin/rm \"$@\"\n",
+    );
     kill_process(id, Signal::CONT).unwrap();
     assert_ne!(stranger.code, Some(0), "{stranger}");
     assert!(stranger.stderr.contains("held by the run"), "{stranger}");
 
-    first.end().ok();
-    scene.serves_the_backup();
-}
-
-/// Goal: a run that is cut off at its very end keeps no host. Method: on one of them the lock cannot be removed.
-#[test]
-fn a_run_that_cannot_let_its_hosts_go_is_gone_on_with_and_does_so() {
-    let scene = Scene::without_clients(tls(Etcd::V3_5).security(Security::Plain));
-    scene.lose_all_members();
-    let rm = "/usr/local/bin/rm";
-    let stuck = "#!/bin/sh\ncase \"$*\" in *.lock) echo 'not now' >&2; exit 1 ;; esac\nexec /usr/bin/rm \"$@\"\n";
-    scene.hosts[1].write_script(rm, stuck);
-    scene.run().code_is(1).stderr_has(&["let the hosts go", "m2", "not now"]);
+    first.end().code_is(1).stderr_has(&["let the hosts go", "m2", "not now"]);
     scene.hosts[1].ssh(&format!("/usr/bin/rm {rm}"));
-
     scene.run().ok().stderr_has(&["going on with run"]);
     scene.serves_the_backup();
     // Another may begin, but for the cluster that is back.
