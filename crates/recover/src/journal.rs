@@ -4,6 +4,7 @@
 //!   <state>/recover/RUN/plan.yaml        what will be done
 //!                       journal.jsonl    what was done, a line each
 //!                       built.yaml       what was built from the backup
+//!                       rescued.db       a member's data, if they are taken instead of a backup; until the end
 //!                       build/           the data to be sent, until all hosts have them
 //!   <state>/recover/CLUSTER.flock        locked while a run for that cluster goes on
 //! ```

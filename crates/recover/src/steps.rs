@@ -452,10 +452,16 @@ impl<'a> Site<'a> {
         let check = format!("[ -e {file} ] && [ -e {told} ]");
         let run = format!(
             "if {}; then echo 'the new data are in place: the old ones cannot be taken any more' >&2; return 1; fi\n\
+             if {}; then echo {} >&2; return 1; fi\n\
              {command} >{told}.part\n\
              mv {told}.part {told}\n\
              sync",
-            self.swapped()
+            self.swapped(),
+            self.etcd().running(),
+            quote(&format!(
+                "etcd runs here again: stop it and run the same command again, or begin anew after `lifeboat recover rollback {}`",
+                self.plan.run
+            ))
         );
         self.on_host(check, run, format!("rm -f {file} {file}.part {told} {told}.part"))
     }
