@@ -231,6 +231,22 @@ fn spec_of(scene: &Scene, on: &[usize]) -> std::path::PathBuf {
 }
 
 #[test]
+fn the_clusters_file_is_found_for_a_replacement_too() {
+    let scene = Scene::without_clients(tls(Etcd::V3_5));
+    let lost = id_of_last(&scene);
+    lose_the_last(&scene, &format!("rm -rf {}", scene.cluster.data_dir(2)));
+    let addresses: Vec<_> = scene.hosts.iter().map(|host| host.address().to_string()).collect();
+    let file = scene.hosts.folder().join("found.yaml");
+    let mut replace = lifeboat().command(["recover", "replace"]);
+    replace.arg(&file).args(["m3", "--dry-run", "--cluster", "prod"]);
+    replace.args(["--discover", &addresses.join(","), "--ssh-user", "root", "--ssh-config"]);
+    replace.arg(scene.hosts.ssh_config()).arg("--agent").arg(scene.agent());
+    replace.arg("--state-dir").arg(&scene.state_dir).stdin(Stdio::null());
+    let run = Run::of(&mut replace).ok();
+    assert!(run.stdout.contains(&format!("member remove {lost}")), "{run}");
+}
+
+#[test]
 fn a_member_that_is_a_plain_command_is_replaced() {
     let scene = command::scene();
     let lost = id_of_last(&scene);
