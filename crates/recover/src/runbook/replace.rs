@@ -138,7 +138,6 @@ mod tests {
             assert!(text.contains(part), "{part}\nnot in\n{text}");
         }
         assert!(!text.contains("Restart kubelet"), "{text}");
-        println!("{text}");
     }
 
     #[test]
