@@ -91,7 +91,7 @@ mod tests {
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             // Half of it compresses.
-            if state >> 31 == 0 { 0 } else { (state >> 16) as u8 }
+            if state >> 31 == 0 { 0 } else { state.to_be_bytes()[1] }
         };
         (0..len).map(|_| next()).collect()
     }
