@@ -94,8 +94,7 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
         }
         _ => String::new(),
     };
-    let since =
-        backup.taken.map(|taken| format!(" of the last {}", span(taken, now))).unwrap_or_default();
+    let since = backup.taken.map(|taken| format!(", {} ago", span(taken, now))).unwrap_or_default();
     line(
         "lost",
         match &plan.rescue {
@@ -340,7 +339,7 @@ mod tests {
         for part in [
             "from      00000000000000000100-20261122T150000Z in s3://backups/etcd",
             "begun     2026-11-22T15:00:00Z, 60 min ago",
-            "lost      all writes since the backup of the last 60 min: 50 revisions, up to 150, which m1 was seen at",
+            "lost      all writes since the backup, 60 min ago: 50 revisions, up to 150, which m1 was seen at",
             "revision  100, raised by 1050 to 1150",
             "m2: ssh -p 2222 admin@10.0.0.2 true",
             "From here on the cluster is down\n\n5. Stop what uses etcd\n   on m1, m2:\n",
