@@ -33,7 +33,7 @@ STATIC_PODS=1 tools/kube-node.sh start >"$work/start.log" 2>&1 || { cat "$work/s
 KUBECONFIG=$(sed -n 's/^KUBECONFIG=//p' "$work/start.log")
 export KUBECONFIG
 node=${KUBECONFIG%/state/kubeconfig}
-PATH=$node/root/usr/bin:$PATH
+PATH="$node/root"/usr/bin:$PATH
 say 'the node is ready; kubelet runs etcd and kube-apiserver'
 inside "$PWD/tools/loopback.sh" start "$work" 10022
 
