@@ -265,6 +265,11 @@ impl Journal {
         read_lines(&self.folder)
     }
 
+    /// Whether a step of it was begun. If not, nothing was changed on any host but that lifeboat's own program is there.
+    pub fn has_begun_a_step(&self) -> Result<bool, JournalError> {
+        Ok(self.lines()?.iter().any(|line| line.step.is_some()))
+    }
+
     /// How far the run came.
     pub fn state(&self) -> Result<State, JournalError> {
         Ok(state(&self.lines()?))

@@ -137,6 +137,12 @@ pub enum RunError {
     /// No data were built, but hosts need them.
     #[error("hosts need data, but none were built")]
     NothingBuilt,
+    /// What is in place on these hosts came after the run.
+    #[error("{}: the data in place are not those of this run, though it has set older ones aside: a later run, or somebody by hand, has put them there", hosts.join(", "))]
+    Overtaken {
+        /// The hosts.
+        hosts: Vec<String>,
+    },
     /// ssh's connections have no place.
     #[error("cannot make a folder in /tmp for ssh's connections")]
     Connections(#[source] io::Error),
@@ -154,6 +160,7 @@ impl RunError {
             Self::Write { .. } => "check the folder's permissions and free space".to_owned(),
             Self::Journal(error) => error.remedy().to_owned(),
             Self::NothingBuilt => "run the same command again".to_owned(),
+            Self::Overtaken { .. } => "nothing was changed. Take the later run back first, or make it final, on the machine that began it; `ls -d DATA-DIR.lifeboat-*` on a host tells which runs there were".to_owned(),
             Self::Connections(_) => "make room in /tmp, or let yourself write there".to_owned(),
         }
     }
@@ -302,6 +309,12 @@ pub struct OnHostNow {
 }
 
 impl OnHostNow {
+    /// Whether data are in place that are not the run's, though it has set those that were there aside.
+    fn is_overtaken(&self) -> bool {
+        let has = |what: &str| self.data.split(", ").any(|found| found == what);
+        has("old") && has("old aside")
+    }
+
     fn parse(answer: &str) -> Self {
         let mut on = Self::default();
         for line in answer.lines() {
@@ -434,6 +447,7 @@ impl Run<'_> {
     /// Takes all steps back, from the last to the first.
     pub async fn roll_back(&self) -> Result<(), RunError> {
         let mut steps = steps(self.plan);
+        self.refuse_overtaken().await?;
         if let Some(gone) = self.replaced_and_gone().await? {
             steps.iter_mut().for_each(|step| step.hosts.retain(|part| part.host != gone));
         }
@@ -469,6 +483,15 @@ impl Run<'_> {
         });
         gather(&step.title, parts.collect()).await?;
         Ok(())
+    }
+
+    /// Refuses to go on with a run whose data another one has replaced.
+    pub async fn refuse_overtaken(&self) -> Result<(), RunError> {
+        let found = self.status().await.into_iter();
+        // A host that does not answer is told of by what comes next.
+        let overtaken = found.filter(|(_, on)| on.as_ref().is_ok_and(OnHostNow::is_overtaken));
+        let hosts: Vec<_> = overtaken.map(|(label, _)| label).collect();
+        if hosts.is_empty() { Ok(()) } else { Err(RunError::Overtaken { hosts }) }
     }
 
     /// Where each host is, by what is found on it.

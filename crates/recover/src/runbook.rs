@@ -81,8 +81,13 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
     let name = backup.name.as_ref().map(|name| format!("{name} in ")).unwrap_or_default();
     line("from", format!("{name}{}", backup.from));
     if let Some(taken) = backup.taken {
-        let key = if plan.rescue.is_some() { "written" } else { "begun" };
-        line(key, format!("{taken:.0}, {} ago", span(taken, now)));
+        let key = match (&plan.rescue, &backup.name) {
+            (Some(_), _) => "written",
+            (None, Some(_)) => "begun",
+            (None, None) => "dated",
+        };
+        let doubt = if key == "dated" { "; a copy has a date of its own" } else { "" };
+        line(key, format!("{taken:.0}, {} ago{doubt}", span(taken, now)));
     }
     let seen = match (backup.revision, plan.bump.last_seen, &plan.bump.seen_at) {
         (Some(revision), Some(seen), Some(at)) if seen > revision => {

@@ -411,6 +411,10 @@ impl Spec {
         }
         let hosts = self.resolved();
         problems.unique("hosts: names", hosts.iter().map(|host| host.label.as_str()));
+        let members = hosts.iter().filter_map(|host| host.member.as_ref());
+        // Each host asks for itself, so all may name their own loopback.
+        let urls = members.flat_map(|member| &member.client_urls).map(String::as_str);
+        problems.unique("hosts: client URLs", urls.filter(|url| !is_loopback(url)));
         problems.places(&hosts);
         problems.0
     }
@@ -480,6 +484,16 @@ impl fmt::Display for Problem {
 
 fn problems_text(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
+}
+
+fn is_loopback(url: &str) -> bool {
+    use url::Host;
+    url::Url::parse(url).is_ok_and(|url| match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    })
 }
 
 struct Problems(Vec<Problem>);

@@ -6,6 +6,7 @@ use super::{
     replace::another_run,
     rescue,
     show::Shown,
+    undo,
 };
 use crate::{
     cli::Context,
@@ -88,7 +89,15 @@ impl RunArgs {
             Some((plan, State::RollingBack)) => return Err(rolling_back(&plan)),
             _ => self.begin(context, spec, &runs, &interrupt)?,
         };
-        self.go_on(context, &plan, &journal, source, &interrupt)?;
+        self.go_on(context, &plan, &journal, source, &interrupt).inspect_err(|failure| {
+            // The help is to take another backup, which is no going on with this run.
+            let dropped = failure.exit == Exit::Damaged
+                && journal.has_begun_a_step().is_ok_and(|begun| !begun)
+                && undo::drop_untouched(&journal).is_ok();
+            if dropped {
+                say!("nothing was changed on any host, and run {} is dropped", plan.run);
+            }
+        })?;
         say!("{} is back after {:.1} s", plan.spec.cluster, begun.elapsed().as_secs_f64());
         Ok(())
     }

@@ -117,6 +117,14 @@ impl RollbackArgs {
                 say!("run {} was taken back before", plan.run);
                 return release(context, &plan, &journal);
             }
+            State::Unfinished if !journal.has_begun_a_step()? => {
+                drop_untouched(&journal)?;
+                let told = format!(
+                    "{}: run {} had changed nothing yet, and is dropped; nothing was started or stopped\n",
+                    plan.spec.cluster, plan.run
+                );
+                return output::print(&told);
+            }
             _ => {}
         }
         let interrupt = Interrupt::watch()?;
@@ -130,6 +138,13 @@ impl RollbackArgs {
         recover::forget(&journal);
         output::print(&rolled_back(&plan, &journal.lines()?))
     }
+}
+
+/// A run that has changed nothing on any host is no run any more.
+pub(super) fn drop_untouched(journal: &Journal) -> Result<(), Failure> {
+    let _ = std::fs::remove_dir_all(journal.build_dir());
+    recover::forget(journal);
+    Ok(journal.note(What::RolledBack, None, None, None)?)
 }
 
 /// A host that could not be reached when the run was taken back is held by it still.
@@ -150,7 +165,12 @@ impl CommitArgs {
         let _lock = runs.lock(&plan.spec.cluster)?;
         match journal.state()? {
             State::Finished => {}
-            State::Committed => return Ok(()),
+            State::Committed => {
+                return output::print(&format!(
+                    "{}: run {} is final already\n",
+                    plan.spec.cluster, plan.run
+                ));
+            }
             _ => {
                 return Err(Failure::new(
                     Exit::Refused,
@@ -162,7 +182,9 @@ impl CommitArgs {
         let shown = Shown::new(&plan.spec);
         context.block_on(async {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?;
-            Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.unlock().await?)
+            let run = Run { plan: &plan, journal: &journal, fleet: &fleet };
+            run.refuse_overtaken().await?;
+            Ok(run.unlock().await?)
         })?;
         journal.note(What::Committed, None, None, None)?;
         output::print(&format!("{}: run {} is final\n", plan.spec.cluster, plan.run))?;

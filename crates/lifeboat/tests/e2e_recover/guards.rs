@@ -78,3 +78,57 @@ fn hosts_are_held_for_one_run_until_it_has_let_them_go() {
     Run::of(&mut scene.recover("plan", [""; 0])).ok();
     scene.run().code_is(5).stderr_has(&["the cluster is healthy"]);
 }
+
+/// Goal: a run that another one followed stops nothing. Method: the second is begun on a machine that knows nothing of
+/// the first.
+#[test]
+fn a_run_that_a_later_one_followed_is_not_taken_back_before_it() {
+    let mut scene = Scene::without_clients(tls(Etcd::V3_5));
+    let here = scene.state_dir.clone();
+    Run::of(&mut scene.run_over_the_living()).ok();
+    scene.state_dir = scene.hosts.folder().join("elsewhere");
+    Run::of(&mut scene.run_over_the_living()).ok();
+    let there = std::mem::replace(&mut scene.state_dir, here);
+
+    let since: Vec<_> = scene.hosts.iter().map(|host| host.active_since("etcd")).collect();
+    for command in ["rollback", "commit"] {
+        let refused = Run::of(&mut scene.recover(command, [""; 0]));
+        refused.code_is(5).stderr_has(&["m1, m2, m3", "later run", "help: "]);
+    }
+    let now: Vec<_> = scene.hosts.iter().map(|host| host.active_since("etcd")).collect();
+    assert_eq!(now, since, "nothing was stopped");
+    scene.serves_the_backup();
+
+    for state_dir in [there, scene.state_dir.clone()] {
+        scene.state_dir = state_dir;
+        Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    }
+    scene.serves_the_old_data("after the backup");
+}
+
+#[test]
+fn a_run_that_has_changed_nothing_is_dropped_and_starts_nothing() {
+    let scene = Scene::without_clients(tls(Etcd::V3_5));
+    scene.lose_all_members();
+    let good = std::fs::read(scene.snapshot()).unwrap();
+    let mut bad = good.clone();
+    let middle = bad.len() / 2;
+    bad[middle..middle + 4].iter_mut().for_each(|byte| *byte ^= 0x5A);
+    std::fs::write(scene.snapshot(), bad).unwrap();
+    scene.run().code_is(3).stderr_has(&["is dropped", "another snapshot"]);
+    std::fs::write(scene.snapshot(), good).unwrap();
+
+    // The program on the hosts is looked at before a run is begun, and then again: that fails.
+    let sha256sum = "/usr/local/bin/sha256sum";
+    scene.hosts[0].write_script(
+        sha256sum,
+        "#!/bin/sh\nmkdir /run/looked-at 2>/dev/null || exit 1\nexec /usr/bin/sha256sum \"$@\"\n",
+    );
+    scene.run().code_is(1).stderr_has(&["m1"]);
+    scene.hosts[0].ssh(&format!("rm {sha256sum}"));
+    let dropped = Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    assert!(dropped.stdout.contains("had changed nothing yet"), "{dropped}");
+    assert!(scene.hosts.iter().all(|host| !host.is_active("etcd")));
+    scene.run().ok();
+    scene.serves_the_backup();
+}

@@ -103,6 +103,24 @@ hosts:
 #[test]
 fn one_directory_cannot_be_two_members() {
     let yaml = SHORT.to_owned()
-        + "- {host: 10.0.0.1, member: {name: m2, peer-urls: ['https://10.0.0.1:2480']}}\n";
+        + "- {host: 10.0.0.1, member: {name: m2, peer-urls: ['https://10.0.0.1:2480'], client-urls: ['https://10.0.0.1:2479']}}\n";
     assert_eq!(problems(&yaml), ["hosts.m2: /var/lib/etcd of 10.0.0.1 is there twice"]);
+}
+
+#[test]
+fn one_client_url_cannot_be_two_members_but_each_may_name_its_own_loopback() {
+    let yaml = |url: &str| {
+        format!(
+            "cluster: c\nhosts:\n\
+             - {{host: a, member: {{name: m1, peer-urls: ['http://a:2380'], client-urls: ['{url}']}}}}\n\
+             - {{host: b, member: {{name: m2, peer-urls: ['http://b:2380'], client-urls: ['{url}']}}}}\n"
+        )
+    };
+    assert_eq!(
+        problems(&yaml("http://a:2379")),
+        ["hosts: client URLs: \"http://a:2379\" is there twice"]
+    );
+    for own in ["http://127.0.0.1:2379", "http://localhost:2379", "http://[::1]:2379"] {
+        Spec::parse(&yaml(own)).unwrap();
+    }
 }
