@@ -61,7 +61,7 @@ pub(crate) fn pack(from: &Path, to: &Path) -> io::Result<String> {
     })
 }
 
-/// Unpacks what [`pack`] has made to a new file, durably. Returns the SHA-256 of what was unpacked: of what came before it, if the
+/// Unpacks what was packed here to a new file, durably. Returns the SHA-256 of what was unpacked: of what came before it, if the
 /// stream is damaged or ends too early.
 pub fn unpack(from: impl Read, to: &Path) -> io::Result<String> {
     use sha2::{Digest, Sha256};
