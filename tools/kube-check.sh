@@ -22,7 +22,7 @@ weed=''
 clean_up() {
   code=$?
   [ "$code" = 0 ] || tell_all
-  [ -z "$weed" ] || kill "$weed" 2>/dev/null || true
+  [ -z "$weed" ] || kill -KILL "$weed" 2>/dev/null || true # asked politely, it waits for a network that is gone
   tools/kube-node.sh stop || true
   # Manifests outlive the cluster; the next one would start this pod.
   [ -z "${node:-}" ] || rm -f "$node/manifests/lifeboat-etcd.yaml"
