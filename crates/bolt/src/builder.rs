@@ -157,8 +157,7 @@ impl<W: Write + Seek> Builder<W> {
             return Err(BuildError::Txid);
         }
         let pages = PageWriter::new(out, options.page_size)?;
-        let root = Tree::new(options.page_size, options.fill_percent);
-        Ok(Builder { pages, options, root, open: Vec::new(), buckets: 0, pairs: 0, broken: false })
+        Ok(Builder::on(pages, options))
     }
 
     /// Begins a new version of `db` on its pages, which stay where they are; `out` takes what is written behind
@@ -169,8 +168,12 @@ impl<W: Write + Seek> Builder<W> {
         let txid = Txid(db.meta().txid.0.checked_add(2).ok_or(BuildError::Txid)?);
         let options = Options { page_size, txid, ..Options::default() };
         let pages = PageWriter::behind(out, page_size, db.high_water_mark())?;
-        let root = Tree::new(page_size, options.fill_percent);
-        Ok(Builder { pages, options, root, open: Vec::new(), buckets: 0, pairs: 0, broken: false })
+        Ok(Builder::on(pages, options))
+    }
+
+    fn on(pages: PageWriter<W>, options: Options) -> Builder<W> {
+        let root = Tree::new(options.page_size, options.fill_percent);
+        Builder { pages, options, root, open: Vec::new(), buckets: 0, pairs: 0, broken: false }
     }
 
     /// Takes over a bucket of the file that is amended, with all that is in it.

@@ -13,6 +13,7 @@ use crate::{
     spec::{Resolved, Spec},
     steps::{Kind, MemberChange, OnHost, SEND, Step, destination, has_data, make_parents, steps},
 };
+use send::{AS_IT_IS, has_sha256, receive, send, send_all};
 use std::{
     collections::BTreeMap,
     io,
@@ -26,14 +27,13 @@ use tokio::{task::JoinSet, time::Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The wait between two tries.
 const AGAIN: Duration = Duration::from_secs(2);
-/// A file that arrives damaged is sent again so often.
-const SENDS_MAX: u32 = 3;
 /// A host that fetches the backup itself more slowly than this hangs.
 const PULL_BYTES_PER_SECOND: u64 = 50_000;
 /// How long members have to find each other.
 const WAIT_SECONDS: u64 = 180;
 
 mod replace;
+mod send;
 
 /// What happens, for who shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -652,11 +652,17 @@ impl Run<'_> {
         if !faults.is_empty() {
             return Err(RunError::Cluster { faults });
         }
-        for (label, _) in &answers {
+        self.tell_done(step, &answers)?;
+        Ok(answers)
+    }
+
+    /// Says and writes down that a step is done on the hosts that answered.
+    fn tell_done(&self, step: &Step, answers: &[(String, Answer)]) -> Result<(), RunError> {
+        for (label, _) in answers {
             (self.fleet.watcher)(Event::Done { label: label.clone(), already: false });
             self.journal.note(What::Done, Some(&step.id), Some(label), None)?;
         }
-        Ok(answers)
+        Ok(())
     }
 
     /// Whether the journal tells that a step was done on all hosts.
@@ -723,114 +729,6 @@ where
             result => return result,
         }
     }
-}
-
-/// Takes what stands on standard input to `$part`, and its SHA-256 to `$sum`: by what every host has.
-const AS_IT_IS: &str = "rm -f \"$part.fifo\" \"$part.sum\"
-mkfifo \"$part.fifo\"
-sha256sum <\"$part.fifo\" >\"$part.sum\" &
-hash=$!
-if ! tee \"$part.fifo\" >\"$part\"; then kill \"$hash\" 2>/dev/null || true; rm -f \"$part\" \"$part.fifo\" \"$part.sum\"; return 1; fi
-wait \"$hash\"
-sum=$(cut -c1-64 <\"$part.sum\")
-rm -f \"$part.fifo\" \"$part.sum\"
-sync \"$part\" 2>/dev/null || sync";
-
-/// The same for what is compressed: by the program that was pushed there.
-fn packed(program: &str) -> String {
-    format!("sum=$({program} recover receive \"$part\") || {{ rm -f \"$part\"; return 1; }}")
-}
-
-/// A command that takes a file from its standard input, by `take`, makes it durable and gives it its name; and that says which
-/// hash it has.
-///
-/// One that a killed `lifeboat` left behind may still be receiving: each has a temporary name of its own, and `before_naming` keeps a
-/// late one from putting its file where things have gone on.
-fn receive(take: &str, to: &str, sha256: &str, before_naming: &str) -> String {
-    let sha256 = quote(sha256);
-    format!(
-        "set -eu\n\
-         umask 077\n\
-         to={to}\n\
-         part=$to.part.$$\n\
-         mkdir -p \"$(dirname \"$to\")\"\n\
-         rm -f \"$part\"\n\
-         {take}\n\
-         if [ \"$sum\" != {sha256} ]; then rm -f \"$part\"; echo \"$sum\"; return 0; fi\n\
-         {before_naming}\n\
-         mv \"$part\" \"$to\"\n\
-         echo \"$sum\""
-    )
-}
-
-/// An expression that succeeds if the file has that hash.
-fn has_sha256(path: &str, sha256: &str) -> String {
-    format!("[ \"$(sha256sum <{path} | cut -c1-64)\" = {} ]", quote(sha256))
-}
-
-/// Sends a file until it has arrived whole.
-async fn send(
-    remote: &Remote,
-    receive: &str,
-    path: &Path,
-    sha256: &str,
-    on_bytes: &(dyn Fn(u64) + Send + Sync),
-    watcher: &Watcher,
-) -> Result<(), HostError> {
-    let mut sends = 0;
-    loop {
-        let said = patiently(remote, watcher, || remote.send(receive, path, on_bytes)).await?;
-        let arrived = said.lines().last().unwrap_or_default().trim().to_owned();
-        if arrived == sha256 {
-            return Ok(());
-        }
-        sends += 1;
-        let (label, file) = (remote.label().to_owned(), path.display().to_string());
-        let error =
-            HostError::Damaged { label: label.clone(), file, arrived, sent: sha256.to_owned() };
-        if sends == SENDS_MAX {
-            return Err(error);
-        }
-        watcher(Event::Again { label, why: error.to_string() });
-    }
-}
-
-/// Sends those files that are not there yet, the largest last. `program` is where lifeboat's own one is on the host.
-async fn send_all(
-    remote: &Remote,
-    program: &str,
-    check: &str,
-    parents: &str,
-    files: Vec<(MemberFile, String)>,
-    watcher: &Watcher,
-) -> Result<(), HostError> {
-    let mut look =
-        format!("check() {{\n{check}\n}}\nif check; then echo {ALREADY}; exit; fi\n{parents}\n");
-    for (number, (file, to)) in files.iter().enumerate() {
-        look += &format!(
-            "if [ -f {to} ] && {}; then echo there {number}; fi\n",
-            has_sha256(to, &file.sha256)
-        );
-    }
-    let there = patiently(remote, watcher, || remote.script(&look)).await?;
-    if there.contains(ALREADY) {
-        return Ok(());
-    }
-    for (number, (file, to)) in files.iter().enumerate() {
-        if there.lines().any(|line| line == format!("there {number}")) {
-            continue;
-        }
-        let of = std::fs::metadata(&file.path).map_or(0, |found| found.len());
-        let label = remote.label().to_owned();
-        let on_bytes = |bytes| watcher(Event::Sent { label: label.clone(), bytes, of });
-        let not_needed = format!(
-            "check() {{\n{check}\n}}\nif check; then rm -f \"$part\"; echo \"$sum\"; return 0; fi"
-        );
-        let take = if file.packed { packed(program) } else { AS_IT_IS.to_owned() };
-        let receive = receive(&take, to, &file.sha256, &not_needed);
-        send(remote, &receive, &file.path, &file.sha256, &on_bytes, watcher).await?;
-    }
-    Ok(())
 }
 
 /// All parts at the same time; every failure is told.

@@ -195,26 +195,21 @@ impl RestorePlan<'_> {
         on_progress: &dyn Fn(Progress) -> ControlFlow<()>,
     ) -> Result<u64, RestoreError> {
         let patch = &adopted.amendment.patch;
-        let progress = match paths.first() {
-            None => on_progress(Progress::Built(patch.size())),
-            Some(first) => {
-                let output = Output::create(paths.iter().map(PathBuf::as_path));
-                let output = output.map_err(io_error("create", first))?;
-                let on_bytes = |bytes| on_progress(Progress::Built(bytes));
-                let written = patch.write(&self.source.db(), output, &on_bytes);
-                match written {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                        ControlFlow::Break(())
-                    }
-                    written => {
-                        written.map_err(io_error("write", first))?;
-                        adopted.read_back(first)?;
-                        ControlFlow::Continue(())
-                    }
+        if let Some(first) = paths.first() {
+            let output = Output::create(paths.iter().map(PathBuf::as_path));
+            let output = output.map_err(io_error("create", first))?;
+            let on_bytes = |bytes| on_progress(Progress::Built(bytes));
+            patch.write(&self.source.db(), output, &on_bytes).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::Interrupted => RestoreError::Interrupted,
+                    _ => io_error("write", first)(error),
                 }
-            }
-        };
-        if progress.is_break() || on_progress(Progress::Syncing).is_break() {
+            })?;
+            adopted.read_back(first)?;
+        } else if on_progress(Progress::Built(patch.size())).is_break() {
+            return Err(RestoreError::Interrupted);
+        }
+        if on_progress(Progress::Syncing).is_break() {
             return Err(RestoreError::Interrupted);
         }
         Ok(patch.size())

@@ -9,7 +9,7 @@ use testbed::{Etcd, Run, Security};
 use crate::{Random, Scene, Watched, is_step, tls};
 
 /// Kills a command when it begins its step number `step`, from 0; whether it got so far.
-fn kill_at_step(command: &mut Command, step: usize) -> bool {
+pub(crate) fn kill_at_step(command: &mut Command, step: usize) -> bool {
     let mut run = Watched::start(command);
     for _ in 0..=step {
         if run.wait_for(is_step).is_none() {

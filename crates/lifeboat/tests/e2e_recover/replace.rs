@@ -6,7 +6,7 @@ use std::thread;
 
 use testbed::{Client, Etcd, EtcdOnHosts, Hosts, Run, Security, UnitStyle};
 
-use crate::{Scene, Watched, command, is_step, lifeboat, tls};
+use crate::{Scene, Watched, command, is_step, killed::kill_at_step, lifeboat, tls};
 
 const PASSWORD: &str = "pw-5a1f0c";
 
@@ -298,27 +298,13 @@ fn a_member_that_is_a_static_pod_is_replaced_and_its_manifest_is_as_it_was() {
     assert_eq!(kept(&scene).len(), 1);
 }
 
-/// Kills a replacement when it begins its step number `step`, from 0; whether it got so far.
-fn kill_at_step(scene: &Scene, step: usize) -> bool {
-    let mut run = Watched::start(&mut replace(scene, "m3", &["--yes"]));
-    for _ in 0..=step {
-        if run.wait_for(is_step).is_none() {
-            run.end().ok();
-            return false;
-        }
-    }
-    run.kill();
-    run.end();
-    true
-}
-
 #[test]
 fn a_replacement_killed_at_every_step_comes_to_its_end() {
     let scene = Scene::without_clients(tls(Etcd::V3_4).security(Security::Plain));
     let lost = id_of_last(&scene);
     lose_the_last(&scene, &format!("rm -rf {}/member/wal", scene.cluster.data_dir(2)));
     let mut kills = 0;
-    while kill_at_step(&scene, kills) {
+    while kill_at_step(&mut replace(&scene, "m3", &["--yes"]), kills) {
         kills += 1;
         if kills == 5 {
             let refused = scene.run();

@@ -246,10 +246,7 @@ impl Run<'_> {
         if !faults.is_empty() {
             return Err(RunError::Cluster { faults });
         }
-        for (label, _) in &answers {
-            (self.fleet.watcher)(Event::Done { label: label.clone(), already: false });
-            self.journal.note(What::Done, Some(&step.id), Some(label), None)?;
-        }
+        self.tell_done(step, &answers)?;
         Ok(answers)
     }
 
