@@ -7,7 +7,7 @@
 
 use repository::{
     BackupId, ClusterName,
-    manifest::{Committed, MANIFEST_BYTES_MAX, manifest_generation},
+    manifest::{Committed, MANIFEST_BYTES_MAX, Manifest, manifest_generation},
     store::{Store, StoreError},
 };
 use std::cmp::Reverse;
@@ -29,22 +29,40 @@ pub(super) async fn is_encrypted(store: &Store, cluster: &ClusterName) -> Result
 }
 
 /// Whether the newest backup is of the cluster with that id; `false` if there is none that can be read.
+///
+/// Names hold whole seconds. Of backups that were begun in the same one, the manifests tell which is the newest.
 pub(super) async fn is_of(
     store: &Store,
     cluster: &ClusterName,
     cluster_id: &str,
 ) -> Result<bool, StoreError> {
+    let mut newest: Option<Box<Manifest>> = None;
     for folder in folders(store, cluster).await? {
-        let names = names(store, &folder).await?;
-        let manifests = names.iter().filter(|name| manifest_generation(name).is_some());
-        let Some(newest) = manifests.max_by_key(|name| manifest_generation(name)) else { continue };
-        let path = format!("{folder}{newest}");
-        let json = store.read(&path, MANIFEST_BYTES_MAX).await?;
-        if let Ok(Committed::Backup(manifest)) = Committed::parse(&path, &json) {
-            return Ok(manifest.etcd.cluster_id.as_deref() == Some(cluster_id));
+        let Some(manifest) = manifest(store, &folder).await? else { continue };
+        if newest.as_ref().is_some_and(|newest| newest.id.started() != manifest.id.started()) {
+            break;
+        }
+        if newest.as_ref().is_none_or(|newest| newest.started < manifest.started) {
+            newest = Some(manifest);
         }
     }
-    Ok(false)
+    let found = newest.and_then(|manifest| manifest.etcd.cluster_id);
+    Ok(found.as_deref() == Some(cluster_id))
+}
+
+/// The newest manifest in the folder; `None` if there is none, or none that is a backup's.
+async fn manifest(store: &Store, folder: &str) -> Result<Option<Box<Manifest>>, StoreError> {
+    let names = names(store, folder).await?;
+    let manifests = names.iter().filter(|name| manifest_generation(name).is_some());
+    let Some(newest) = manifests.max_by_key(|name| manifest_generation(name)) else {
+        return Ok(None);
+    };
+    let path = format!("{folder}{newest}");
+    let json = store.read(&path, MANIFEST_BYTES_MAX).await?;
+    Ok(match Committed::parse(&path, &json) {
+        Ok(Committed::Backup(manifest)) => Some(manifest),
+        _ => None,
+    })
 }
 
 /// The newest folders of backups, newest first. Who may only write is not kept from it by what it must not know.

@@ -354,3 +354,24 @@ fn an_open_backup_beside_encrypted_ones_is_refused_unless_it_is_meant() {
     only(make(&job(file(&path), vec![target("a", &store)])).unwrap());
     only(make(&job(file(&path), vec![sealed])).unwrap());
 }
+
+#[test]
+fn of_backups_begun_in_one_second_the_later_says_whose_the_name_is() {
+    let (_folder, store) = folder_and_store();
+    let sample =
+        only(make(&job(file(fixture("3.5.30/final.db")), vec![target("a", &store)])).unwrap());
+    // A cluster with more revisions, and one that took its name over within the second.
+    let second: Timestamp = "2100-01-01T00:00:00Z".parse().unwrap();
+    for (revision, cluster, millis) in [(900, "first", 100), (5, "second", 700)] {
+        let mut manifest = sample.clone();
+        manifest.id = BackupId::new(revision, second);
+        manifest.started = second + jiff::SignedDuration::from_millis(millis);
+        manifest.etcd.cluster_id = Some(cluster.to_owned());
+        let path = format!("prod/snapshots/{}/manifest.json", manifest.id);
+        let json = serde_json::to_vec(&manifest).unwrap();
+        block_on(store.create(&path, json.into())).unwrap();
+    }
+    let is_of = |id| block_on(newest::is_of(&store, &"prod".parse().unwrap(), id)).unwrap();
+    assert!(is_of("second"));
+    assert!(!is_of("first"));
+}
