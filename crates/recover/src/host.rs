@@ -7,11 +7,17 @@
 //! * A script travels on standard input, so that no list of processes shows it; the commands that receive files name only their paths.
 
 use crate::{shell::quote, spec::Resolved};
-use rustix::{fs::FallocateFlags, io::Errno};
+use rustix::{
+    fs::{FallocateFlags, FlockOperation, flock},
+    io::Errno,
+};
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Seek},
-    os::unix::{fs::OpenOptionsExt, process::ExitStatusExt},
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+        process::ExitStatusExt,
+    },
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
     time::Duration,
@@ -30,6 +36,13 @@ pub(crate) const SCRIPT_SECONDS: u64 = 900;
 const STALL: Duration = Duration::from_secs(60);
 /// So much is shown of an answer that cannot be understood.
 const SHOWN_CHARS: usize = 200;
+/// Where the folder for shared connections is: a socket's path may have 107 bytes, so it cannot be one of the user's choice.
+const FOLDERS: &str = "/tmp";
+const FOLDER_PREFIX: &str = "lifeboat-ssh-";
+/// A folder without a living owner is swept when it was not touched for so long.
+const SWEPT_AFTER: Duration = Duration::from_secs(60);
+/// For how long a host that cannot be reached is tried again: a reboot is longer, a network that hiccups is not.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a transfer tells how far it is.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -41,7 +54,7 @@ pub enum HostError {
     #[error("cannot run ssh")]
     NoSsh(#[source] io::Error),
     /// ssh did not get there, or was cut off.
-    #[error("{label}: {destination} cannot be reached by ssh: {said}")]
+    #[error("{label}: {destination} cannot be reached by ssh{}", and_said(said))]
     Unreachable {
         /// The member, or the host.
         label: String,
@@ -51,7 +64,7 @@ pub enum HostError {
         said: String,
     },
     /// A command failed.
-    #[error("{label}: it failed ({status}): {said}")]
+    #[error("{label}: it failed ({status}){}", and_said(said))]
     Failed {
         /// The member, or the host.
         label: String,
@@ -142,10 +155,17 @@ impl HostError {
     }
 }
 
+/// What was said, where something was.
+fn and_said(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": {said}") }
+}
+
 /// Shared connections of one run of the program. Dropped, they are closed.
 #[derive(Debug)]
 pub(crate) struct Connections {
     folder: tempfile::TempDir,
+    /// The folder, locked as long as this process lives: nobody else sweeps it.
+    _held: File,
 }
 
 /// One host.
@@ -155,13 +175,17 @@ pub(crate) struct Remote {
     destination: String,
     arguments: Vec<String>,
     sudo: bool,
+    patience: Duration,
 }
 
 impl Connections {
-    /// Nothing is connected yet.
+    /// Nothing is connected yet. What a process that was killed left behind is removed.
     pub(crate) fn new() -> io::Result<Self> {
-        // A socket's path may have 107 bytes, so it cannot be in a folder of the user's choice.
-        Ok(Self { folder: tempfile::Builder::new().prefix("lb-").tempdir_in("/tmp")? })
+        let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir_in(FOLDERS)?;
+        let held = File::open(folder.path())?;
+        flock(&held, FlockOperation::NonBlockingLockExclusive)?;
+        sweep(Path::new(FOLDERS), held.metadata()?.uid());
+        Ok(Self { folder, _held: held })
     }
 
     /// The host, connected to when it is first used. `number` tells it from the others.
@@ -193,8 +217,37 @@ impl Connections {
             None => host.host.clone(),
         };
         let sudo = host.ssh.sudo.unwrap_or(true);
-        Remote { label: host.label.clone(), destination, arguments, sudo }
+        let label = host.label.clone();
+        Remote { label, destination, arguments, sudo, patience: PATIENCE }
     }
+}
+
+/// Removes folders of this user for connections whose process is dead: nobody locks them. Only sockets are removed, and then folders
+/// that are empty.
+fn sweep(place: &Path, user: u32) {
+    for folder in fs::read_dir(place).into_iter().flatten().flatten() {
+        if folder.file_name().as_encoded_bytes().starts_with(FOLDER_PREFIX.as_bytes()) {
+            // Whatever cannot be removed is left to lie.
+            let _ = sweep_one(&folder.path(), user);
+        }
+    }
+}
+
+fn sweep_one(folder: &Path, user: u32) -> io::Result<()> {
+    let found = fs::symlink_metadata(folder)?;
+    // One that was just made may not be locked yet.
+    let is_old = found.modified()?.elapsed().is_ok_and(|age| age > SWEPT_AFTER);
+    if !found.is_dir() || found.uid() != user || !is_old {
+        return Ok(());
+    }
+    let held = File::open(folder)?;
+    flock(&held, FlockOperation::NonBlockingLockExclusive)?;
+    for entry in fs::read_dir(folder)?.flatten() {
+        if entry.file_type()?.is_socket() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_dir(folder)
 }
 
 impl Drop for Connections {
@@ -216,6 +269,16 @@ impl Remote {
     /// The member, or the host.
     pub(crate) fn label(&self) -> &str {
         &self.label
+    }
+
+    /// For how long it is tried again when it cannot be reached.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Sets that.
+    pub(crate) fn be_patient(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Why it cannot be gone on with what the host said.
@@ -320,6 +383,8 @@ impl Remote {
             .stdin(stdin)
             .stdout(stdout)
             .stderr(Stdio::piped())
+            // A Ctrl-C goes to all programs of the terminal's foreground group. It is ours to end ssh, in our order.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(HostError::NoSsh)
@@ -338,7 +403,7 @@ impl Remote {
                 Err(HostError::Failed { label, status, code: Some(code), said })
             }
             (None, signal) => {
-                let status = format!("signal {signal:?}");
+                let status = format!("ended by signal {}", signal.unwrap_or_default());
                 Err(HostError::Failed { label, status, code: None, said })
             }
         }
@@ -432,6 +497,49 @@ hosts: [{host: h, member: {name: m1, peer-urls: ['http://h:2380']}}]",
         assert!(place("ConnectTimeout=1") < place("ConnectTimeout=10"));
         assert!(place("BatchMode=yes").is_some());
         assert_eq!(ssh_line(host), "ssh -p 2222 -o ConnectTimeout=1 admin@h");
+    }
+
+    /// A folder as a process leaves it that is killed, of an age in seconds.
+    fn left(place: &Path, name: &str, age: u64) -> PathBuf {
+        let folder = place.join(name);
+        fs::create_dir(&folder).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(folder.join("0")).unwrap());
+        let then = std::time::SystemTime::now() - Duration::from_secs(age);
+        File::open(&folder).unwrap().set_modified(then).unwrap();
+        folder
+    }
+
+    #[test]
+    fn folders_of_dead_processes_are_swept_and_no_others() {
+        let place = tempfile::tempdir().unwrap();
+        let user = fs::metadata(place.path()).unwrap().uid();
+        let dead = left(place.path(), "lifeboat-ssh-dead", 3600);
+        let new = left(place.path(), "lifeboat-ssh-new", 0);
+        let living = left(place.path(), "lifeboat-ssh-living", 3600);
+        let other = left(place.path(), "somebody-else", 3600);
+        let mixed = left(place.path(), "lifeboat-ssh-mixed", 3600);
+        fs::write(mixed.join("a file"), "of somebody").unwrap();
+        let then = std::time::SystemTime::now() - Duration::from_secs(3600);
+        File::open(&mixed).unwrap().set_modified(then).unwrap();
+        let held = File::open(&living).unwrap();
+        flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+
+        sweep(place.path(), user + 1);
+        assert!(dead.exists(), "it is another user's");
+        sweep(place.path(), user);
+        assert!(!dead.exists());
+        assert!(mixed.join("a file").exists() && !mixed.join("0").exists());
+        assert!([new, living, other].iter().all(|folder| folder.join("0").exists()));
+    }
+
+    #[test]
+    fn an_end_by_a_signal_is_told_in_words() {
+        let spec =
+            "cluster: c\nhosts: [{host: h, member: {name: m1, peer-urls: ['http://h:2380']}}]";
+        let host = &Spec::parse(spec).unwrap().resolved()[0];
+        let remote = Connections::new().unwrap().remote(0, host);
+        let error = remote.judge(ExitStatus::from_raw(9), b"").unwrap_err();
+        assert_eq!(error.to_string(), "m1: it failed (ended by signal 9)");
     }
 
     #[test]

@@ -23,8 +23,6 @@ use std::{
 };
 use tokio::{task::JoinSet, time::Instant};
 
-/// For how long a host that cannot be reached is tried again: a reboot is longer, a network that hiccups is not.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The wait between two tries.
 const AGAIN: Duration = Duration::from_secs(2);
 /// A host that fetches the backup itself more slowly than this hangs.
@@ -210,6 +208,12 @@ impl Fleet {
     /// of the step.
     pub fn telling(self, variables: Vec<(String, String)>) -> Self {
         Self { variables, ..self }
+    }
+
+    /// A host that cannot be reached is tried again for so long.
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.remotes.iter_mut().for_each(|remote| remote.be_patient(patience));
+        self
     }
 
     fn exports(&self) -> String {
@@ -718,7 +722,7 @@ pub(crate) async fn patiently<T, F>(
 where
     F: Future<Output = Result<T, HostError>>,
 {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + remote.patience();
     loop {
         match attempt().await {
             Err(error) if error.is_passing() && Instant::now() < until => {
