@@ -347,7 +347,7 @@ impl Plan {
 
     /// The version of etcd that the data are made for: what is said, else the oldest that will run, else the backup's.
     pub fn target_version(&self) -> Option<String> {
-        let said = self.spec.etcd.version.clone();
+        let said = self.spec.etcd.version.clone().map(String::from);
         let hosts = self.hosts();
         let found = hosts.iter().filter(|host| host.member.is_some());
         let oldest =

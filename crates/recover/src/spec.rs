@@ -25,6 +25,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+mod word;
+
+pub use word::{ClusterName, EtcdVersion, Owner, WordError};
+
 /// etcd's port for clients.
 pub(crate) const CLIENT_PORT: u16 = 2379;
 /// Where etcd's packages keep their data.
@@ -39,7 +43,7 @@ const STATE_DIR: &str = "/var/lib/lifeboat";
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Spec {
     /// The cluster's name: it must be typed before anything is stopped.
-    pub cluster: String,
+    pub cluster: ClusterName,
     /// What it is brought back from. Flags of the command line come first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<Backup>,
@@ -65,7 +69,7 @@ pub struct Backup {
     pub repo: Option<String>,
     /// The cluster's name in that repository, if it is another than `cluster`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<String>,
+    pub cluster: Option<ClusterName>,
     /// Which backup: `newest`, `revision:N`, `time:…` or a name, as `lifeboat restore --at`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
@@ -110,7 +114,7 @@ pub struct Etcd {
     pub wal_dir: Option<PathBuf>,
     /// `USER:GROUP` of the data. Default: that of the old directory.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
+    pub owner: Option<Owner>,
     /// How it is started and stopped. Default: the systemd unit `etcd`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
@@ -128,7 +132,7 @@ pub struct Etcd {
     pub password_file: Option<PathBuf>,
     /// Version of etcd that will run, `3.4`, `3.5` or `3.6`. Default: that of the backup.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
+    pub version: Option<EtcdVersion>,
 }
 
 /// Files of a client's TLS, PEM.
@@ -249,7 +253,7 @@ pub struct Resolved {
     /// WAL directory outside of it.
     pub wal_dir: Option<PathBuf>,
     /// `USER:GROUP`, if it is not taken from the old directory.
-    pub owner: Option<String>,
+    pub owner: Option<Owner>,
     /// How etcd is run.
     pub service: Service,
     /// TLS of a client on the host.
@@ -392,12 +396,6 @@ impl Spec {
     /// Everything that is wrong with it; nothing if it can be used.
     pub fn check(&self) -> Vec<Problem> {
         let mut problems = Problems(Vec::new());
-        let name = self.cluster.trim();
-        problems.unless(
-            !name.is_empty() && name == self.cluster,
-            "cluster",
-            "it has no plain name",
-        );
         let members = self.hosts.iter().filter_map(|host| host.member.as_ref());
         problems.unless(members.clone().next().is_some(), "hosts", "none has a member");
         let urls = members.flat_map(|member| &member.peer_urls).map(String::as_str);
@@ -515,21 +513,34 @@ impl Problems {
     fn host(&mut self, host: &Resolved) {
         let at = format!("hosts.{}", host.label);
         // What begins with a dash would be an option of ssh.
-        let plain = |text: &str| !text.is_empty() && !text.starts_with('-');
-        self.unless(plain(&host.host), format_args!("{at}.host"), "is no host");
+        let plain = |text: &str| {
+            let odd = |c: char| c.is_whitespace() || c.is_control();
+            !text.is_empty() && !text.starts_with('-') && !text.contains(odd)
+        };
+        let name = &host.host;
+        self.unless(plain(name), format_args!("{at}.host"), format_args!("{name:?} is no host"));
         let user = host.ssh.user.as_deref().unwrap_or("root");
-        self.unless(plain(user), format_args!("{at}.ssh.user"), "is no user");
+        self.unless(
+            plain(user),
+            format_args!("{at}.ssh.user"),
+            format_args!("{user:?} is no user"),
+        );
         if let Some(member) = &host.member {
             self.member(&format!("{at}.member"), member);
         }
-        for (name, path) in [("data-dir", Some(&host.data_dir)), ("wal-dir", host.wal_dir.as_ref())]
-        {
+        let tls = &host.certificates;
+        for (name, path) in [
+            ("etcd.data-dir", Some(&host.data_dir)),
+            ("etcd.wal-dir", host.wal_dir.as_ref()),
+            ("etcd.certificates.ca", tls.ca.as_ref()),
+            ("etcd.certificates.cert", tls.cert.as_ref()),
+            ("etcd.certificates.key", tls.key.as_ref()),
+            ("etcd.server-certificate", host.server_certificate.as_ref()),
+            ("etcd.password-file", host.password_file.as_ref()),
+            ("ssh.state-dir", Some(&host.state_dir)),
+        ] {
             let right = path.is_none_or(|path| is_plain_absolute(path));
-            self.unless(
-                right,
-                format_args!("{at}.etcd.{name}"),
-                "must be an absolute path, and not /",
-            );
+            self.unless(right, format_args!("{at}.{name}"), "must be an absolute path, and not /");
         }
         if let Some(wal_dir) = &host.wal_dir {
             let apart = !wal_dir.starts_with(&host.data_dir) && !host.data_dir.starts_with(wal_dir);
@@ -540,7 +551,6 @@ impl Problems {
             format_args!("{at}.etcd.user"),
             "needs password-file",
         );
-        let tls = &host.certificates;
         self.unless(
             tls.cert.is_some() == tls.key.is_some(),
             format_args!("{at}.etcd.certificates"),
@@ -549,6 +559,9 @@ impl Problems {
         self.service(&format!("{at}.etcd.service"), &host.service);
         for client in &host.clients {
             self.service(&format!("{at}.clients"), &client.service);
+            if let Some(url) = &client.ready {
+                self.url(&format!("{at}.clients.ready"), url);
+            }
         }
     }
 
@@ -565,10 +578,14 @@ impl Problems {
         );
         self.unless(!member.peer_urls.is_empty(), format_args!("{at}.peer-urls"), "there is none");
         for url in member.peer_urls.iter().chain(&member.client_urls) {
-            let right = url::Url::parse(url)
-                .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
-            self.unless(right, at, format_args!("{url:?} is not of the form https://host:port"));
+            self.url(at, url);
         }
+    }
+
+    fn url(&mut self, at: &str, url: &str) {
+        let right = url::Url::parse(url)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+        self.unless(right, at, format_args!("{url:?} is not of the form https://host:port"));
     }
 
     fn service(&mut self, at: &str, service: &Service) {

@@ -295,8 +295,9 @@ impl<'a> Site<'a> {
             if let Some(mode) = found.and_then(|found| found.mode.as_ref()).filter(|_| !inside) {
                 text += &format!("chmod {} {new}\n", quote(mode));
             }
-            let owner = self.host.owner.as_ref();
-            let owner = owner.or(found.and_then(|found| found.owner.as_ref())).or(fallback);
+            let said = self.host.owner.as_deref();
+            let was = found.and_then(|found| found.owner.as_ref()).or(fallback);
+            let owner = said.or(was.map(String::as_str));
             if let Some(owner) = owner.filter(|owner| *owner != "root:root") {
                 text += &format!("chown -R {} {new}\n", quote(owner));
             }

@@ -5,6 +5,7 @@ use crate::{
     report::{Exit, Failure},
 };
 use recover::{Agent, Runs, sha256_of, spec::Spec};
+use repository::listing::Target;
 use std::path::{Path, PathBuf};
 
 /// The cluster and the runs.
@@ -36,7 +37,17 @@ pub(super) struct ProgramArgs {
 
 impl ClusterArgs {
     pub(super) fn load(&self) -> Result<Spec, Failure> {
-        Ok(Spec::load(&self.spec)?)
+        let spec = Spec::load(&self.spec)?;
+        // Here, so that every command refuses it, whether it looks for a backup or not.
+        let at = spec.backup.as_ref().and_then(|backup| backup.at.as_deref());
+        match at.map(str::parse::<Target>) {
+            Some(Err(error)) => Err(Failure::new(
+                Exit::Usage,
+                format!("{}: backup.at: {error}", self.spec.display()),
+                "correct it",
+            )),
+            _ => Ok(spec),
+        }
     }
 }
 

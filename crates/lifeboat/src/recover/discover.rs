@@ -8,7 +8,7 @@ use crate::{
 use etcd_live::{Connector, Endpoint, members_of};
 use recover::{
     discover::{Discovery, Finding, Known, KnownMember, Sources, combine, host_of_url, visit},
-    spec::Ssh,
+    spec::{ClusterName, Ssh},
 };
 use std::{
     fs::OpenOptions,
@@ -41,7 +41,7 @@ pub(super) struct DiscoverArgs {
 
     /// Name of the cluster in the file that is made
     #[arg(long, help_heading = HEADING, value_name = "NAME")]
-    cluster: Option<String>,
+    cluster: Option<ClusterName>,
 
     /// Do not visit the hosts: only members and their URLs are found
     #[arg(long, help_heading = HEADING, conflicts_with = "discover")]
@@ -111,7 +111,7 @@ impl DiscoverArgs {
         backup: Option<&BackupArgs>,
     ) -> Result<Option<Known>, Failure> {
         if self.from_backup {
-            let cluster = self.cluster.as_deref().unwrap_or_default();
+            let cluster = self.cluster.clone().unwrap_or_default();
             let backup = backup.ok_or_else(|| {
                 Failure::new(
                     Exit::Usage,

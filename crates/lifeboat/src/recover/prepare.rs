@@ -14,7 +14,7 @@ use crate::{
 use ::backup::fetch::{From as FetchFrom, fetch};
 use jiff::Timestamp;
 use recover::{
-    Agent, Answer, Bump, Chosen, Fleet, Journal, Plan, Pull, Question, Survivor,
+    Agent, Answer, Bump, Chosen, Fleet, Holder, Journal, Plan, Pull, Question, Survivor,
     discover::{Known, KnownMember},
     file_revision, rescued, rescued_path,
     spec::Spec,
@@ -187,7 +187,7 @@ impl BackupArgs {
     pub(super) fn as_spec(&self) -> Option<recover::spec::Backup> {
         let mut backup = recover::spec::Backup {
             repo: self.repository.repo.clone(),
-            cluster: self.backup_cluster.as_ref().map(ToString::to_string),
+            cluster: self.backup_cluster.as_ref().and_then(|name| name.as_str().parse().ok()),
             ..recover::spec::Backup::default()
         };
         if self.backup.is_some() {
@@ -201,8 +201,12 @@ impl BackupArgs {
     }
 
     /// The members that the backup's manifest lists.
-    pub(super) fn members(&self, context: &Context, cluster: &str) -> Result<Known, Failure> {
-        let spec = Spec { cluster: cluster.to_owned(), ..Spec::default() };
+    pub(super) fn members(
+        &self,
+        context: &Context,
+        cluster: recover::spec::ClusterName,
+    ) -> Result<Known, Failure> {
+        let spec = Spec { cluster, ..Spec::default() };
         let source = self.find(context, &spec)?;
         let FetchFrom::Backup { manifest, .. } = &source.from else {
             return Err(Failure::new(
@@ -480,6 +484,7 @@ pub(super) fn plan(
     Plan {
         run,
         made: Timestamp::now(),
+        by: Some(Holder::here()),
         token,
         backup: chosen.clone(),
         rescue: rescue.clone(),

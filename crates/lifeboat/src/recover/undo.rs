@@ -221,7 +221,7 @@ impl StatusArgs {
         });
         let json = StatusJson {
             run: plan.run.clone(),
-            cluster: plan.spec.cluster.clone(),
+            cluster: plan.spec.cluster.to_string(),
             state,
             hosts: hosts.collect(),
         };

@@ -8,17 +8,14 @@
 use super::finding::Finding;
 use super::host::{HostEtcd, HostReport};
 use super::setting::Origin;
-use crate::spec::{Backup, Etcd, Host, Member, Spec, Ssh};
+use crate::spec::{Backup, ClusterName, Etcd, Host, Member, Spec, Ssh};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The name of a cluster that was not told.
-const UNNAMED: &str = "etcd";
 
 /// What there is to make a spec of.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The cluster's name.
-    pub cluster: Option<String>,
+    pub cluster: Option<ClusterName>,
     /// What it shall be brought back from.
     pub backup: Option<Backup>,
     /// How hosts are reached.
@@ -77,7 +74,7 @@ pub fn combine(sources: &Sources) -> Discovery {
     let cluster = sources.cluster.clone().unwrap_or_else(|| {
         let hint = "give --cluster; it must be typed before anything is stopped".to_owned();
         findings.insert(0, Finding::NotFound { host: None, what: "the cluster's name", hint });
-        UNNAMED.to_owned()
+        ClusterName::default()
     });
     let (backup, ssh) = (sources.backup.clone(), sources.ssh.clone());
     Discovery { spec: Spec { cluster, backup, ssh, etcd, clients, hosts }, findings }
@@ -193,12 +190,12 @@ fn member_of(
 fn etcd_of(etcd: &HostEtcd) -> Etcd {
     let minor = |version: &String| {
         let (minor, _) = version.rsplit_once('.')?;
-        Some(minor.to_owned())
+        minor.parse().ok()
     };
     Etcd {
         data_dir: etcd.data_dir.clone(),
         wal_dir: etcd.wal_dir.clone(),
-        owner: etcd.owner.clone(),
+        owner: etcd.owner.as_ref().and_then(|owner| owner.parse().ok()),
         service: etcd.service.clone(),
         certificates: etcd.certificates.clone(),
         server_certificate: None,
@@ -332,7 +329,7 @@ fn hoisted(hosts: &mut [Host], findings: &mut Vec<Finding>) -> Etcd {
     let versions: BTreeSet<_> = ours.iter_mut().filter_map(|h| h.etcd.version.take()).collect();
     if shared.version.is_none() {
         if versions.len() > 1 {
-            findings.push(Finding::VersionsDiffer { versions: versions.iter().cloned().collect() });
+            findings.push(Finding::VersionsDiffer { versions: versions.iter().map(ToString::to_string).collect() });
         }
         // The oldest reads what the others read; versions up to 3.9 sort as text.
         shared.version = versions.into_iter().next();

@@ -4,7 +4,7 @@ use super::finding::Finding;
 use super::gather::{ANSWER_BYTES_MAX, Gathered, script};
 use super::host::{HostReport, examine};
 use crate::host::{Connections, Remote};
-use crate::spec::{Host, Spec, Ssh};
+use crate::spec::{ClusterName, Host, Spec, Ssh};
 use std::io;
 use tokio::task::JoinSet;
 
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 pub async fn visit(ssh: &Ssh, hosts: &[String]) -> io::Result<Vec<HostReport>> {
     let connections = Connections::new()?;
     let spec = Spec {
-        cluster: String::new(),
+        cluster: ClusterName::default(),
         backup: None,
         ssh: ssh.clone(),
         etcd: Default::default(),

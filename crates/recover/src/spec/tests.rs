@@ -75,9 +75,26 @@ fn a_field_that_is_not_known_is_refused_with_its_line() {
 }
 
 #[test]
+fn a_word_that_a_run_would_stumble_over_is_refused_with_its_line_and_field() {
+    let refused = |yaml: &str| Spec::parse(yaml).unwrap_err().to_string();
+    let member = "hosts:\n- {host: a, member: {name: m1, peer-urls: ['http://a:2380']}}\n";
+    for (yaml, line, field, why) in [
+        ("cluster: pr od/../x\n", 1, "cluster", "\"pr od/../x\" cannot name a cluster"),
+        ("cluster: c\netcd:\n  version: '3.7'\n", 3, "version", "etcd \"3.7\" is not known here"),
+        ("cluster: c\netcd:\n  owner: 'a b;c'\n", 3, "owner", "\"a b;c\" is no owner"),
+        ("cluster: c\nbackup: {repo: r, cluster: a/b}\n", 2, "cluster", "\"a/b\" cannot name"),
+    ] {
+        let error = refused(&format!("{yaml}{member}"));
+        let at = format!("line {line}");
+        let told = [at.as_str(), field, why].iter().all(|part| error.contains(part));
+        assert!(told, "{error}");
+    }
+}
+
+#[test]
 fn everything_that_is_wrong_is_told_at_once() {
     let yaml = "
-cluster: ''
+cluster: c
 backup: {repo: a, file: b}
 etcd: {data-dir: etcd, user: root}
 hosts:
@@ -86,10 +103,9 @@ hosts:
 ";
     let problems = problems(yaml).join("\n");
     for part in [
-        "cluster: it has no plain name",
         "backup: needs either repo or file",
         "hosts: names: \"m1\" is there twice",
-        "hosts.m1.host: is no host",
+        "hosts.m1.host: \"-oProxyCommand=x\" is no host",
         "\"10.0.0.1:2380\" is not of the form",
         "hosts.m1.etcd.data-dir: must be an absolute path",
         "hosts.m1.etcd.user: needs password-file",

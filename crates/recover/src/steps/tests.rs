@@ -131,7 +131,7 @@ fn each_scene(test: impl Fn(Scene, bool)) {
 #[test]
 fn data_whose_owner_cannot_be_set_are_not_taken_for_whole() {
     let mut scene = Scene::new(false, true);
-    scene.plan.spec.etcd.owner = Some("no-such-user:no-such-group".to_owned());
+    scene.plan.spec.etcd.owner = Some("no-such-user:no-such-group".parse().unwrap());
     let send = &scene.steps()[1];
     let (ok, text) = scene.run(send);
     assert!(send.id == SEND && !ok && !scene.check(send), "{}: {text}", send.id);

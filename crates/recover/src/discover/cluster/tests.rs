@@ -25,7 +25,7 @@ fn three() -> Vec<HostReport> {
 }
 
 fn found(hosts: Vec<HostReport>, known: Option<Known>) -> Discovery {
-    combine(&Sources { cluster: Some("prod".to_owned()), hosts, known, ..Sources::default() })
+    combine(&Sources { cluster: Some("prod".parse().unwrap()), hosts, known, ..Sources::default() })
 }
 
 fn texts(discovery: &Discovery) -> Vec<String> {
@@ -237,7 +237,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn any_description_reads_back_equal_with_its_comments(
-        cluster in word(),
+        cluster in "[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}",
         hosts in proptest::collection::vec(host_strategy(), 0..4),
         hint in word(),
     ) {
@@ -246,7 +246,7 @@ proptest! {
         };
         let mut findings: Vec<_> = hosts.iter().map(|host| about(Some(host))).collect();
         findings.push(about(None));
-        let spec = Spec { cluster, hosts, ..found(Vec::new(), None).spec };
+        let spec = Spec { cluster: cluster.parse().unwrap(), hosts, ..found(Vec::new(), None).spec };
         let yaml = Discovery { spec: spec.clone(), findings }.to_yaml();
         let read = Spec::parse(&yaml);
         prop_assert!(read.is_ok(), "{}\n{yaml}", read.unwrap_err());
