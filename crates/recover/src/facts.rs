@@ -3,6 +3,7 @@
 //! The answer is lines of `key value`. What a host could not tell is left out, never guessed.
 
 use crate::{
+    claim::{self, Claim, Placed},
     service::{Shell, unit},
     shell::{Frame, quote, quote_path},
     spec::{Resolved, Service},
@@ -43,7 +44,9 @@ pub struct Facts {
     /// Tools that are needed and missing.
     pub missing_tools: Vec<String>,
     /// The run that holds the host's lock.
-    pub lock: Option<String>,
+    pub lock: Option<Claim>,
+    /// The run whose data are in place, if they are a run's.
+    pub placed: Option<Placed>,
     /// When the client certificate ends, in seconds since 1970, if that could be found out.
     pub certificate_ends: Option<i64>,
     /// The same of the member's own certificate.
@@ -100,8 +103,14 @@ pub(crate) fn script(host: &Resolved, frame: &Frame<'_>) -> String {
     }
     unit_facts(&mut text, &host.service);
     version(&mut text, &host.service);
-    let lock = frame.lock();
-    let _ = writeln!(text, "[ ! -e {lock} ] || say lock \"$(cat {lock})\"");
+    // Links are followed, as they are for the lock's third line.
+    let _ = writeln!(
+        text,
+        "at={at}\ndata=$(readlink -f \"$at\" 2>/dev/null) || data=$at",
+        at = quote_path(&host.data_dir)
+    );
+    text += &claim::look_for_locks(&frame.lock(), &host.state_dir, "\"$data\"");
+    text += &claim::look_for_placed(&host.state_dir, "\"$data\"");
     files(&mut text, host);
     text
 }
@@ -237,7 +246,13 @@ pub(crate) fn parse(answer: &str, asked: f64, answered: f64) -> Facts {
             "service-owner" => facts.service_owner = Some(value.to_owned()),
             "client" => facts.clients.push(yes_yes(value)),
             "etcd-version" => facts.etcd_version = Some(value.to_owned()),
-            "lock" => facts.lock = Some(value.to_owned()),
+            "lock" => facts.lock = Some(Claim::parse(value)),
+            "placed" => facts.placed = Some(Placed::parse(value)),
+            "placed-old" => {
+                if let Some(placed) = &mut facts.placed {
+                    placed.old = Some(value.to_owned());
+                }
+            }
             "server-certificate-ends" => facts.server_certificate_ends = value.parse().ok(),
             "name-not-in-certificate" => facts.names_not_in_certificate.push(value.to_owned()),
             "certificate-ends" => facts.certificate_ends = value.parse().ok(),
@@ -297,7 +312,7 @@ hosts: [{{host: h, member: {{name: m1, peer-urls: ['http://h:2380']}}}}]",
         ))
         .unwrap();
         let host = &spec.resolved()[0];
-        let frame = Frame { run: "r1", label: "m1", state_dir: folder.path() };
+        let frame = Frame { run: "r1", label: "m1", state_dir: folder.path(), claim: None };
         let text = frame.look(&script(host, &frame));
         let output = Command::new("sh").arg("-c").arg(&text).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -11,6 +11,8 @@
 
 mod agent;
 mod build;
+mod claim;
+mod contents;
 pub mod discover;
 mod facts;
 mod host;
@@ -29,6 +31,8 @@ mod transfer;
 
 pub use agent::{Answer, Change, Probe, Question, file_revision};
 pub use build::{BuildError, Built, Hashes, build, hashes, sha256_of};
+pub use claim::{Claim, Ended, Holder, Placed};
+pub use contents::Contents;
 pub use facts::{Directory, Facts};
 pub use host::{HostError, ssh_line};
 pub use journal::{Journal, JournalError, Line, Lock, Runs, State, What};
@@ -37,7 +41,7 @@ pub use replace::{DENIED, Replace, ReplaceError, added};
 pub use rescue::{
     Held, HeldLog, Rescue, Rescued, Survivor, forget, most_recent, rescued, rescued_path, survivors,
 };
-pub use run::{Event, Fleet, OnHostNow, Run, RunError, Watcher};
+pub use run::{Back, Event, Fleet, OnHostNow, Run, RunError, Watcher};
 pub use runbook::{as_shell, built_line, left_on_hosts, rolled_back, runbook, summary};
 pub use shell::{quote, quote_path};
 pub use steps::{Kind, MemberChange, OnHost, Step, steps};

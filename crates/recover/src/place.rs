@@ -59,6 +59,13 @@ impl Places {
         }
     }
 
+    /// The data directory, with links followed.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        let current = &self.data.current;
+        let inside = current.parent().filter(|_| self.inside);
+        inside.unwrap_or(current).to_owned()
+    }
+
     /// The `member` folder below one of the data's places.
     pub(crate) fn member(&self, place: &Path) -> PathBuf {
         if self.inside { place.to_owned() } else { place.join("member") }

@@ -1,6 +1,7 @@
 //! What will be done, decided in full before anything is touched: pure data, kept as `plan.yaml` of the run.
 
 use crate::{
+    claim::{self, Holder},
     facts::Facts,
     place::Places,
     replace::Replace,
@@ -30,6 +31,9 @@ pub struct Plan {
     pub run: String,
     /// When it was made.
     pub made: Timestamp,
+    /// Who works on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Holder>,
     /// The new cluster's token: no other cluster has it.
     pub token: String,
     /// What the cluster is brought back from.
@@ -188,7 +192,14 @@ impl Plan {
     }
 
     pub(crate) fn frame<'a>(&'a self, host: &'a Resolved) -> Frame<'a> {
-        Frame { run: &self.run, label: &host.label, state_dir: &host.state_dir }
+        let mut frame = Frame {
+            run: &self.run,
+            label: &host.label,
+            state_dir: &host.state_dir,
+            claim: None,
+        };
+        frame.claim = self.by.as_ref().map(|_| claim::is_held(self, &frame.lock()));
+        frame
     }
 
     pub(crate) fn places(&self, host: &Resolved) -> Places {
@@ -205,6 +216,7 @@ impl Plan {
     /// What speaks against it, as far as the hosts tell.
     pub fn findings(&self, machine: &str) -> Findings {
         let mut findings = Findings::default();
+        claim::other_runs(self, &mut findings);
         for host in self.hosts() {
             self.check_host(&host, machine, &mut findings);
         }
@@ -222,11 +234,6 @@ impl Plan {
         }
         for file in &facts.missing_files {
             problem(format!("{file} is not there, or cannot be read"));
-        }
-        if let Some(other) = facts.lock.as_ref().filter(|other| **other != self.run) {
-            problem(format!(
-                "it is held by the run {other}: finish that with `recover run`, or `recover rollback`"
-            ));
         }
         if facts.machine != machine {
             problem(format!(
@@ -361,7 +368,10 @@ impl Plan {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::facts::Directory;
+    use crate::{
+        claim::{Claim, Placed},
+        facts::Directory,
+    };
 
     /// Three members: two with systemd units, one whose data directory is a mount point.
     pub(crate) fn plan() -> Plan {
@@ -409,6 +419,7 @@ hosts:
                 version: Some("3.5.16".to_owned()),
             },
             bump: Bump { margin: 1000, last_seen: Some(150), seen_at: Some("m1".to_owned()) },
+            by: None,
             rescue: None,
             survivors: Vec::new(),
             other_backup: None,
@@ -447,7 +458,7 @@ hosts:
         let mut plan = plan();
         assert_eq!(plan.findings("x86_64"), Findings::default());
         plan.backup.bytes = 1 << 41;
-        plan.facts.get_mut("m1").unwrap().lock = Some("another".to_owned());
+        plan.facts.get_mut("m1").unwrap().lock = Some(Claim::parse("another of cluster prod"));
         plan.facts.get_mut("m2").unwrap().clock_ahead = -30.0;
         let m3 = plan.facts.get_mut("m3").unwrap();
         m3.service_known = false;
@@ -456,7 +467,7 @@ hosts:
         let findings = plan.findings("aarch64");
         let problems = findings.problems.join("\n");
         for part in [
-            "m1: it is held by the run another",
+            "m1: held by the run another of cluster prod: ",
             "m1: it is a x86_64",
             "m2: 1099511627776 bytes are free",
             "m3: there is no service etcd",
@@ -465,6 +476,31 @@ hosts:
             assert!(problems.contains(part), "{part} not in\n{problems}");
         }
         assert_eq!(findings.warnings, ["m2: its clock is -30.0 s from ours"]);
+    }
+
+    #[test]
+    fn a_run_that_can_still_be_taken_back_is_told_of_once_before_its_data_are_replaced() {
+        let mut plan = plan();
+        let finished = |old: &str| Placed {
+            old: Some(old.to_owned()),
+            ..Placed::parse("r0 finished of cluster prod, begun T by ops@laptop; finished T")
+        };
+        plan.facts.get_mut("m1").unwrap().placed = Some(finished("/old/1"));
+        plan.facts.get_mut("m2").unwrap().placed = Some(finished("/old/2"));
+        plan.facts.get_mut("m3").unwrap().placed = Some(Placed::parse("r0 committed x"));
+        let warnings = plan.findings("x86_64").warnings;
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        for part in [
+            "m1, m2: the data in place are those of run r0 of cluster prod, begun T by ops@laptop; finished T, which was never committed",
+            "(m1: /old/1, m2: /old/2)",
+            "can no longer be rolled back",
+        ] {
+            assert!(warnings[0].contains(part), "{part} not in {}", warnings[0]);
+        }
+        // A replacement touches one host only.
+        let member = "m3".to_owned();
+        plan.replace = Some(Replace { member, ..Replace::default() });
+        assert_eq!(plan.findings("x86_64").warnings, Vec::<String>::new());
     }
 
     #[test]

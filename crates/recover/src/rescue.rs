@@ -22,7 +22,7 @@ use crate::{
     runbook::span,
     shell::quote_path,
     spec::Spec,
-    steps::{Kind, Step, steps},
+    steps::{Kind, LOCK, Step, steps},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ use std::{
 };
 
 /// The steps that come before the data can be built, where they come from a member.
-pub(crate) const BEFORE_BUILD: [&str; 4] = ["lock", HOLD, TAKE, FETCH];
+pub(crate) const BEFORE_BUILD: [&str; 4] = [LOCK, HOLD, TAKE, FETCH];
 pub(crate) const HOLD: &str = "hold-source";
 pub(crate) const TAKE: &str = "take";
 pub(crate) const FETCH: &str = "fetch";
@@ -350,7 +350,7 @@ impl Run<'_> {
         let is_done = |step: &&Step| BEFORE_BUILD.contains(&step.id.as_str());
         let done: Vec<_> = steps.iter().filter(is_done).collect();
         for (number, step) in done.iter().rev().enumerate() {
-            let title = format!("Take back: {}", step.title);
+            let title = self.undone_title(step);
             (self.fleet.watcher)(Event::Step { number: number + 1, of: done.len(), title });
             self.undo(step).await?;
         }

@@ -3,15 +3,16 @@
 use crate::{
     agent::{Answer, Expected, Probe, Question, judge},
     build::{Built, Hashes, MemberFile},
+    claim::{self, Claim, Ended, Placed},
     facts::{self, Facts},
     host::{Connections, HostError, Remote, SCRIPT_SECONDS},
     journal::{Journal, JournalError, What},
     plan::{Agent, Plan},
     replace::log_file,
     rescue,
-    shell::{ALREADY, DONE, Frame, quote, quote_path},
+    shell::{ALREADY, DONE, Frame, durable, quote, quote_path},
     spec::{Resolved, Spec},
-    steps::{Kind, MemberChange, OnHost, SEND, Step, destination, has_data, make_parents, steps},
+    steps::{Kind, LOCK, MemberChange, OnHost, SEND, Step, destination, has_data, make_parents, steps},
 };
 use send::{AS_IT_IS, has_sha256, receive, send, send_all};
 use std::{
@@ -30,8 +31,11 @@ const PULL_BYTES_PER_SECOND: u64 = 50_000;
 /// How long members have to find each other.
 const WAIT_SECONDS: u64 = 180;
 
+mod back;
 mod replace;
 mod send;
+
+pub use back::Back;
 
 /// What happens, for who shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +87,13 @@ pub enum Event {
         /// Why.
         why: String,
     },
-    /// A host's part failed.
+    /// A host's part failed; why, the error tells at the end.
     Failed {
+        /// The host.
+        label: String,
+    },
+    /// A host that cannot be reached is left as it is.
+    LeftAlone {
         /// The host.
         label: String,
         /// Why.
@@ -136,10 +145,12 @@ pub enum RunError {
     #[error("hosts need data, but none were built")]
     NothingBuilt,
     /// What is in place on these hosts came after the run.
-    #[error("{}: the data in place are not those of this run, though it has set older ones aside: a later run, or somebody by hand, has put them there", hosts.join(", "))]
+    #[error("{}: the data in place are not those of this run, though it has set older ones aside: {}", hosts.join(", "), put_there(later))]
     Overtaken {
         /// The hosts.
         hosts: Vec<String>,
+        /// The runs whose data they are, as far as hosts know.
+        later: Vec<Claim>,
     },
     /// ssh's connections have no place.
     #[error("cannot make a folder in /tmp for ssh's connections")]
@@ -169,6 +180,16 @@ impl RunError {
         failures.iter().any(|failure| {
             matches!(failure, HostError::Unreachable { .. } | HostError::Silent { .. })
         })
+    }
+}
+
+fn put_there(later: &[Claim]) -> String {
+    match later {
+        [] => "a later run, or somebody by hand, has put them there".to_owned(),
+        later => {
+            let later: Vec<_> = later.iter().map(ToString::to_string).collect();
+            format!("a later run has put them there: {}", later.join("; "))
+        }
     }
 }
 
@@ -233,7 +254,7 @@ impl Fleet {
     /// Reaches every host, and looks at it.
     pub async fn inspect(&self, run: &str) -> Result<BTreeMap<String, Facts>, RunError> {
         let parts = self.hosts.iter().zip(&self.remotes).map(|(host, remote)| {
-            let frame = Frame { run, label: &host.label, state_dir: &host.state_dir };
+            let frame = Frame { run, label: &host.label, state_dir: &host.state_dir, claim: None };
             let (text, remote) = (frame.look(&facts::script(host, &frame)), remote.clone());
             async move {
                 let begun = clock();
@@ -310,6 +331,8 @@ pub struct OnHostNow {
     pub clients: String,
     /// The last line of the host's journal.
     pub last: String,
+    /// The run whose data are in place, if they are a run's.
+    pub placed: Option<Placed>,
 }
 
 impl OnHostNow {
@@ -328,6 +351,10 @@ impl OnHostNow {
                 "etcd" => &mut on.etcd,
                 "client" => &mut on.clients,
                 "last" => &mut on.last,
+                "placed" => {
+                    on.placed = Some(Placed::parse(value));
+                    continue;
+                }
                 _ => continue,
             };
             if !field.is_empty() {
@@ -370,6 +397,8 @@ fn status_script(plan: &Plan, host: &Resolved) -> String {
     }
     text +=
         &format!("[ ! -e {run_dir}/journal ] || echo last \"$(tail -n 1 {run_dir}/journal)\"\n");
+    let data_dir = quote_path(&places.data_dir());
+    text += &claim::look_for_placed(&host.state_dir, &data_dir);
     frame.look(&text)
 }
 
@@ -431,6 +460,9 @@ impl Run<'_> {
         let steps = steps(self.plan);
         for (number, step) in steps.iter().enumerate() {
             if self.plan.rescue.is_some() && rescue::BEFORE_BUILD.contains(&step.id.as_str()) {
+                if step.id == LOCK {
+                    self.claim_again(step).await?;
+                }
                 continue;
             }
             let title = step.title.clone();
@@ -443,49 +475,8 @@ impl Run<'_> {
             self.note(What::Done, &step.id, None)?;
         }
         // In this order: a run that is cut off between the two goes on, and one that is finished holds no host.
-        self.unlock().await?;
+        self.end(Ended::Finished).await?;
         self.journal.note(What::Finished, None, None, None).map_err(RunError::from)?;
-        Ok(())
-    }
-
-    /// Takes all steps back, from the last to the first.
-    pub async fn roll_back(&self) -> Result<(), RunError> {
-        let mut steps = steps(self.plan);
-        self.refuse_overtaken().await?;
-        if let Some(gone) = self.replaced_and_gone().await? {
-            steps.iter_mut().for_each(|step| step.hosts.retain(|part| part.host != gone));
-        }
-        // What is taken back is not changed by another run meanwhile.
-        let lock = &steps[0];
-        self.on_all(lock, &Built::default()).await?;
-        for (number, step) in steps.iter().rev().enumerate() {
-            let title = format!("Take back: {}", step.title);
-            (self.fleet.watcher)(Event::Step { number: number + 1, of: steps.len(), title });
-            self.undo(step).await?;
-        }
-        self.journal.note(What::RolledBack, None, None, None)?;
-        Ok(())
-    }
-
-    pub(crate) async fn undo(&self, step: &Step) -> Result<(), RunError> {
-        self.journal.note(What::Undo, Some(&step.id), None, None)?;
-        // As long as all run: without the new member's vote, a cluster of two could not agree to remove it.
-        if let (Kind::Member(MemberChange::Promote), Some(replace)) =
-            (step.kind, &self.plan.replace)
-        {
-            self.take_back_member(replace, step).await?;
-        }
-        let parts = step.hosts.iter().filter(|part| !part.undo.is_empty()).map(|part| {
-            let host = &self.fleet.hosts[part.host];
-            let frame = self.plan.frame(host);
-            let text = frame.step(
-                &format!("undo-{}", step.id),
-                "[ \"${undone-no}\" = yes ]",
-                &format!("{}\nundone=yes", part.undo),
-            );
-            self.scripted(part.host, text)
-        });
-        gather(&step.title, parts.collect()).await?;
         Ok(())
     }
 
@@ -493,9 +484,15 @@ impl Run<'_> {
     pub async fn refuse_overtaken(&self) -> Result<(), RunError> {
         let found = self.status().await.into_iter();
         // A host that does not answer is told of by what comes next.
-        let overtaken = found.filter(|(_, on)| on.as_ref().is_ok_and(OnHostNow::is_overtaken));
-        let hosts: Vec<_> = overtaken.map(|(label, _)| label).collect();
-        if hosts.is_empty() { Ok(()) } else { Err(RunError::Overtaken { hosts }) }
+        let overtaken = found.filter_map(|(label, on)| Some((label, on.ok()?)));
+        let (mut hosts, mut later) = (Vec::new(), Vec::<Placed>::new());
+        for (label, on) in overtaken.filter(|(_, on)| on.is_overtaken()) {
+            hosts.push(label);
+            let known = |placed: &Placed| later.iter().any(|known| known.claim.run == placed.claim.run);
+            later.extend(on.placed.filter(|placed| !known(placed)));
+        }
+        let later = later.into_iter().map(|placed| placed.claim).collect();
+        if hosts.is_empty() { Ok(()) } else { Err(RunError::Overtaken { hosts, later }) }
     }
 
     /// Where each host is, by what is found on it.
@@ -518,15 +515,56 @@ impl Run<'_> {
         found.into_iter().map(|(_, label, found)| (label, found)).collect()
     }
 
-    /// Lets the hosts go, so that other runs may have them.
-    pub async fn unlock(&self) -> Result<(), RunError> {
-        let steps = steps(self.plan);
-        let parts = steps[0].hosts.iter().map(|part| {
-            let remote = self.fleet.remotes[part.host].clone();
-            let text = format!("set -eu\nmain() {{\n{}\n}}\nmain </dev/null\n", part.undo);
-            async move { remote.script(&text).await }
+    /// Notes on the hosts how the run has ended, and lets them go, so that other runs may have them.
+    pub async fn end(&self, ended: Ended) -> Result<(), RunError> {
+        self.on_each("let the hosts go", |host| whole(&claim::end(self.plan, host, ended))).await
+    }
+
+    /// Lets the hosts go: the run is taken back.
+    pub async fn let_go(&self) -> Result<(), RunError> {
+        self.on_each("let the hosts go", |host| whole(&claim::take_back(self.plan, host))).await
+    }
+
+    /// This process may not be the one that has claimed the hosts.
+    async fn claim_again(&self, lock: &Step) -> Result<(), RunError> {
+        let hosts = &self.fleet.hosts;
+        let text = |host: &Resolved| {
+            let part = lock.hosts.iter().find(|part| hosts[part.host].label == host.label);
+            part.map_or_else(String::new, |part| {
+                self.plan.frame(host).step(LOCK, &part.check, &part.run)
+            })
+        };
+        self.on_each(&lock.title, text).await
+    }
+
+    /// Keeps the plan on the hosts: if this machine is lost, another one goes on with it.
+    async fn keep_plan(&self) -> Result<(), RunError> {
+        let yaml = quote(&self.plan.to_yaml());
+        let text = |host: &Resolved| {
+            let run_dir = self.plan.frame(host).run_dir();
+            whole(&format!(
+                "umask 077\n\
+                 mkdir -p {run_dir}\n\
+                 printf %s {yaml} >{run_dir}/plan.yaml.part\n\
+                 mv {run_dir}/plan.yaml.part {run_dir}/plan.yaml\n\
+                 {}",
+                durable(&format!("{run_dir}/plan.yaml"))
+            ))
+        };
+        self.on_each("keep the plan on the hosts", text).await
+    }
+
+    /// One script on every host.
+    async fn on_each(
+        &self,
+        title: &str,
+        text: impl Fn(&Resolved) -> String,
+    ) -> Result<(), RunError> {
+        let parts = self.fleet.hosts.iter().zip(&self.fleet.remotes).map(|(host, remote)| {
+            let (text, remote, watcher) = (text(host), remote.clone(), self.fleet.watcher.clone());
+            async move { patiently(&remote, &watcher, || remote.script(&text)).await }
         });
-        gather("let the hosts go", parts.collect()).await?;
+        gather(title, parts.collect()).await?;
         Ok(())
     }
 
@@ -535,6 +573,9 @@ impl Run<'_> {
     }
 
     pub(crate) async fn on_all(&self, step: &Step, built: &Built) -> Result<(), RunError> {
+        if step.id == LOCK {
+            self.keep_plan().await?;
+        }
         let mut parts = JoinSet::new();
         for part in &step.hosts {
             let host = &self.fleet.hosts[part.host];
@@ -553,9 +594,8 @@ impl Run<'_> {
             parts.spawn(async move {
                 if let Some((files, parents)) = files {
                     let sent = send_all(&remote, &program, &check, &parents, files, &watcher).await;
-                    sent.inspect_err(|error| {
-                        let (label, why) = (remote.label().to_owned(), error.to_string());
-                        watcher(Event::Failed { label, why });
+                    sent.inspect_err(|_| {
+                        watcher(Event::Failed { label: remote.label().to_owned() });
                     })?;
                 }
                 scripted.await
@@ -597,7 +637,7 @@ impl Run<'_> {
                     Ok((label, already))
                 }
                 Err(error) => {
-                    watcher(Event::Failed { label, why: error.to_string() });
+                    watcher(Event::Failed { label });
                     Err(error)
                 }
             }
@@ -705,6 +745,11 @@ impl Run<'_> {
 pub(crate) fn agent_path(agent: &Agent, host: &Resolved) -> std::path::PathBuf {
     let short: String = agent.sha256.chars().take(12).collect();
     host.state_dir.join("bin").join(format!("lifeboat-{}-{short}", agent.version))
+}
+
+/// Commands that are not begun before all of them have arrived.
+fn whole(commands: &str) -> String {
+    format!("set -eu\nmain() {{\n{commands}\n}}\nmain </dev/null\n")
 }
 
 fn clock() -> f64 {

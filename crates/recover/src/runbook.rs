@@ -2,6 +2,7 @@
 
 use crate::{
     build::Built,
+    claim::{self, Ended},
     host::{elevated, ssh_line},
     journal::Line,
     plan::Plan,
@@ -235,6 +236,10 @@ fn shown(plan: &Plan, step: &Step, part: &OnHost) -> String {
 /// The plan as a script for `sh` that is run with a snapshot file and needs nothing but ssh, and etcd's own tool on the hosts. It may
 /// be run again after a stop, as the plan itself.
 pub fn as_shell(plan: &Plan, now: Timestamp) -> String {
+    let mut plan = plan.clone();
+    // Whoever runs it is no process of ours.
+    plan.by.iter_mut().for_each(|by| by.pid = None);
+    let plan = &plan;
     let mut text = "#!/bin/sh\n".to_owned();
     for line in summary(plan, now).lines() {
         text += format!("# {line}").trim_end();
@@ -256,10 +261,11 @@ pub fn as_shell(plan: &Plan, now: Timestamp) -> String {
         }
         each(&mut text, plan, &hosts, &step, script);
     }
-    let unlock = &steps(plan)[0];
+    let first = &steps(plan)[0];
     let _ = writeln!(text, "\nstep {}", quote("Let the hosts go"));
-    each(&mut text, plan, &hosts, unlock, |_, host, _, part| {
-        on(host, &format!("set -eu\nmain() {{\n{}\n}}\nmain </dev/null\n", part.undo))
+    each(&mut text, plan, &hosts, first, |plan, host, _, _| {
+        let end = claim::end(plan, host, Ended::Finished);
+        on(host, &format!("set -eu\nmain() {{\n{end}\n}}\nmain </dev/null\n"))
     });
     text += "\necho 'the cluster is back'\n";
     text

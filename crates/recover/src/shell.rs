@@ -11,6 +11,7 @@
 //! * Two scripts of one member never run at once: one that a killed `lifeboat` left behind is waited for.
 //! * POSIX, but for `flock` and `sync FILE`, which Debian, Ubuntu, Red Hat, SUSE, Alpine and Flatcar have; without `flock` the lock is left out.
 
+use crate::steps::LOCK;
 use std::path::Path;
 
 /// The word that a script ends with, on stdout, if the step was done before.
@@ -49,6 +50,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) label: &'a str,
     /// Folder of lifeboat on the host.
     pub(crate) state_dir: &'a Path,
+    /// Succeeds while the process that has the script run holds the host; what else is said then.
+    pub(crate) claim: Option<String>,
 }
 
 impl Frame<'_> {
@@ -76,6 +79,14 @@ impl Frame<'_> {
         let lock = quote_path(
             &self.state_dir.join("recover").join(format!("{}.flock", folder_name(self.label))),
         );
+        // Somebody else may have taken the run over, while this script waited for its turn.
+        let claim = match &self.claim {
+            Some(claim) if !id.ends_with(LOCK) => format!(
+                "  if ! {{ {claim}; }}; then echo \"the host is not held by this process any more, but by: $(cat {} 2>/dev/null || echo nobody)\" >&2; return 1; fi\n",
+                self.lock()
+            ),
+            _ => String::new(),
+        };
         format!(
             "set -eu\n\
              check() {{\n{}\n}}\n\
@@ -87,7 +98,8 @@ impl Frame<'_> {
              main() {{\n  \
                umask 077\n  \
                mkdir -p {run_dir}\n  \
-               if command -v flock >/dev/null; then exec 9>>{lock}; flock -w {LOCK_SECONDS} 9 || {{ echo 'another script of lifeboat still works here' >&2; return 1; }}; fi\n  \
+               if command -v flock >/dev/null; then exec 9>>{lock}; flock -w {LOCK_SECONDS} 9 || {{ echo 'another script of lifeboat still works here' >&2; return 1; }}; fi\n\
+             {claim}  \
                if check; then note already; echo {ALREADY}; return 0; fi\n  \
                note begin\n  \
                run\n  \
@@ -136,7 +148,7 @@ mod tests {
     #[test]
     fn a_step_is_run_once_and_then_found_done() {
         let folder = tempfile::tempdir().unwrap();
-        let frame = Frame { run: "r1", label: "m 1", state_dir: folder.path() };
+        let frame = Frame { run: "r1", label: "m 1", state_dir: folder.path(), claim: None };
         let file = quote_path(&folder.path().join("the file"));
         let script = frame.step("make", &format!("[ -e {file} ]"), &format!("touch {file}"));
         assert_eq!(sh(&script), (true, format!("{DONE}\n")));
@@ -149,7 +161,7 @@ mod tests {
     #[test]
     fn a_step_whose_command_fails_or_that_has_no_effect_fails() {
         let folder = tempfile::tempdir().unwrap();
-        let frame = Frame { run: "r1", label: "m1", state_dir: folder.path() };
+        let frame = Frame { run: "r1", label: "m1", state_dir: folder.path(), claim: None };
         let after = folder.path().join("after");
         let run = format!("false\ntouch {}", quote_path(&after));
         let (ok, text) = sh(&frame.step("make", "false", &run));
@@ -161,7 +173,7 @@ mod tests {
     #[test]
     fn a_script_that_was_cut_on_its_way_does_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let frame = Frame { run: "r1", label: "m1", state_dir: folder.path() };
+        let frame = Frame { run: "r1", label: "m1", state_dir: folder.path(), claim: None };
         let file = folder.path().join("made");
         let script = frame.step("make", "false", &format!("touch {}", quote_path(&file)));
         for cut in 0..script.len() - "main </dev/null\n".len() {

@@ -14,6 +14,7 @@
 //! * A rollback is the undoing of all steps, from the last to the first; what was not done is left alone.
 
 use crate::{
+    claim,
     place::{Place, Places},
     plan::{Plan, Pull},
     rescue,
@@ -26,6 +27,8 @@ use std::path::PathBuf;
 
 mod replace;
 
+/// The step in which hosts are claimed.
+pub(crate) const LOCK: &str = "lock";
 /// The step in which hosts get the new data.
 pub(crate) const SEND: &str = "send";
 
@@ -109,7 +112,7 @@ pub fn steps(plan: &Plan) -> Vec<Step> {
         hosts.iter().enumerate().map(|(number, host)| Site::new(number, plan, host)).collect();
     let members = || sites.iter().filter(|site| site.host.member.is_some());
     let lock = sites.iter().map(Site::lock);
-    let mut steps = vec![step("lock", "Claim the hosts for this run", Kind::Script, lock)];
+    let mut steps = vec![step(LOCK, "Claim the hosts for this run", Kind::Script, lock)];
     for site in sites.iter().filter(|site| plan.is_source(site.host)) {
         steps.extend(site.rescue());
     }
@@ -248,17 +251,12 @@ impl<'a> Site<'a> {
     }
 
     fn lock(&self) -> OnHost {
-        let (lock, run) = (self.plan.frame(self.host).lock(), quote(&self.plan.run));
-        let check = format!("[ \"$(cat {lock} 2>/dev/null)\" = {run} ]");
-        let run = format!(
-            "echo {run} >{run_dir}/lock\n\
-             ln {run_dir}/lock {lock} || {{ echo \"held by the run $(cat {lock})\" >&2; return 1; }}\n\
-             {}",
-            durable(&lock),
-            run_dir = self.run_dir
-        );
-        let undo = format!("if {check}; then rm -f {lock}; fi");
-        self.on_host(check, run, undo)
+        let lock = self.plan.frame(self.host).lock();
+        self.on_host(
+            claim::is_held(self.plan, &lock),
+            claim::hold(self.plan, self.host),
+            claim::take_back(self.plan, self.host),
+        )
     }
 
     fn send(&self) -> OnHost {

@@ -15,7 +15,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use recover::{
-    Answer, Bump, Chosen, Fleet, Journal, Plan, Question, Replace, ReplaceError, Run, Runs, State,
+    Answer, Bump, Chosen, Fleet, Holder, Journal, Plan, Question, Replace, ReplaceError, Run, Runs, State,
     left_on_hosts, runbook, spec::Spec, summary,
 };
 use std::time::{Duration, Instant};
@@ -129,6 +129,7 @@ impl ReplaceArgs {
             token: format!("lifeboat-{run}"),
             run,
             made: Timestamp::now(),
+            by: Some(Holder::here()),
             backup: Chosen { bytes: bytes.unwrap_or_default(), ..Chosen::default() },
             bump: Bump::default(),
             rescue: None,

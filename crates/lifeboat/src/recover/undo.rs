@@ -7,7 +7,7 @@ use crate::{
     output::{self, Format},
     report::{Exit, Failure},
 };
-use recover::{Fleet, Journal, Plan, Run, Runs, State, What, rolled_back};
+use recover::{Ended, Fleet, Holder, Journal, Plan, Run, Runs, State, What, rolled_back};
 use serde::Serialize;
 
 /// The run that is meant.
@@ -96,7 +96,8 @@ impl Meant {
                 "runs are known on the machine that began them; see --state-dir",
             ));
         };
-        let (plan, journal) = runs.open(&found.run)?;
+        let (mut plan, journal) = runs.open(&found.run)?;
+        plan.by = Some(Holder::here());
         Ok((runs, plan, journal))
     }
 }
@@ -155,7 +156,7 @@ fn release(context: &Context, plan: &Plan, journal: &Journal) -> Result<(), Fail
     let shown = Shown::new(&plan.spec);
     context.block_on(async {
         let fleet = Fleet::new(&plan.spec, shown.watcher())?;
-        Ok(Run { plan, journal, fleet: &fleet }.unlock().await?)
+        Ok(Run { plan, journal, fleet: &fleet }.let_go().await?)
     })
 }
 
@@ -184,7 +185,7 @@ impl CommitArgs {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?;
             let run = Run { plan: &plan, journal: &journal, fleet: &fleet };
             run.refuse_overtaken().await?;
-            Ok(run.unlock().await?)
+            Ok(run.end(Ended::Committed).await?)
         })?;
         journal.note(What::Committed, None, None, None)?;
         output::print(&format!("{}: run {} is final\n", plan.spec.cluster, plan.run))?;

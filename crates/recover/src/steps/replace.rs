@@ -1,6 +1,6 @@
 //! The steps that replace one member.
 
-use super::{Kind, MemberChange, OnHost, SEND, Site, Step, client_steps, step};
+use super::{Kind, LOCK, MemberChange, OnHost, SEND, Site, Step, client_steps, step};
 use crate::{
     plan::Plan,
     replace::Replace,
@@ -30,7 +30,7 @@ pub(super) fn steps(plan: &Plan, replace: &Replace) -> Vec<Step> {
     let as_learner = if replace.learner { " --learner" } else { "" };
 
     let mut steps = vec![
-        step("lock", "Claim the hosts for this run", Kind::Script, sites.iter().map(Site::lock)),
+        step(LOCK, "Claim the hosts for this run", Kind::Script, sites.iter().map(Site::lock)),
         on_lost(
             "stop-etcd",
             format!("Stop what is left of etcd on {name}"),

@@ -1,0 +1,377 @@
+//! What stands on a host about runs: which one holds it, who began that, and how the one ended whose data are in place.
+//!
+//! ```text
+//!   recover/MEMBER.lock             RUN                                       while a run works on the host
+//!                                   of cluster prod, begun 2026-… by root@laptop, pid 4711
+//!                                   /var/lib/etcd
+//!   recover/RUN/MEMBER/ended        finished | committed                      when it has ended
+//!                                   of cluster prod, begun 2026-… by root@laptop, pid 4711; finished 2026-…
+//!   recover/RUN/MEMBER/plan.yaml    what another machine goes on with, if the one that began it is gone
+//! ```
+//!
+//! * The lock is made once, and only the same run may change it: it then names the process that goes on with the run.
+//! * Whoever is not named there any more does nothing further: every step's script looks first.
+//! * Which run's data are in place is told by the mark in them, not by these files; they only tell about that run.
+
+use crate::{
+    plan::{Findings, Plan},
+    shell::{durable, quote, quote_path},
+    spec::Resolved,
+};
+use serde::{Deserialize, Serialize};
+use std::{fmt, path::Path};
+
+/// Who works on hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Holder {
+    /// The user.
+    pub user: String,
+    /// The machine's name.
+    pub machine: String,
+    /// The process, unless a person works by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+}
+
+/// What a lock, or the note about a run's end, says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Claim {
+    /// The run's id.
+    pub run: String,
+    /// Of which cluster, since when, by whom.
+    pub told: String,
+}
+
+/// The run whose data are in place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Placed {
+    /// Which, and what is known of it.
+    pub claim: Claim,
+    /// How it ended.
+    pub ended: Ended,
+    /// Where it has set aside what was there before, if that is there still.
+    pub old: Option<String>,
+}
+
+/// How a run ended, as a host knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// Not yet, or nobody has said so.
+    #[default]
+    Unknown,
+    /// The cluster is back; it can still be taken back.
+    Finished,
+    /// Final.
+    Committed,
+}
+
+impl Holder {
+    /// This process.
+    pub fn here() -> Self {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        // Who has become root is still the one to be asked.
+        let user = set("SUDO_USER").or_else(|| set("USER")).or_else(|| set("LOGNAME"));
+        let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        let machine = machine.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+        Self {
+            user: user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw())),
+            machine: machine.unwrap_or_else(|| "a machine without a name".to_owned()),
+            pid: Some(std::process::id()),
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.user, self.machine)?;
+        self.pid.map_or(Ok(()), |pid| write!(f, ", pid {pid}"))
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { run, told } = self;
+        if told.is_empty() { write!(f, "{run}") } else { write!(f, "{run} {told}") }
+    }
+}
+
+impl Claim {
+    /// Reads `RUN and what is told`.
+    pub(crate) fn parse(text: &str) -> Self {
+        let (run, told) = text.split_once(' ').unwrap_or((text, ""));
+        Self { run: run.to_owned(), told: told.trim().to_owned() }
+    }
+}
+
+impl Placed {
+    /// Reads `RUN ended and what is told`.
+    pub(crate) fn parse(text: &str) -> Self {
+        let (run, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let (ended, told) = rest.split_once(' ').unwrap_or((rest, ""));
+        let ended = match ended {
+            "finished" => Ended::Finished,
+            "committed" => Ended::Committed,
+            _ => Ended::Unknown,
+        };
+        Self { claim: Claim { run: run.to_owned(), told: told.to_owned() }, ended, old: None }
+    }
+}
+
+/// Of which cluster the run is, since when, and by whom.
+pub(crate) fn told(plan: &Plan) -> String {
+    let by = plan.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    format!("of cluster {}, begun {:.0}{by}", plan.spec.cluster, plan.made)
+}
+
+/// An expression that succeeds if the run has the host.
+fn is_ours(plan: &Plan, lock: &str) -> String {
+    format!("[ \"$(sed -n 1p {lock} 2>/dev/null)\" = {} ]", quote(&plan.run))
+}
+
+/// An expression that succeeds if this process has it.
+pub(crate) fn is_held(plan: &Plan, lock: &str) -> String {
+    format!("{} && [ \"$(sed -n 2p {lock})\" = {} ]", is_ours(plan, lock), quote(&told(plan)))
+}
+
+/// Takes the lock, or puts this process's name into it.
+pub(crate) fn hold(plan: &Plan, host: &Resolved) -> String {
+    let frame = plan.frame(host);
+    let (lock, new) = (frame.lock(), format!("{}/lock", frame.run_dir()));
+    let data_dir = &plan.places(host).data_dir();
+    format!(
+        "printf '%s\\n' {} {} {} >{new}\n\
+         if {}; then mv {new} {lock}\n\
+         else ln {new} {lock} || {{ echo \"held by the run $(sed -n 1p {lock}) $(sed -n 2p {lock})\" >&2; return 1; }}; fi\n\
+         rm -f {new}\n\
+         {}",
+        quote(&plan.run),
+        quote(&told(plan)),
+        quote_path(data_dir),
+        is_ours(plan, &lock),
+        durable(&lock),
+    )
+}
+
+/// Lets the host go.
+fn let_go(plan: &Plan, host: &Resolved) -> String {
+    let lock = plan.frame(host).lock();
+    format!("if {}; then rm -f {lock}; fi", is_ours(plan, &lock))
+}
+
+/// Lets the host go, and forgets that the run has ended: it is taken back.
+pub(crate) fn take_back(plan: &Plan, host: &Resolved) -> String {
+    format!("rm -f {}/ended\n{}", plan.frame(host).run_dir(), let_go(plan, host))
+}
+
+/// Notes how the run has ended, and lets the host go: whoever finds no lock finds the note.
+pub(crate) fn end(plan: &Plan, host: &Resolved, ended: Ended) -> String {
+    let word = if ended == Ended::Committed { "committed" } else { "finished" };
+    let run_dir = plan.frame(host).run_dir();
+    format!(
+        "umask 077\n\
+         mkdir -p {run_dir}\n\
+         printf '%s\\n' {word} {}\"; {word} $(date -u +%Y-%m-%dT%H:%M:%SZ)\" >{run_dir}/ended.part\n\
+         mv {run_dir}/ended.part {run_dir}/ended\n\
+         {}\n\
+         {}",
+        quote(&told(plan)),
+        durable(&format!("{run_dir}/ended")),
+        let_go(plan, host)
+    )
+}
+
+/// Tells of runs that hold hosts, and of those whose data will be replaced though they could still be taken back.
+pub(crate) fn other_runs(plan: &Plan, findings: &mut Findings) {
+    let hosts = plan.hosts();
+    let mut held: Vec<(&Claim, Vec<&str>)> = Vec::new();
+    let mut placed: Vec<(&Placed, Vec<&str>, Vec<String>)> = Vec::new();
+    for host in &hosts {
+        let (facts, label) = (plan.facts(host), host.label.as_str());
+        let lock = facts.lock.as_ref().filter(|lock| lock.run != plan.run);
+        if let Some(lock) = lock {
+            match held.iter_mut().find(|(known, _)| *known == lock) {
+                Some((_, labels)) => labels.push(label),
+                None => held.push((lock, vec![label])),
+            }
+        }
+        let is_replaced = plan.replace.is_none() || plan.gets_data(host);
+        let Some(other) = facts.placed.as_ref().filter(|other| {
+            let run = &other.claim.run;
+            let is_held = lock.is_some_and(|lock| lock.run == *run);
+            is_replaced && !is_held && *run != plan.run && other.ended != Ended::Committed
+        }) else {
+            continue;
+        };
+        let old = other.old.as_ref().map(|old| format!("{label}: {old}"));
+        // What is told may differ in the second at which the host was let go.
+        let same = |known: &Placed| known.claim.run == other.claim.run && known.ended == other.ended;
+        match placed.iter_mut().find(|(known, ..)| same(known)) {
+            Some((_, labels, olds)) => {
+                labels.push(label);
+                olds.extend(old);
+            }
+            None => placed.push((other, vec![label], old.into_iter().collect())),
+        }
+    }
+    for (lock, labels) in held {
+        findings.problems.push(format!(
+            "{}: held by the run {lock}: finish it where it was begun, with `lifeboat recover run` or `lifeboat recover rollback {run}`; if that machine is gone, take it over: `lifeboat recover adopt FILE {run}`",
+            labels.join(", "),
+            run = lock.run,
+        ));
+    }
+    for (other, labels, olds) in placed {
+        let how = match other.ended {
+            Ended::Finished => "was never committed or taken back",
+            _ => "is not known to have ended",
+        };
+        let kept = match olds.is_empty() {
+            true => "its old data are gone".to_owned(),
+            false => format!("its old data stay where they are ({})", olds.join(", ")),
+        };
+        findings.warnings.push(format!(
+            "{}: the data in place are those of run {}, which {how}; {kept}. Once this run has replaced them, that one can no longer be rolled back or committed, unless this one is rolled back first",
+            labels.join(", "),
+            other.claim,
+        ));
+    }
+}
+
+/// Says `lock RUN …` for each lock of this member, or of its data directory under another name.
+pub(crate) fn look_for_locks(lock: &str, state_dir: &Path, data_dir: &str) -> String {
+    format!(
+        "for lock in {}/*.lock; do\n\
+         if [ -e \"$lock\" ] && {{ [ \"$lock\" = {lock} ] || [ \"$(sed -n 3p \"$lock\")\" = {data_dir} ]; }}; then\n\
+         printf 'lock %s %s\\n' \"$(sed -n 1p \"$lock\")\" \"$(sed -n 2p \"$lock\")\"\n\
+         fi\n\
+         done\n",
+        quote_path(&state_dir.join("recover"))
+    )
+}
+
+/// Says `placed RUN …` and `placed-old …` of the run whose data are in `data_dir`.
+pub(crate) fn look_for_placed(state_dir: &Path, data_dir: &str) -> String {
+    format!(
+        "for mark in {data_dir}/member/lifeboat-*; do\n\
+         case $mark in *'*' | *.part) continue ;; esac\n\
+         id=${{mark##*/lifeboat-}}\n\
+         ended=unknown\n\
+         for file in {}/\"$id\"/*/ended; do\n\
+         [ ! -e \"$file\" ] || ended=\"$(sed -n 1p \"$file\") $(sed -n 2p \"$file\")\"\n\
+         done\n\
+         printf 'placed %s %s\\n' \"$id\" \"$ended\"\n\
+         for old in {data_dir}.lifeboat-\"$id\" {data_dir}/member.lifeboat-\"$id\"; do\n\
+         [ ! -e \"$old\" ] || printf 'placed-old %s\\n' \"$old\"\n\
+         done\n\
+         done\n",
+        quote_path(&state_dir.join("recover"))
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{facts, plan::tests::plan, shell::Frame, steps::steps};
+    use std::{path::PathBuf, process::Command};
+
+    /// A host's folders on this machine.
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let place = Self(tempfile::tempdir().unwrap());
+            std::fs::create_dir_all(place.data().join("member")).unwrap();
+            place
+        }
+
+        fn data(&self) -> PathBuf {
+            self.0.path().join("etcd")
+        }
+
+        fn plan(&self, run: &str, pid: u32) -> Plan {
+            let mut plan = plan();
+            run.clone_into(&mut plan.run);
+            plan.spec.ssh.state_dir = Some(self.0.path().join("state"));
+            plan.spec.etcd.data_dir = Some(self.data());
+            plan.facts.clear();
+            let machine = "laptop".to_owned();
+            plan.by = Some(Holder { user: "ops".to_owned(), machine, pid: Some(pid) });
+            plan
+        }
+
+        fn step(&self, plan: &Plan, id: &str) -> (bool, String) {
+            let host = &plan.hosts()[0];
+            let step = steps(plan).into_iter().find(|step| step.id == id).unwrap();
+            sh(&plan.frame(host).step(id, &step.hosts[0].check, &step.hosts[0].run))
+        }
+
+        fn facts(&self, plan: &Plan) -> facts::Facts {
+            let host = &plan.hosts()[0];
+            let frame = Frame { claim: None, ..plan.frame(host) };
+            let (_, answer) = sh(&frame.look(&facts::script(host, &frame)));
+            facts::parse(&answer, 0.0, 0.0)
+        }
+    }
+
+    fn sh(text: &str) -> (bool, String) {
+        let output = Command::new("sh").arg("-c").arg(text).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.success(), said + &String::from_utf8(output.stderr).unwrap())
+    }
+
+    #[test]
+    fn a_lock_says_who_has_it_and_refuses_others() {
+        let place = Place::new();
+        let (first, second) = (place.plan("r1", 1), place.plan("r2", 2));
+        assert!(place.step(&first, "lock").0);
+        let told = "r1 of cluster prod, begun 2026-11-22T16:00:00Z by ops@laptop, pid 1";
+        let (ok, said) = place.step(&second, "lock");
+        assert!(!ok && said.contains(&format!("held by the run {told}")), "{said}");
+        assert_eq!(place.facts(&second).lock.unwrap().to_string(), told);
+        // Under another name it is the same data directory.
+        let mut renamed = second.clone();
+        renamed.spec.hosts[0].member = None;
+        assert_eq!(place.facts(&renamed).lock.unwrap().to_string(), told);
+    }
+
+    #[test]
+    fn who_goes_on_with_a_run_stops_who_went_before() {
+        let place = Place::new();
+        let (first, second) = (place.plan("r1", 1), place.plan("r1", 2));
+        assert!(place.step(&first, "lock").0 && place.step(&second, "lock").0);
+        let set_aside = place.step(&first, "set-aside");
+        assert!(!set_aside.0 && set_aside.1.contains("pid 2"), "{set_aside:?}");
+        assert!(place.data().exists(), "nothing was moved");
+        let (ok, said) = place.step(&second, "set-aside");
+        assert!(ok && !place.data().exists(), "{said}");
+    }
+
+    #[test]
+    fn a_run_that_has_ended_is_known_by_its_data_until_it_is_taken_back() {
+        let place = Place::new();
+        let (plan, next) = (place.plan("r1", 1), place.plan("r2", 2));
+        assert!(place.step(&plan, "lock").0);
+        let old = PathBuf::from(format!("{}.lifeboat-r1", place.data().display()));
+        std::fs::create_dir_all(&old).unwrap();
+        assert_eq!(place.facts(&next).placed, None);
+        std::fs::write(place.data().join("member/lifeboat-r1"), "").unwrap();
+        assert_eq!(place.facts(&next).placed.unwrap().ended, Ended::Unknown);
+
+        let host = &plan.hosts()[0];
+        for ended in [Ended::Finished, Ended::Committed] {
+            assert!(sh(&end(&plan, host, ended)).0);
+            let found = place.facts(&next);
+            assert_eq!(found.lock, None);
+            let found = found.placed.unwrap();
+            assert_eq!((found.ended, found.claim.run.as_str()), (ended, "r1"));
+            assert!(found.claim.told.contains("by ops@laptop, pid 1; "), "{found:?}");
+            assert_eq!(found.old.as_deref(), old.to_str());
+        }
+        assert!(sh(&take_back(&plan, host)).0);
+        assert_eq!(place.facts(&next).placed.unwrap().ended, Ended::Unknown);
+    }
+}
