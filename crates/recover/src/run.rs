@@ -12,7 +12,7 @@ use crate::{
     rescue,
     shell::{ALREADY, DONE, Frame, durable, quote, quote_path},
     spec::{Resolved, Spec},
-    steps::{Kind, LOCK, MemberChange, OnHost, SEND, Step, destination, has_data, make_parents, steps},
+    steps::{Kind, LOCK, OnHost, SEND, Step, destination, has_data, make_parents, steps},
 };
 use send::{AS_IT_IS, has_sha256, receive, send, send_all};
 use std::{

@@ -58,7 +58,8 @@ impl State {
             Event::Done { label, already: false } => say!("  {label}: done"),
             Event::Done { label, already: true } => say!("  {label}: was done before"),
             Event::Again { label, why } => say!("  {label}: {why}; trying again"),
-            Event::Failed { label, why } => say!("  {label}: FAILED: {why}"),
+            Event::Failed { label } => say!("  {label}: FAILED"),
+            Event::LeftAlone { label, why } => say!("  {label}: left alone: {why}"),
             Event::Sent { label, bytes, of } => {
                 let part = bytes.saturating_mul(4) / of.max(1);
                 let mut told = self.told.lock().expect("no holder of the lock panics");
@@ -123,9 +124,13 @@ impl Table {
             Event::Again { label, why } => self.on(label, |bar| {
                 bar.set_message(format!("{why}; trying again"));
             }),
-            Event::Failed { label, why } => self.on(label, |bar| {
+            Event::Failed { label } => self.on(label, |bar| {
                 bar.disable_steady_tick();
-                bar.set_message(format!("FAILED: {why}"));
+                bar.set_message("FAILED");
+            }),
+            Event::LeftAlone { label, why } => self.on(label, |bar| {
+                bar.disable_steady_tick();
+                bar.set_message(format!("left alone: {why}"));
             }),
             _ => {}
         }

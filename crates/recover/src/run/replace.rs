@@ -81,7 +81,7 @@ impl Run<'_> {
             Err(error) if error.is_passing() => {
                 let (label, why) = (replace.member.clone(), error.to_string());
                 self.journal.note(What::Failed, Some(LEFT_ALONE), Some(&label), Some(&why))?;
-                watcher(Event::Failed { label, why });
+                watcher(Event::LeftAlone { label, why });
                 Ok(Some(number))
             }
             _ => Ok(None),
@@ -183,7 +183,7 @@ impl Run<'_> {
                 (self.fleet.watcher)(event);
             }
             if moved.elapsed() > STALL {
-                (self.fleet.watcher)(Event::Failed { label, why: why.to_string() });
+                (self.fleet.watcher)(Event::Failed { label });
                 return Err(why);
             }
             tokio::time::sleep(LOOK).await;

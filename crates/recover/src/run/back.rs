@@ -1,0 +1,199 @@
+//! A run, taken back: each step undone, from the last to the first; and the old cluster asked whether it serves.
+
+use super::{Event, OnHostNow, Run, RunError, gather};
+use crate::{
+    agent::{Answer, Question},
+    build::Built,
+    journal::What,
+    rescue::{HOLD, TAKE},
+    spec::Resolved,
+    steps::{Kind, LOCK, MemberChange, SEND, Step, steps},
+};
+use tokio::time::{Duration, Instant};
+
+/// How long an old cluster may take until it serves, if most of its members run.
+const SERVES_SECONDS: u64 = 60;
+/// The same if they do not, as far as is known: there may have been fewer.
+const SERVES_YET_SECONDS: u64 = 15;
+/// When one member serves, the others are waited for so long.
+const OTHERS_SECONDS: u64 = 10;
+/// The wait inside of one question.
+const ASKED_SECONDS: u64 = 5;
+
+/// What a rollback has come to.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Back {
+    /// What is on the hosts now.
+    pub hosts: Vec<(String, OnHostNow)>,
+    /// What the members of the old cluster answered, after some time to find each other.
+    pub answers: Vec<(String, Answer)>,
+    /// Why they could not be asked.
+    pub not_asked: Option<String>,
+}
+
+impl Back {
+    /// The members that serve.
+    pub fn serving(&self) -> Vec<&str> {
+        let healthy = self.answers.iter().filter(|(_, answer)| answer.healthy);
+        healthy.map(|(label, _)| label.as_str()).collect()
+    }
+}
+
+impl Run<'_> {
+    /// Takes all steps back that were begun, from the last to the first.
+    pub async fn roll_back(&self) -> Result<Back, RunError> {
+        self.refuse_overtaken().await?;
+        let mut steps = steps(self.plan);
+        let gone = self.replaced_and_gone().await?;
+        if let Some(gone) = gone {
+            steps.iter_mut().for_each(|step| step.hosts.retain(|part| part.host != gone));
+        }
+        let (lock, rest) = steps.split_first().expect("a plan has steps");
+        let mut undoing = Vec::new();
+        for step in rest.iter().rev() {
+            if self.is_to_be_undone(step)? {
+                undoing.push(step);
+            }
+        }
+        undoing.push(lock);
+        let of = undoing.len() + 2;
+        let told = |number, title: &str| {
+            (self.fleet.watcher)(Event::Step { number, of, title: title.to_owned() });
+        };
+        // What is taken back is not changed by another run meanwhile.
+        told(1, "Claim the hosts");
+        self.on_all(lock, &Built::default()).await?;
+        for (step, number) in undoing.into_iter().zip(2..) {
+            told(number, &self.undone_title(step));
+            self.undo(step).await?;
+        }
+        self.journal.note(What::RolledBack, None, None, None)?;
+        told(of, "Ask the old cluster whether it serves");
+        Ok(self.look_back(gone).await)
+    }
+
+    /// Whether a step may have done anything that is to be taken back. A line of the journal is written before a step begins.
+    fn is_to_be_undone(&self, step: &Step) -> Result<bool, RunError> {
+        let (begun_by, has_undo) = match step.kind {
+            // The new member is removed while it still runs.
+            Kind::Member(MemberChange::Promote) => ("add-member", true),
+            _ => (step.id.as_str(), step.hosts.iter().any(|part| !part.undo.is_empty())),
+        };
+        // What was only restarted runs on.
+        let has_undo = has_undo && !step.id.starts_with("restart-");
+        let lines = self.journal.lines()?;
+        let begun = |id: &str| {
+            lines.iter().any(|line| line.what == What::Begin && line.step.as_deref() == Some(id))
+        };
+        Ok(has_undo && begun(begun_by))
+    }
+
+    /// What undoing a step does, for a person.
+    pub(crate) fn undone_title(&self, step: &Step) -> String {
+        let label = || {
+            let host = step.hosts.first().map(|part| &self.fleet.hosts[part.host]);
+            host.map(|host| host.label.clone()).unwrap_or_default()
+        };
+        match step.id.as_str() {
+            LOCK => "Let the hosts go".to_owned(),
+            SEND => "Remove what was put beside the old data".to_owned(),
+            "stop-clients" => "Start what uses etcd again".to_owned(),
+            "stop-etcd" => "Start etcd again where there are old data".to_owned(),
+            "set-aside" => "Put the old data back where there are some".to_owned(),
+            "swap-in" => "Take the new data away".to_owned(),
+            "start-etcd" => "Stop the new members".to_owned(),
+            "promote" => format!("Remove the new {} from the cluster", self.replaced()),
+            HOLD => format!("Start etcd on {} again", label()),
+            TAKE => format!("Remove the snapshot on {}", label()),
+            _ => match step.title.strip_prefix("Start ") {
+                Some(client) => format!("Stop {client}"),
+                None => format!("Take back: {}", step.title),
+            },
+        }
+    }
+
+    fn replaced(&self) -> &str {
+        self.plan.replace.as_ref().map_or("member", |replace| replace.member.as_str())
+    }
+
+    pub(crate) async fn undo(&self, step: &Step) -> Result<(), RunError> {
+        self.journal.note(What::Undo, Some(&step.id), None, None)?;
+        // As long as all run: without the new member's vote, a cluster of two could not agree to remove it.
+        if let (Kind::Member(MemberChange::Promote), Some(replace)) =
+            (step.kind, &self.plan.replace)
+        {
+            self.take_back_member(replace, step).await?;
+        }
+        let parts = step.hosts.iter().filter(|part| !part.undo.is_empty()).map(|part| {
+            let host = &self.fleet.hosts[part.host];
+            let frame = self.plan.frame(host);
+            let text = frame.step(
+                &format!("undo-{}", step.id),
+                "[ \"${undone-no}\" = yes ]",
+                &format!("{}\nundone=yes", part.undo),
+            );
+            self.scripted(part.host, text)
+        });
+        gather(&self.undone_title(step), parts.collect()).await?;
+        Ok(())
+    }
+
+    /// What is on the hosts, and what the old cluster says. All is back by now, so nothing of this is an error.
+    async fn look_back(&self, gone: Option<usize>) -> Back {
+        let gone = gone.map(|number| self.fleet.hosts[number].label.clone());
+        let found = self.status().await.into_iter();
+        let hosts: Vec<_> = found.filter_map(|(label, on)| Some((label, on.ok()?))).collect();
+        let patience = self.time_to_serve(&hosts);
+        let mut back = Back { hosts, ..Back::default() };
+        let begun = Instant::now();
+        loop {
+            match self.ask_old(gone.as_deref(), &back.hosts, patience).await {
+                Ok(answers) => (back.answers, back.not_asked) = (answers, None),
+                Err(error) => back.not_asked = Some(error.to_string()),
+            }
+            let serving = back.serving().len();
+            let patience = match serving {
+                0 => patience,
+                _ if serving == back.answers.len() => Duration::ZERO,
+                _ => patience.min(Duration::from_secs(OTHERS_SECONDS)),
+            };
+            if begun.elapsed() >= patience || back.answers.is_empty() {
+                return back;
+            }
+        }
+    }
+
+    /// How long the old cluster is waited for. One that had lost its quorum does not get it back by waiting.
+    fn time_to_serve(&self, hosts: &[(String, OnHostNow)]) -> Duration {
+        let running = hosts.iter().filter(|(_, on)| on.etcd == "runs").count();
+        Duration::from_secs(match (running * 2 > hosts.len(), &self.plan.rescue) {
+            _ if self.plan.replace.is_some() => SERVES_SECONDS,
+            (true, _) => SERVES_SECONDS,
+            (false, None) if running > 0 => SERVES_YET_SECONDS,
+            (false, _) => 0,
+        })
+    }
+
+    /// Asks where etcd runs; of a replacement, all others too.
+    async fn ask_old(
+        &self,
+        gone: Option<&str>,
+        hosts: &[(String, OnHostNow)],
+        patience: Duration,
+    ) -> Result<Vec<(String, Answer)>, RunError> {
+        let runs = |host: &Resolved| {
+            hosts.iter().any(|(label, on)| *label == host.label && on.etcd == "runs")
+        };
+        let question = |host: &Resolved| {
+            let is_other = self.plan.replace.as_ref().is_some_and(|replace| {
+                replace.others.contains_key(&host.label) && gone != Some(host.label.as_str())
+            });
+            (is_other || self.plan.replace.is_none() && runs(host)).then(|| Question {
+                wait_seconds: ASKED_SECONDS.min(patience.as_secs()),
+                ..Question::to(host)
+            })
+        };
+        self.fleet.ask(&self.plan.agent, question).await
+    }
+}
