@@ -17,8 +17,8 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -38,10 +38,12 @@ pub enum JournalError {
         source: io::Error,
     },
     /// Another run for the cluster goes on.
-    #[error("another run for {cluster} goes on here")]
+    #[error("another run for {cluster} goes on here{holder}")]
     Busy {
         /// The cluster.
         cluster: String,
+        /// The run, the process and since when it works, as `: run …`.
+        holder: String,
     },
     /// The plan of a run cannot be read.
     #[error("{} is no plan", path.display())]
@@ -68,7 +70,7 @@ impl JournalError {
             Self::Io { .. } => {
                 "check the folder's permissions and free space, or name another with --state-dir"
             }
-            Self::Busy { .. } => "wait for it to end, or end it",
+            Self::Busy { .. } => "wait for it to end, or end it: Ctrl-C where it runs, or `kill` with that pid; `lifeboat recover status` shows where the hosts are",
             Self::Plan { .. } => "move that folder away if it is of no use",
             Self::Unknown { .. } => "see which there are with `lifeboat recover status`",
         }
@@ -147,7 +149,8 @@ pub struct Journal {
 /// Held while a run for a cluster goes on.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+    since: Timestamp,
 }
 
 impl Runs {
@@ -160,13 +163,24 @@ impl Runs {
     pub fn lock(&self, cluster: &str) -> Result<Lock, JournalError> {
         make_folder(&self.folder)?;
         let path = self.folder.join(format!("{}.flock", cluster.replace('/', "_")));
+        let mut options = OpenOptions::new();
         let opened =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let file = opened.map_err(io_error("open", &path))?;
+            options.create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
+        let mut file = opened.map_err(io_error("open", &path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _file: file }),
+            Ok(()) => {
+                let lock = Lock { file, since: Timestamp::now() };
+                lock.tell(None).map_err(io_error("write", &path))?;
+                Ok(lock)
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(JournalError::Busy { cluster: cluster.to_owned() })
+                let mut holder = String::new();
+                // Who has it is only good to know.
+                let _ = file.read_to_string(&mut holder);
+                let holder = holder.trim();
+                let holder =
+                    if holder.is_empty() { String::new() } else { format!(": {holder}") };
+                Err(JournalError::Busy { cluster: cluster.to_owned(), holder })
             }
             Err(error) => Err(io_error("lock", &path)(error.into())),
         }
@@ -205,6 +219,18 @@ impl Runs {
         Ok(plans)
     }
 
+    /// Begins a run that another machine has begun, with what hosts tell of it.
+    pub fn adopt(&self, plan: &Plan, lines: &[Line], note: &str) -> Result<Journal, JournalError> {
+        let folder = self.folder.join(&plan.run);
+        make_folder(&folder)?;
+        let line = |line: &Line| serde_json::to_string(line).expect("a line is text") + "\n";
+        write_synced(&folder.join("journal.jsonl"), &lines.iter().map(line).collect::<String>())?;
+        write_synced(&folder.join("plan.yaml"), &plan.to_yaml())?;
+        let journal = Journal::open(folder)?;
+        journal.note(What::Begin, None, None, Some(note))?;
+        Ok(journal)
+    }
+
     /// A run that is there.
     pub fn open(&self, run: &str) -> Result<(Plan, Journal), JournalError> {
         let folder = self.folder.join(run);
@@ -216,6 +242,21 @@ impl Runs {
             });
         }
         Ok((read_plan(&folder)?, Journal::open(folder)?))
+    }
+}
+
+impl Lock {
+    /// Names the run, for whoever finds the cluster locked.
+    pub fn names(&self, run: &str) {
+        // The lock holds all the same.
+        let _ = self.tell(Some(run));
+    }
+
+    fn tell(&self, run: Option<&str>) -> io::Result<()> {
+        let run = run.map_or_else(|| "a new run".to_owned(), |run| format!("run {run}"));
+        let text = format!("{run}, pid {}, since {:.0}\n", std::process::id(), self.since);
+        self.file.set_len(0)?;
+        self.file.write_all_at(text.as_bytes(), 0)
     }
 }
 
@@ -383,7 +424,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let runs = Runs::new(folder.path());
         let first = runs.lock("prod").unwrap();
-        assert!(matches!(runs.lock("prod"), Err(JournalError::Busy { .. })));
+        first.names("r1");
+        let refused = runs.lock("prod").unwrap_err().to_string();
+        let told = format!("goes on here: run r1, pid {}, since ", std::process::id());
+        assert!(refused.contains(&told), "{refused}");
         runs.lock("other").unwrap();
         drop(first);
         runs.lock("prod").unwrap();

@@ -11,7 +11,9 @@
 
 mod agent;
 mod build;
+mod changed;
 mod claim;
+mod comparison;
 mod contents;
 pub mod discover;
 mod facts;
@@ -29,8 +31,9 @@ pub mod spec;
 mod steps;
 mod transfer;
 
-pub use agent::{Answer, Change, Probe, Question, file_revision};
+pub use agent::{Answer, Change, Probe, Question};
 pub use build::{BuildError, Built, Hashes, build, hashes, sha256_of};
+pub use changed::changes;
 pub use claim::{Claim, Ended, Holder, Placed};
 pub use contents::Contents;
 pub use facts::{Directory, Facts};
@@ -42,7 +45,7 @@ pub use rescue::{
     Held, HeldLog, Rescue, Rescued, Survivor, forget, most_recent, rescued, rescued_path, survivors,
 };
 pub use run::{Back, Event, Fleet, OnHostNow, Run, RunError, Watcher};
-pub use runbook::{as_shell, built_line, left_on_hosts, rolled_back, runbook, summary};
+pub use runbook::{as_shell, built_line, left_on_hosts, not_serving, rolled_back, runbook, summary};
 pub use shell::{quote, quote_path};
 pub use steps::{Kind, MemberChange, OnHost, Step, steps};
 pub use transfer::unpack;

@@ -19,7 +19,7 @@ use crate::{
 use jiff::Timestamp;
 use recover::{
     Answer, Built, DENIED, Fleet, Hashes, Holder, Journal, Plan, Run, Runs, State, build, built_line,
-    forget, hashes, left_on_hosts, spec::Spec, summary,
+    changes, forget, hashes, left_on_hosts, spec::Spec, summary,
 };
 use std::{
     io::{self, BufRead, IsTerminal},
@@ -405,26 +405,14 @@ fn report(
 
 /// The plan of an earlier run with what may have been changed since: how hosts are reached, and who asks etcd.
 pub(super) fn with_spec(mut plan: Plan, spec: Spec) -> Result<Plan, Failure> {
-    let (old, new) = (plan.spec.resolved(), spec.resolved());
-    let same = old.len() == new.len()
-        && old.iter().zip(&new).all(|(old, new)| {
-            (&old.label, &old.member, &old.data_dir, &old.wal_dir, &old.service, &old.state_dir)
-                == (
-                    &new.label,
-                    &new.member,
-                    &new.data_dir,
-                    &new.wal_dir,
-                    &new.service,
-                    &new.state_dir,
-                )
-                && old.clients == new.clients
-        });
-    if !same {
+    let changed = changes(&plan.spec, &spec);
+    if !changed.is_empty() {
+        let lines: String = changed.iter().map(|line| format!("\n  {line}")).collect();
         return Err(Failure::new(
             Exit::Refused,
-            format!("the cluster's file has changed since run {} began", plan.run),
+            format!("the cluster's file has changed since run {} began:{lines}", plan.run),
             format!(
-                "put hosts, members, directories and services back as they were, or take that run back: lifeboat recover rollback {}",
+                "go on with the file as it was, or begin anew with the changed one, after `lifeboat recover rollback {}`; nothing was done now",
                 plan.run
             ),
         ));
