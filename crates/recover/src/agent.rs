@@ -9,10 +9,7 @@ use crate::{
     spec::{CLIENT_PORT, Resolved},
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// What is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,15 +157,6 @@ impl Question {
             ..Self::default()
         }
     }
-}
-
-/// The newest revision that a database file has, if it is one. Nothing of it is proved.
-pub fn file_revision(path: &Path) -> Option<i64> {
-    let file = std::fs::File::open(path).ok()?;
-    let mapped = bolt::Mapped::open(&file).ok()?;
-    let db = bolt::Db::open(&mapped).ok()?;
-    let (key, _) = db.bucket(etcd_schema::bucket::KEY).ok()??.last().ok()??;
-    etcd_schema::RevisionKey::parse(key).ok().map(|key| key.revision.main)
 }
 
 /// The hash that all members must have.

@@ -2,6 +2,7 @@
 
 use crate::{
     claim::{self, Holder},
+    contents::Contents,
     facts::Facts,
     place::Places,
     replace::Replace,
@@ -11,7 +12,11 @@ use crate::{
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+};
 
 /// Added to the newest revision that anybody can have seen, unless something else is asked for: what a cluster with 1,500 writes a
 /// second makes in a week.
@@ -75,8 +80,12 @@ pub struct Chosen {
     pub name: Option<String>,
     /// The revision it has.
     pub revision: Option<i64>,
+    /// Ids of the members of its cluster, as far as it tells.
+    pub members: BTreeSet<u64>,
     /// When it was begun.
     pub taken: Option<Timestamp>,
+    /// The date of its file, if that is all there is: that of what is in it, or of a copy.
+    pub dated: Option<Timestamp>,
     /// Size of the database.
     pub bytes: u64,
     /// Version of etcd that it is from.
@@ -107,6 +116,8 @@ pub struct Bump {
     pub last_seen: Option<i64>,
     /// Which member that was.
     pub seen_at: Option<String>,
+    /// Ids of the members of its cluster.
+    pub members: BTreeSet<u64>,
 }
 
 /// The program that is pushed to hosts.
@@ -128,7 +139,19 @@ pub struct Findings {
     pub warnings: Vec<String>,
 }
 
+impl Chosen {
+    /// How far it goes, and whose it is.
+    pub(crate) fn contents(&self) -> Contents {
+        Contents { revision: self.revision, members: self.members.clone() }
+    }
+}
+
 impl Bump {
+    /// How far the cluster is known to have gone.
+    pub(crate) fn contents(&self) -> Contents {
+        Contents { revision: self.last_seen, members: self.members.clone() }
+    }
+
     /// What is added to the revision of the backup.
     pub fn amount(&self, backup_revision: i64) -> u64 {
         if self.margin == 0 {
@@ -414,11 +437,18 @@ hosts:
                 cluster: Some("prod".to_owned()),
                 name: Some("00000000000000000100-20261122T150000Z".to_owned()),
                 revision: Some(100),
+                members: [1, 2, 3].into(),
+                dated: None,
                 taken: Some("2026-11-22T15:00:00Z".parse().unwrap()),
                 bytes: 1 << 20,
                 version: Some("3.5.16".to_owned()),
             },
-            bump: Bump { margin: 1000, last_seen: Some(150), seen_at: Some("m1".to_owned()) },
+            bump: Bump {
+                margin: 1000,
+                last_seen: Some(150),
+                seen_at: Some("m1".to_owned()),
+                members: [1, 2, 3].into(),
+            },
             by: None,
             rescue: None,
             survivors: Vec::new(),
@@ -443,7 +473,7 @@ hosts:
     fn the_revision_is_raised_above_what_was_seen_last() {
         assert_eq!(plan().bump.amount(100), 1050);
         assert_eq!(Bump { margin: 7, ..Bump::default() }.amount(100), 7);
-        assert_eq!(Bump { margin: 0, last_seen: Some(500), seen_at: None }.amount(100), 0);
+        assert_eq!(Bump { margin: 0, last_seen: Some(500), ..Bump::default() }.amount(100), 0);
     }
 
     #[test]

@@ -13,13 +13,13 @@
 //! * Until `fetch` is over nothing but that one member was touched. If its data are damaged, all of it is taken back.
 
 use crate::{
-    agent::{Answer, file_revision},
+    agent::Answer,
+    contents::{Contents, Kinship},
     facts::Facts,
     host::{HostError, Remote},
     journal::{Journal, What},
-    plan::{Chosen, Plan},
+    plan::Plan,
     run::{Event, Run, RunError, Watcher, patiently},
-    runbook::span,
     shell::quote_path,
     spec::Spec,
     steps::{Kind, LOCK, Step, steps},
@@ -28,7 +28,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use snapshot::{StoppedMember, UseLog};
 use std::{
-    collections::BTreeMap,
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
     error::Error,
     fmt::Write as _,
     fs::{self, File},
@@ -72,6 +73,8 @@ pub struct Rescue {
 pub struct Held {
     /// The newest revision, with the log applied if it can be.
     pub revision: Option<i64>,
+    /// Ids of the cluster's members, as the database lists them.
+    pub members: BTreeSet<u64>,
     /// Bytes of the database.
     pub bytes: u64,
     /// When it was written to for the last time, as far as the times of its files tell.
@@ -149,13 +152,19 @@ impl Held {
     pub fn look(data_dir: &Path, wal_dir: Option<&Path>) -> Option<Self> {
         let db = data_dir.join("member/snap/db");
         let found = fs::metadata(&db).ok()?;
-        let of_database = file_revision(&db);
+        let contents = Contents::of_file(&db).unwrap_or_default();
+        let of_database = contents.revision;
         let member = StoppedMember {
             data_dir: data_dir.to_owned(),
             wal_dir: wal_dir.map(Path::to_owned),
             log: UseLog::Whole,
         };
-        let mut held = Self { revision: of_database, bytes: found.len(), ..Self::default() };
+        let mut held = Self {
+            revision: of_database,
+            members: contents.members,
+            bytes: found.len(),
+            ..Self::default()
+        };
         let mut written = found.modified().ok();
         match snapshot::glance(&member, APPLY_BYTES_MAX) {
             Ok(glance) => {
@@ -185,8 +194,13 @@ impl Held {
 }
 
 impl Held {
+    /// How far it goes, and whose it is.
+    pub(crate) fn contents(&self) -> Contents {
+        Contents { revision: self.revision, members: self.members.clone() }
+    }
+
     /// The greatest revision that it can have.
-    fn reach(&self) -> Option<i64> {
+    pub(crate) fn reach(&self) -> Option<i64> {
         let counted = self.log.filter(|_| self.counted_only).map_or(0, |log| log.entries);
         Some(self.revision?.saturating_add(i64::try_from(counted).unwrap_or(i64::MAX)))
     }
@@ -224,7 +238,15 @@ impl Survivor {
         (log.last_term.unwrap_or(0), log.last_index, self.held.revision.unwrap_or(0))
     }
 
-    fn is_usable(&self) -> bool {
+    /// Data from before a recovery have another log, whose terms and indexes say nothing here.
+    pub(crate) fn compare(&self, other: &Self) -> Ordering {
+        match self.held.contents().kinship(&other.held.contents()) {
+            Kinship::Recovered => self.held.revision.cmp(&other.held.revision),
+            _ => self.recency().cmp(&other.recency()),
+        }
+    }
+
+    pub(crate) fn is_usable(&self) -> bool {
         self.held.trouble.is_none()
     }
 }
@@ -255,7 +277,7 @@ pub fn survivors(
 /// The one whose data are the most recent, if any can be taken; the first of several that are equal.
 pub fn most_recent(survivors: &[Survivor]) -> Option<&Survivor> {
     let usable = survivors.iter().filter(|survivor| survivor.is_usable());
-    usable.rev().max_by_key(|survivor| (survivor.recency(), survivor.held.written))
+    usable.rev().max_by(|a, b| a.compare(b).then(a.held.written.cmp(&b.held.written)))
 }
 
 /// Where the snapshot is on the host until it was fetched.
@@ -347,7 +369,10 @@ impl Run<'_> {
     /// Takes back what [`rescue`](Self::rescue) did, and ends the run: nothing else was touched.
     pub async fn give_up_rescue(&self) -> Result<(), RunError> {
         let steps = steps(self.plan);
-        let is_done = |step: &&Step| BEFORE_BUILD.contains(&step.id.as_str());
+        let is_done = |step: &&Step| {
+            BEFORE_BUILD.contains(&step.id.as_str())
+                && step.hosts.iter().any(|part| !part.undo.is_empty())
+        };
         let done: Vec<_> = steps.iter().filter(is_done).collect();
         for (number, step) in done.iter().rev().enumerate() {
             let title = self.undone_title(step);
@@ -358,172 +383,6 @@ impl Run<'_> {
         forget(self.journal);
         Ok(())
     }
-}
-
-/// Backup and data that are left, side by side, and what speaks for which; nothing if no data are left.
-pub(crate) fn comparison(plan: &Plan, now: Timestamp) -> String {
-    if plan.survivors.is_empty() {
-        return String::new();
-    }
-    let backup = match plan.rescue {
-        Some(_) => plan.other_backup.as_ref(),
-        None => Some(&plan.backup),
-    };
-    let best = most_recent(&plan.survivors);
-    let newest = best.and_then(|best| Some((best.held.revision?, best.label.as_str())));
-    let of_backup = backup.and_then(|backup| Some((backup.revision?, "the backup")));
-    let newest = newest.max(of_backup);
-    let title = ["", "revision", "last change", "age", "what is lost with it"];
-    let mut rows = vec![title.map(str::to_owned)];
-    if let Some(backup) = backup {
-        let name = format!("{} the backup", mark(plan.rescue.is_none()));
-        let lost = lost(backup.revision, newest).unwrap_or_else(|| "all writes since".to_owned());
-        rows.push(row(name, backup.revision, backup.taken, now, lost));
-    }
-    for survivor in &plan.survivors {
-        let held = &survivor.held;
-        let chosen = plan.rescue.as_ref().is_some_and(|rescue| rescue.member == survivor.label);
-        let runs = if survivor.etcd_runs { ", etcd runs" } else { "" };
-        let name = format!("{} {}'s data{runs}", mark(chosen), survivor.label);
-        let lost = match held.trouble {
-            Some(_) => "cannot be taken as they are".to_owned(),
-            None => lost(held.revision, newest)
-                .unwrap_or_else(|| "what only other members had".to_owned()),
-        };
-        let mut row = row(name, held.revision, held.written, now, lost);
-        row[1] += if held.counted_only { "+" } else { "" };
-        rows.push(row);
-    }
-    let mut text = "\nWhat there is to bring it back from (*: what this plan takes)\n\n".to_owned();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths = [0, 1, 2, 3].map(|column| width(column).unwrap_or(0));
-    for row in &rows {
-        let cells = row.iter().zip(widths.into_iter().chain([0]));
-        let line: String = cells.map(|(cell, width)| format!("  {cell:<width$}")).collect();
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    for line in advice(plan, backup, best) {
-        let _ = writeln!(text, "\n  {line}");
-    }
-    text
-}
-
-fn mark(chosen: bool) -> char {
-    if chosen { '*' } else { ' ' }
-}
-
-fn row(
-    name: String,
-    revision: Option<i64>,
-    written: Option<Timestamp>,
-    now: Timestamp,
-    lost: String,
-) -> [String; 5] {
-    let unknown = || "not known".to_owned();
-    [
-        name,
-        revision.map_or_else(unknown, |revision| revision.to_string()),
-        written.map_or_else(unknown, |written| format!("{written:.0}")),
-        written.map_or_else(unknown, |written| span(written, now)),
-        lost,
-    ]
-}
-
-/// What something else is known to have more.
-fn lost(revision: Option<i64>, newest: Option<(i64, &str)>) -> Option<String> {
-    let (newest, of) = newest?;
-    let more = newest.checked_sub(revision?).filter(|more| *more > 0)?;
-    Some(format!("{} that {of} has", revisions(more)))
-}
-
-fn revisions(count: i64) -> String {
-    if count == 1 { "1 revision".to_owned() } else { format!("{count} revisions") }
-}
-
-/// What a person must know to choose.
-fn advice(plan: &Plan, backup: Option<&Chosen>, best: Option<&Survivor>) -> Vec<String> {
-    let mut lines = Vec::new();
-    for survivor in plan.survivors.iter().filter(|survivor| !survivor.is_usable()) {
-        let trouble = survivor.held.trouble.as_deref().unwrap_or_default();
-        lines.push(format!("{}'s data: {trouble}", survivor.label));
-    }
-    let sound = plan.survivors.iter().filter(|survivor| survivor.held.revision.is_some());
-    let sound = sound.filter(|survivor| survivor.is_usable()).count();
-    if sound > plan.hosts().iter().filter(|host| host.member.is_some()).count() / 2 {
-        lines.push(
-            "A majority of the members has its data. If these members can be started, do that instead: nothing is lost then.".to_owned(),
-        );
-    }
-    for survivor in plan.survivors.iter().filter(|survivor| survivor.held.counted_only) {
-        lines.push(format!(
-            "{}'s revision is that of its database; {} entries that are only in its log come on top of it.",
-            survivor.label,
-            survivor.held.log.map_or(0, |log| log.entries)
-        ));
-    }
-    let Some(best) = best else { return lines };
-    let of_backup = backup.and_then(|backup| backup.revision);
-    match &plan.rescue {
-        None => lines.push(offer(best, of_backup, backup.and_then(|backup| backup.taken))),
-        Some(rescue) => lines.extend(of_choice(plan, rescue, best, of_backup)),
-    }
-    lines
-}
-
-/// Whether the member's data are better than the backup that is taken unless one says otherwise.
-fn offer(best: &Survivor, of_backup: Option<i64>, taken: Option<Timestamp>) -> String {
-    let label = &best.label;
-    let flag = format!("to take them instead of the backup: --from-member {label}");
-    match (best.held.reach(), of_backup) {
-        (Some(held), Some(backup)) if held > backup => {
-            let by = if best.held.counted_only { "up to " } else { "" };
-            format!(
-                "Recommended: {label}'s data, newer than the backup by {by}{}; {flag}",
-                revisions(held - backup)
-            )
-        }
-        (Some(_), Some(_)) => format!("Recommended: the backup; {label}'s data are not newer"),
-        (Some(_), None) => format!("The backup's revision is not known; {flag}"),
-        (None, _) => {
-            let newer = match (best.held.written, taken) {
-                (Some(written), Some(taken)) if written > taken => "after",
-                (Some(_), Some(_)) => "not after",
-                _ => "perhaps after",
-            };
-            format!(
-                "{label}'s data were written {newer} the backup was begun. How far they go: --ask tells (it puts lifeboat's binary on the hosts); {flag}"
-            )
-        }
-    }
-}
-
-/// What speaks against the member that was chosen, and what becomes of the end of its log.
-fn of_choice(plan: &Plan, rescue: &Rescue, best: &Survivor, of_backup: Option<i64>) -> Vec<String> {
-    let mut lines = Vec::new();
-    let label = &rescue.member;
-    let Some(chosen) = plan.survivors.iter().find(|survivor| survivor.label == *label) else {
-        return lines;
-    };
-    match (chosen.held.reach(), of_backup) {
-        (Some(held), Some(backup)) if backup >= held => lines.push(format!(
-            "Recommended: the backup; {label}'s data are not newer. To take it: leave out --from-member"
-        )),
-        _ if best.recency() > chosen.recency() => lines.push(format!(
-            "Recommended: {0}'s data, which are more recent than {label}'s: --from-member {0}",
-            best.label
-        )),
-        _ => lines.push(format!("{label}'s data are the most recent that are left.")),
-    }
-    match chosen.held.log {
-        _ if rescue.db_only => lines.push(format!("{label}'s log is left out, as --db-only says.")),
-        Some(log) if log.beyond_commit > 0 => lines.push(format!(
-            "{} of the last entries of {label}'s log lie beyond the commit that it tells. They are kept: clients may have been told that they are done.",
-            log.beyond_commit
-        )),
-        Some(_) => lines.push(format!("No entry of {label}'s log lies beyond the commit that it tells.")),
-        None => {}
-    }
-    lines
 }
 
 /// Brings the snapshot here, whole.
@@ -604,19 +463,15 @@ impl Rescued {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::{plan::tests::plan, runbook, summary};
 
-    fn now() -> Timestamp {
-        "2026-11-22T16:00:00Z".parse().unwrap()
-    }
-
-    fn survivor(label: &str, revision: i64, term: u64, index: u64) -> Survivor {
+    pub(crate) fn survivor(label: &str, revision: i64, term: u64, index: u64) -> Survivor {
         Survivor {
             label: label.to_owned(),
             held: Held {
                 revision: Some(revision),
+                members: [1, 2, 3].into(),
                 written: Some("2026-11-22T15:58:00Z".parse().unwrap()),
                 log: Some(HeldLog {
                     last_index: index,
@@ -627,42 +482,6 @@ mod tests {
             },
             ..Survivor::default()
         }
-    }
-
-    #[track_caller]
-    fn says(plan: &Plan, parts: &[&str]) {
-        let text = comparison(plan, now());
-        for part in parts {
-            assert!(text.contains(part), "{part:?} is not in\n{text}");
-        }
-    }
-
-    #[test]
-    fn both_ages_stand_side_by_side_and_the_newer_is_recommended() {
-        let mut plan = plan();
-        assert_eq!(comparison(&plan, now()), "");
-        plan.survivors = vec![survivor("m2", 150, 3, 200)];
-        plan.survivors[0].etcd_runs = true;
-        assert_eq!(
-            comparison(&plan, now()),
-            "
-What there is to bring it back from (*: what this plan takes)
-
-                          revision  last change           age     what is lost with it
-  * the backup            100       2026-11-22T15:00:00Z  60 min  50 revisions that m2 has
-    m2's data, etcd runs  150       2026-11-22T15:58:00Z  2 min   what only other members had
-
-  Recommended: m2's data, newer than the backup by 50 revisions; to take them instead of the backup: --from-member m2
-"
-        );
-        plan.survivors[0].held.revision = Some(90);
-        says(
-            &plan,
-            &[
-                "10 revisions that the backup has",
-                "Recommended: the backup; m2's data are not newer",
-            ],
-        );
     }
 
     #[test]
@@ -678,57 +497,8 @@ What there is to bring it back from (*: what this plan takes)
     }
 
     #[test]
-    fn a_plan_from_a_member_says_what_becomes_of_the_end_of_its_log() {
-        let mut plan = plan();
-        plan.survivors = vec![survivor("m2", 150, 3, 200), survivor("m3", 140, 3, 190)];
-        plan.survivors[0].held.log.as_mut().unwrap().beyond_commit = 2;
-        plan.other_backup = Some(plan.backup.clone());
-        plan.rescue = Some(Rescue { member: "m2".to_owned(), etcd_runs: true, db_only: false });
-        says(
-            &plan,
-            &[
-                "* m2's data",
-                "    the backup",
-                "10 revisions that m2 has",
-                "m2's data are the most recent that are left.",
-                "2 of the last entries of m2's log lie beyond the commit that it tells. They are kept",
-                "A majority of the members has its data.",
-            ],
-        );
-        assert!(
-            summary(&plan, now())
-                .contains("lost      what only other members had, and m2 had not yet")
-        );
-        let text = runbook(&plan, now());
-        let steps = [
-            "Claim the hosts for this run",
-            "Stop etcd on m2",
-            "Prove m2's data",
-            "Fetch the snapshot of m2's data",
-            "Prove the snapshot, and build",
-            "Put the new data directory beside the old one",
-            "From here on the cluster is down",
-        ];
-        let places: Vec<_> = steps.iter().map(|step| text.find(step).expect(step)).collect();
-        assert!(places.is_sorted(), "{places:?}\n{text}");
-        plan.rescue.as_mut().unwrap().member = "m3".to_owned();
-        says(&plan, &["Recommended: m2's data, which are more recent than m3's: --from-member m2"]);
-    }
-
-    #[test]
-    fn where_nobody_was_asked_only_ages_are_compared() {
-        let mut plan = plan();
-        plan.survivors = vec![survivor("m2", 150, 3, 200)];
-        (plan.survivors[0].held.revision, plan.survivors[0].held.log) = (None, None);
-        says(&plan, &["not known", "m2's data were written after the backup was begun", "--ask"]);
-    }
-
-    #[test]
-    fn entries_that_were_only_counted_are_told() {
-        let mut plan = plan();
-        plan.survivors = vec![survivor("m2", 100, 3, 200)];
-        plan.survivors[0].held.counted_only = true;
-        plan.survivors[0].held.log.as_mut().unwrap().entries = 12;
-        says(&plan, &["100+", "12 entries that are only in its log", "by up to 12 revisions"]);
+    fn data_from_before_a_recovery_are_older_whatever_their_log_says() {
+        let (before, after) = (survivor("m1", 160, 9, 5000), survivor("m2", 1_000_000_170, 2, 30));
+        assert_eq!(most_recent(&[before, after]).unwrap().label, "m2");
     }
 }

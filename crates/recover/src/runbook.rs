@@ -3,10 +3,12 @@
 use crate::{
     build::Built,
     claim::{self, Ended},
+    comparison::{comparison, revisions},
+    contents::Kinship,
     host::{elevated, ssh_line},
     journal::Line,
     plan::Plan,
-    rescue::comparison,
+    run::Back,
     shell::{quote, quote_path},
     spec::Resolved,
     steps::{Kind, OnHost, Step, steps},
@@ -81,35 +83,18 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
     };
     let name = backup.name.as_ref().map(|name| format!("{name} in ")).unwrap_or_default();
     line("from", format!("{name}{}", backup.from));
-    if let Some(taken) = backup.taken {
-        let key = match (&plan.rescue, &backup.name) {
-            (Some(_), _) => "written",
-            (None, Some(_)) => "begun",
-            (None, None) => "dated",
-        };
-        let doubt = if key == "dated" { "; a copy has a date of its own" } else { "" };
-        line(key, format!("{taken:.0}, {} ago{doubt}", span(taken, now)));
-    }
-    let seen = match (backup.revision, plan.bump.last_seen, &plan.bump.seen_at) {
-        (Some(revision), Some(seen), Some(at)) if seen > revision => {
-            let revisions = match seen - revision {
-                1 => "1 revision".to_owned(),
-                several => format!("{several} revisions"),
-            };
-            format!(": {revisions}, up to {seen}, which {at} was seen at")
+    match (backup.taken, backup.dated) {
+        (Some(taken), _) => {
+            let key = if plan.rescue.is_some() { "written" } else { "begun" };
+            line(key, format!("{taken:.0}, {} ago", span(taken, now)));
         }
-        _ => String::new(),
-    };
-    let since = backup.taken.map(|taken| format!(", {} ago", span(taken, now))).unwrap_or_default();
-    line(
-        "lost",
-        match &plan.rescue {
-            None => format!("all writes since the backup{since}{seen}"),
-            Some(rescue) => {
-                format!("what only other members had, and {} had not yet{seen}", rescue.member)
-            }
-        },
-    );
+        (None, Some(dated)) => line(
+            "dated",
+            format!("{dated:.0}, its file: a copy has a date of its own, and what is in it may be older"),
+        ),
+        (None, None) => {}
+    }
+    line("lost", lost(plan, now));
     if plan.hosts().iter().any(|host| plan.has_old_data(host)) {
         line("kept", "the old data, on their hosts, beside the new".to_owned());
     }
@@ -173,6 +158,37 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
     }
     text += &comparison(plan, now);
     text
+}
+
+/// What comes back no more.
+fn lost(plan: &Plan, now: Timestamp) -> String {
+    let (backup, bump) = (&plan.backup, &plan.bump);
+    let seen = match (backup.revision, bump.last_seen, &bump.seen_at) {
+        (Some(revision), Some(seen), Some(at)) if seen > revision => {
+            let was_seen = format!("{at} was seen at revision {seen}");
+            match backup.contents().kinship(&bump.contents()) {
+                Kinship::Recovered => format!(
+                    "; {was_seen}, but the cluster was recovered since the backup, which raised its revisions: the difference does not tell how much is lost"
+                ),
+                Kinship::Strangers => format!(
+                    "; {was_seen}, but has no member in common with the backup: it is of another cluster, or this one was made anew since, and how much is lost is not known"
+                ),
+                Kinship::Same | Kinship::Unknown => {
+                    format!(": {}, up to {seen}, which {at} was seen at", revisions(seen - revision))
+                }
+            }
+        }
+        _ => String::new(),
+    };
+    match (&plan.rescue, backup.taken) {
+        (Some(rescue), _) => {
+            format!("what only other members had, and {} had not yet{seen}", rescue.member)
+        }
+        (None, Some(taken)) => {
+            format!("all writes since the backup, {} ago{seen}", span(taken, now))
+        }
+        (None, None) => format!("all writes since the backup{seen}"),
+    }
 }
 
 /// What was built, in a line.
@@ -314,10 +330,79 @@ fn on(host: &Resolved, script: &str) -> String {
 }
 
 /// What a rollback has come to, for a person.
-pub fn rolled_back(plan: &Plan, lines: &[Line]) -> String {
+pub fn rolled_back(plan: &Plan, lines: &[Line], back: &Back) -> String {
+    let serves = serves(plan, back);
+    let mut text = match &plan.replace {
+        Some(replace) => replace::rolled_back(plan, replace, lines) + &serves,
+        None => old_data(plan) + &serves,
+    };
+    for (label, on) in &back.hosts {
+        let host = plan.hosts().into_iter().find(|host| host.label == *label);
+        if let Some(host) = host.filter(|_| on.has_undone()) {
+            let places = plan.places(&host);
+            let undone: Vec<_> = places.all().map(|place| quote_path(&place.undone)).collect();
+            let _ = writeln!(
+                text,
+                "{label}: the new data, with what was written to them: {}",
+                undone.join(" and ")
+            );
+        }
+    }
+    text
+}
+
+/// Which old data were put back.
+fn old_data(plan: &Plan) -> String {
     let cluster = &plan.spec.cluster;
-    let Some(replace) = &plan.replace else { return format!("{cluster}: the old data are back\n") };
-    replace::rolled_back(cluster, replace, lines)
+    let (old, none): (Vec<_>, Vec<_>) =
+        plan.hosts().into_iter().partition(|host| plan.has_old_data(host));
+    let labels: Vec<_> = none.iter().map(|host| host.label.as_str()).collect();
+    let labels = labels.join(", ");
+    match (old.is_empty(), none.is_empty()) {
+        (false, true) => format!("{cluster}: the old data are back\n"),
+        (false, false) => format!(
+            "{cluster}: the old data are back; {labels} had none, and etcd is not started there\n"
+        ),
+        (true, _) => format!(
+            "{cluster}: the run is taken back; no host had old data, and etcd is not started\n"
+        ),
+    }
+}
+
+/// Whether the old cluster serves, if it does.
+fn serves(plan: &Plan, back: &Back) -> String {
+    let serving = back.serving();
+    if serving.is_empty() {
+        return String::new();
+    }
+    let answers = back.answers.iter().filter(|(_, answer)| answer.healthy);
+    let revision = answers.map(|(_, answer)| answer.revision).max().unwrap_or_default();
+    let cluster = &plan.spec.cluster;
+    format!("{cluster}: the old cluster serves: {} healthy, revision {revision}\n", serving.join(", "))
+}
+
+/// What is to be known of an old cluster that does not serve, or not in whole.
+pub fn not_serving(back: &Back) -> Option<String> {
+    let silent: Vec<_> = back.answers.iter().filter(|(_, answer)| !answer.healthy).collect();
+    let begin = match (back.serving().is_empty(), silent.is_empty()) {
+        (false, true) => return None,
+        (false, false) => "not all of its members are healthy",
+        (true, _) => {
+            "the old cluster does not serve. If it did not before the recovery either, it is as it was then; if it did, see etcd's logs on the hosts"
+        }
+    };
+    let mut text = begin.to_owned();
+    if let Some(why) = &back.not_asked {
+        text += &format!("\n  it could not be asked: {why}");
+    }
+    for (label, answer) in silent {
+        let why = answer.error.as_deref().unwrap_or("no answer");
+        text += &format!("\n  {label}: {why}");
+    }
+    for (label, on) in back.hosts.iter().filter(|(_, on)| on.etcd != "runs") {
+        text += &format!("\n  {label}: etcd does not run, {} data are in place", on.in_place());
+    }
+    Some(text)
 }
 
 /// What stays on hosts after a run, for a person.

@@ -14,9 +14,9 @@ use crate::{
 use ::backup::fetch::{From as FetchFrom, fetch};
 use jiff::Timestamp;
 use recover::{
-    Agent, Answer, Bump, Chosen, Fleet, Holder, Journal, Plan, Pull, Question, Survivor,
+    Agent, Answer, Bump, Chosen, Contents, Fleet, Holder, Journal, Plan, Pull, Question, Survivor,
     discover::{Known, KnownMember},
-    file_revision, rescued, rescued_path,
+    rescued, rescued_path,
     spec::Spec,
     survivors,
 };
@@ -24,6 +24,7 @@ use repository::{
     ClusterName, Repository,
     codec::Identities,
     listing::{Target, TargetError},
+    manifest::Source as Origin,
 };
 use snapshot::{DigestRule, Fetched, Snapshot};
 use std::{
@@ -300,10 +301,12 @@ impl BackupArgs {
             Failure::new(Exit::Failed, format!("cannot read {}: {error}", file.display()), help)
         })?;
         let modified = found.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+        let contents = Contents::of_file(&absolute).unwrap_or_default();
         let chosen = Chosen {
             from: absolute.display().to_string(),
-            revision: file_revision(&absolute),
-            taken: modified,
+            revision: contents.revision,
+            members: contents.members,
+            dated: modified,
             bytes: found.len(),
             ..Chosen::default()
         };
@@ -345,12 +348,22 @@ impl BackupArgs {
             }
             Ok(found.backup.manifest.clone())
         })?;
+        // A file that became a backup has brought its date with it.
+        let (taken, dated) = match manifest.source {
+            Origin::Live { .. } => (Some(manifest.started), None),
+            Origin::File { .. } | Origin::DataDir { .. } => (None, Some(manifest.started)),
+        };
+        let members = manifest.etcd.members.iter();
         let chosen = Chosen {
             from: place.store.url().to_owned(),
             cluster: Some(manifest.cluster.to_string()),
             name: Some(manifest.id.to_string()),
             revision: Some(manifest.etcd.revision),
-            taken: Some(manifest.started),
+            members: members
+                .filter_map(|member| u64::from_str_radix(&member.id, 16).ok())
+                .collect(),
+            taken,
+            dated,
             bytes: manifest.db.bytes,
             version: manifest.etcd.version.clone(),
         };
@@ -371,12 +384,18 @@ impl BackupArgs {
                 )
             })?,
         };
-        let seen = answers.iter().map(|(label, answer)| {
-            (answer.revision.max(answer.disk_revision.unwrap_or(0)), label.clone())
-        });
-        let newest = seen.max().filter(|(revision, _)| *revision > 0);
-        let (last_seen, seen_at) = newest.unzip();
-        Ok(Bump { margin, last_seen, seen_at })
+        let revision = |answer: &Answer| answer.revision.max(answer.disk_revision.unwrap_or(0));
+        let newest = answers.iter().max_by_key(|(label, answer)| (revision(answer), label));
+        let Some((label, answer)) = newest.filter(|(_, answer)| revision(answer) > 0) else {
+            return Ok(Bump { margin, ..Bump::default() });
+        };
+        let of_disk = answer.held.iter().flat_map(|held| held.members.iter().copied());
+        Ok(Bump {
+            margin,
+            last_seen: Some(revision(answer)),
+            seen_at: Some(label.clone()),
+            members: answer.members.iter().map(|(id, ..)| *id).chain(of_disk).collect(),
+        })
     }
 
     /// Fetches the backup to `folder`, or to where it is said.
