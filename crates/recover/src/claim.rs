@@ -145,7 +145,7 @@ pub(crate) fn hold(plan: &Plan, host: &Resolved) -> String {
     format!(
         "printf '%s\\n' {} {} {} >{new}\n\
          if {}; then mv {new} {lock}\n\
-         else ln {new} {lock} || {{ echo \"held by the run $(sed -n 1p {lock}) $(sed -n 2p {lock})\" >&2; return 1; }}; fi\n\
+         else ln {new} {lock} 2>/dev/null || {{ [ -e {lock} ] || ln {new} {lock}; echo \"held by the run $(sed -n 1p {lock}) $(sed -n 2p {lock})\" >&2; return 1; }}; fi\n\
          rm -f {new}\n\
          {}",
         quote(&plan.run),
@@ -208,7 +208,8 @@ pub(crate) fn other_runs(plan: &Plan, findings: &mut Findings) {
         };
         let old = other.old.as_ref().map(|old| format!("{label}: {old}"));
         // What is told may differ in the second at which the host was let go.
-        let same = |known: &Placed| known.claim.run == other.claim.run && known.ended == other.ended;
+        let same =
+            |known: &Placed| known.claim.run == other.claim.run && known.ended == other.ended;
         match placed.iter_mut().find(|(known, ..)| same(known)) {
             Some((_, labels, olds)) => {
                 labels.push(label);

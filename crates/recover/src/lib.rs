@@ -45,7 +45,9 @@ pub use rescue::{
     Held, HeldLog, Rescue, Rescued, Survivor, forget, most_recent, rescued, rescued_path, survivors,
 };
 pub use run::{Back, Event, Fleet, OnHostNow, Run, RunError, Watcher};
-pub use runbook::{as_shell, built_line, left_on_hosts, not_serving, rolled_back, runbook, summary};
+pub use runbook::{
+    as_shell, built_line, left_on_hosts, not_serving, rolled_back, runbook, summary,
+};
 pub use shell::{quote, quote_path};
 pub use steps::{Kind, MemberChange, OnHost, Step, steps};
 pub use transfer::unpack;

@@ -342,6 +342,19 @@ impl OnHostNow {
         has("old") && has("old aside")
     }
 
+    /// Whether data lie beside that a rollback has taken away.
+    pub(crate) fn has_undone(&self) -> bool {
+        self.data.split(", ").any(|found| found == "taken back beside")
+    }
+
+    /// Which data are in place.
+    pub(crate) fn in_place(&self) -> &str {
+        match self.data.split(", ").next() {
+            None | Some("none" | "") => "no",
+            Some(data) => data,
+        }
+    }
+
     fn parse(answer: &str) -> Self {
         let mut on = Self::default();
         for line in answer.lines() {
@@ -488,7 +501,8 @@ impl Run<'_> {
         let (mut hosts, mut later) = (Vec::new(), Vec::<Placed>::new());
         for (label, on) in overtaken.filter(|(_, on)| on.is_overtaken()) {
             hosts.push(label);
-            let known = |placed: &Placed| later.iter().any(|known| known.claim.run == placed.claim.run);
+            let known =
+                |placed: &Placed| later.iter().any(|known| known.claim.run == placed.claim.run);
             later.extend(on.placed.filter(|placed| !known(placed)));
         }
         let later = later.into_iter().map(|placed| placed.claim).collect();

@@ -90,7 +90,9 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
         }
         (None, Some(dated)) => line(
             "dated",
-            format!("{dated:.0}, its file: a copy has a date of its own, and what is in it may be older"),
+            format!(
+                "{dated:.0}, its file: a copy has a date of its own, and what is in it may be older"
+            ),
         ),
         (None, None) => {}
     }
@@ -174,7 +176,10 @@ fn lost(plan: &Plan, now: Timestamp) -> String {
                     "; {was_seen}, but has no member in common with the backup: it is of another cluster, or this one was made anew since, and how much is lost is not known"
                 ),
                 Kinship::Same | Kinship::Unknown => {
-                    format!(": {}, up to {seen}, which {at} was seen at", revisions(seen - revision))
+                    format!(
+                        ": {}, up to {seen}, which {at} was seen at",
+                        revisions(seen - revision)
+                    )
                 }
             }
         }
@@ -378,7 +383,10 @@ fn serves(plan: &Plan, back: &Back) -> String {
     let answers = back.answers.iter().filter(|(_, answer)| answer.healthy);
     let revision = answers.map(|(_, answer)| answer.revision).max().unwrap_or_default();
     let cluster = &plan.spec.cluster;
-    format!("{cluster}: the old cluster serves: {} healthy, revision {revision}\n", serving.join(", "))
+    format!(
+        "{cluster}: the old cluster serves: {} healthy, revision {revision}\n",
+        serving.join(", ")
+    )
 }
 
 /// What is to be known of an old cluster that does not serve, or not in whole.

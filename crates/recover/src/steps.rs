@@ -241,6 +241,11 @@ impl<'a> Site<'a> {
         format!("[ -e {}/started ]", self.run_dir)
     }
 
+    /// etcd ran with the new data, before it was stopped by a rollback.
+    fn has_run(&self) -> String {
+        format!("[ -e {}/has-run ]", self.run_dir)
+    }
+
     /// What is current is new.
     fn swapped(&self) -> String {
         exists(&self.places.mark(&self.places.data.current))
@@ -270,13 +275,14 @@ impl<'a> Site<'a> {
         // Whoever finds the mark relies on all of the above.
         run +=
             &format!("mv {part} {mark}\nsync {mark} 2>/dev/null || sync", mark = quote_path(&mark));
-        let undo = format!("rm -rf {trees}");
+        let clear = format!("rm -rf {trees}");
         let by_hand = format!(
-            "{undo}\n{}\n{}\n{run}\nrm -f {}/snapshot.db",
-            self.make_parents(),
+            "{clear}\n(umask 022; mkdir -p {})\n{}\n{run}\nrm -f {}/snapshot.db",
+            self.parents().join(" "),
             self.restore_by_hand(),
             self.run_dir
         );
+        let undo = format!("{clear}\n{}", self.remove_parents());
         OnHost { by_hand: Some(by_hand), ..self.on_host(self.sent(), run, undo) }
     }
 
@@ -303,10 +309,27 @@ impl<'a> Site<'a> {
         text
     }
 
-    /// On a new host, the folders that the directories lie in are for all to pass through.
+    /// The folders that the directories lie in.
+    fn parents(&self) -> Vec<String> {
+        self.places.all().map(|place| parent(&place.new)).collect()
+    }
+
+    /// On a new host, the folders that the directories lie in are for all to pass through. Which were made, a file tells.
     fn make_parents(&self) -> String {
-        let parents: Vec<_> = self.places.all().map(|place| parent(&place.new)).collect();
-        format!("(umask 022; mkdir -p {})", parents.join(" "))
+        let made = format!("{}/made", self.run_dir);
+        let mut text = format!(
+            "folder() {{ if [ ! -d \"$1\" ]; then folder \"$(dirname \"$1\")\"; echo \"$1\" >>{made}; mkdir \"$1\"; fi; }}\n(umask 022"
+        );
+        self.parents().iter().for_each(|parent| text += &format!("; folder {parent}"));
+        text + ")"
+    }
+
+    /// Removes the folders that were made, if nothing is in them.
+    fn remove_parents(&self) -> String {
+        format!(
+            "if [ -e {made} ]; then\nsort -r {made} | while read -r folder; do rmdir \"$folder\" 2>/dev/null || true; done\nfi",
+            made = format_args!("{}/made", self.run_dir)
+        )
     }
 
     /// The same, fetched and built by the host.
@@ -335,7 +358,8 @@ impl<'a> Site<'a> {
         option("identity", pull.identity.as_ref().map(shown));
         let bump = plan.backup.revision.map(|revision| plan.bump.amount(revision).to_string());
         option("bump-revision", bump);
-        let mut run = format!("{}\n{}\n", sent.undo, self.make_parents());
+        let trees: Vec<_> = self.places.all().map(|place| quote_path(&place.new)).collect();
+        let mut run = format!("rm -rf {}\n{}\n", trees.join(" "), self.make_parents());
         for name in &pull.variables {
             // They are set before this script, by lifeboat alone.
             run += &format!(": \"${{{name}:?must be set where lifeboat runs}}\"\n");
@@ -517,6 +541,9 @@ impl<'a> Site<'a> {
                 rename(&wal.current, &wal.undone)
             );
         }
+        // What no etcd of ours has run with is what was built, and nothing else.
+        let undone: Vec<_> = self.places.all().map(|place| quote_path(&place.undone)).collect();
+        undo += &format!("\nif ! {}; then rm -rf {}; fi", self.has_run(), undone.join(" "));
         let trees: Vec<_> = self.places.all().map(|place| quote_path(&place.current)).collect();
         run += &format!(
             "\nif command -v selinuxenabled >/dev/null && selinuxenabled; then restorecon -RF {}; fi",
@@ -530,8 +557,12 @@ impl<'a> Site<'a> {
         let mark = format!("{}/started", self.run_dir);
         let check = format!("{started} && {}", etcd.started());
         let run = format!("touch {mark}\n{}\n{}", durable(&mark), etcd.start());
-        let undo =
-            format!("if {started}; then\n{}\nrm -f {}/started\nfi", etcd.stop(), self.run_dir);
+        let has_run = format!("{}/has-run", self.run_dir);
+        let undo = format!(
+            "if {started}; then\n{}\ntouch {has_run}\n{}\nrm -f {mark}\nfi",
+            etcd.stop(),
+            durable(&has_run)
+        );
         self.on_host(check, run, undo)
     }
 

@@ -4,9 +4,13 @@ use crate::{
     backups::setting,
     report::{Exit, Failure},
 };
+use daemon::config::Span;
 use recover::{Agent, Runs, sha256_of, spec::Spec};
 use repository::listing::Target;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// The cluster and the runs.
 #[derive(Debug, clap::Args)]
@@ -25,6 +29,20 @@ pub(super) struct RunsArgs {
     /// Where plans and journals are kept [default: $XDG_STATE_HOME/lifeboat or ~/.local/state/lifeboat] [env: LIFEBOAT_STATE_DIR]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+}
+
+/// How long hosts are waited for.
+#[derive(Debug, clap::Args)]
+pub(super) struct PatienceArgs {
+    /// For how long a host that cannot be reached is tried again before the command ends: 10m while one is booting
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    patience: Span,
+}
+
+impl PatienceArgs {
+    pub(super) fn time(&self) -> Duration {
+        self.patience.0
+    }
 }
 
 /// The program that is put on the hosts.

@@ -89,7 +89,8 @@ impl RunArgs {
             Some((plan, State::RollingBack)) => return Err(rolling_back(&plan)),
             _ => self.begin(context, spec, &runs, &interrupt)?,
         };
-        self.go_on(context, &plan, &journal, source, &interrupt).inspect_err(|failure| {
+        let gone_on = self.go_on(context, &plan, &journal, source, &interrupt);
+        gone_on.map_err(|failure| stopped(failure, going_on(&plan))).inspect_err(|failure| {
             // The help is to take another backup, which is no going on with this run.
             let dropped = failure.exit == Exit::Damaged
                 && journal.has_begun_a_step().is_ok_and(|begun| !begun)
@@ -430,7 +431,20 @@ pub(super) fn rolling_back(plan: &Plan) -> Failure {
     )
 }
 
-/// The future's result, or the end by a signal: what is done stays done.
+/// What a signal has stopped that had begun to change things.
+pub(super) fn stopped(failure: Failure, help: String) -> Failure {
+    match failure.exit {
+        Exit::Interrupted => Failure::new(Exit::Interrupted, "stopped; nothing is lost", help),
+        _ => failure,
+    }
+}
+
+/// What is done after a run was stopped.
+pub(super) fn going_on(plan: &Plan) -> String {
+    format!("the same command goes on; `lifeboat recover rollback {}` takes it back", plan.run)
+}
+
+/// The future's result, or the end by a signal.
 pub(super) fn unless_interrupted<T>(
     context: &Context,
     interrupt: &Interrupt,
@@ -441,8 +455,8 @@ pub(super) fn unless_interrupted<T>(
             biased;
             () = interrupt.wait() => Err(Failure::new(
                 Exit::Interrupted,
-                "interrupted; what was done stays done",
-                "run the same command again to go on, or `lifeboat recover rollback` to take it back",
+                "stopped; nothing was changed",
+                "run the same command again when you are ready",
             )),
             result = future => result,
         }

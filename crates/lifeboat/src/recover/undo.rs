@@ -1,13 +1,13 @@
 //! `recover rollback`, `recover commit` and `recover status`.
 
-use super::{args::RunsArgs, run::unless_interrupted, show::Shown};
+use super::{args::{PatienceArgs, RunsArgs}, run::{stopped, unless_interrupted}, show::Shown};
 use crate::{
     cli::Context,
     interrupt::Interrupt,
     output::{self, Format},
     report::{Exit, Failure},
 };
-use recover::{Ended, Fleet, Holder, Journal, Plan, Run, Runs, State, What, rolled_back};
+use recover::{Ended, Fleet, Holder, Journal, Plan, Run, Runs, State, What, not_serving, rolled_back};
 use serde::Serialize;
 
 /// The run that is meant.
@@ -29,6 +29,9 @@ struct Meant {
 pub(crate) struct RollbackArgs {
     #[command(flatten)]
     meant: Meant,
+
+    #[command(flatten)]
+    patience: PatienceArgs,
 }
 
 /// Make a recovery final: it can no longer be taken back by a command
@@ -130,14 +133,23 @@ impl RollbackArgs {
         }
         let interrupt = Interrupt::watch()?;
         let shown = Shown::new(&plan.spec);
-        unless_interrupted(context, &interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+        let back = unless_interrupted(context, &interrupt, async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
             Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.roll_back().await?)
+        });
+        let back = back.map_err(|failure| match journal.state() {
+            // It was only not asked to its end whether the old cluster serves.
+            Ok(State::RolledBack) => failure,
+            _ => stopped(failure, "the same command goes on".to_owned()),
         })?;
         shown.clear();
         let _ = std::fs::remove_dir_all(journal.build_dir());
         recover::forget(&journal);
-        output::print(&rolled_back(&plan, &journal.lines()?))
+        output::print(&rolled_back(&plan, &journal.lines()?, &back))?;
+        if let Some(warning) = not_serving(&back) {
+            say!("warning: {warning}");
+        }
+        Ok(())
     }
 }
 

@@ -43,13 +43,15 @@ pub(super) fn summary(plan: &Plan, replace: &Replace) -> String {
     text
 }
 
-pub(super) fn rolled_back(cluster: &str, replace: &Replace, lines: &[Line]) -> String {
+pub(super) fn rolled_back(plan: &Plan, replace: &Replace, lines: &[Line]) -> String {
+    let cluster = &plan.spec.cluster;
+    let had_data = plan.hosts().iter().any(|host| plan.gets_data(host) && plan.has_old_data(host));
     let (member, others) = (&replace.member, replace.others.len());
     let was = |what: What, step: &str| {
         lines.iter().any(|line| line.what == what && line.step.as_deref() == Some(step))
     };
     let left_alone = was(What::Failed, LEFT_ALONE);
-    let data = match left_alone {
+    let data = match left_alone || !had_data {
         true => "",
         false => ", and the old directory put back in its place",
     };

@@ -178,6 +178,51 @@ fn whatever_was_done_is_taken_back_from_the_last_step_to_the_first() {
     }
 }
 
+/// Goal: nothing is left of what nobody has written to. Method: taken back before and after etcd was started with the new data.
+#[test]
+fn new_data_that_etcd_has_run_with_are_kept_by_a_rollback_and_others_removed() {
+    for started in [false, true] {
+        each_scene(|scene, wal| {
+            let steps = scene.steps();
+            let start = steps.iter().position(|step| step.id == "start-etcd").unwrap();
+            for step in steps.iter().take(start + usize::from(started)) {
+                assert!(scene.run(step).0);
+            }
+            for _ in 0..2 {
+                for step in steps.iter().rev() {
+                    let (ok, text) = scene.undo(step);
+                    assert!(ok, "{}: {text}", step.id);
+                }
+            }
+            let places = scene.plan.places(&scene.plan.hosts()[0]);
+            let kept = places.all().filter(|place| place.undone.exists()).count();
+            assert_eq!(kept, if started { 1 + usize::from(wal) } else { 0 });
+            assert_eq!(scene.db(), "old");
+        });
+    }
+}
+
+#[test]
+fn folders_that_a_run_has_made_are_removed_by_a_rollback_if_they_are_empty() {
+    let mut scene = Scene::new(false, true);
+    let new = scene.root().join("new");
+    scene.plan.spec.etcd.data_dir = Some(new.join("deep/my etcd"));
+    scene.plan.spec.etcd.wal_dir = Some(new.join("my wal"));
+    scene.plan.facts.values_mut().for_each(|facts| (facts.data, facts.wal) = (None, None));
+    let steps = steps(&scene.plan);
+    let send = steps.iter().find(|step| step.id == SEND).unwrap();
+    assert!(scene.run(&steps[0]).0);
+    for something_else in [false, true] {
+        let (ok, text) = scene.sh(&make_parents(&scene.plan, &scene.plan.hosts()[0]));
+        assert!(ok && new.join("deep").is_dir(), "{text}");
+        if something_else {
+            fs::write(new.join("a file"), "of somebody").unwrap();
+        }
+        assert!(scene.undo(send).0);
+        assert_eq!((new.exists(), new.join("deep").exists()), (something_else, false));
+    }
+}
+
 #[test]
 fn old_data_are_kept_and_the_new_have_the_modes_of_the_old_directory() {
     use std::os::unix::fs::PermissionsExt;
