@@ -1,10 +1,10 @@
 //! `recover replace`: one member lost, quorum alive.
 
 use super::{
-    args::{ClusterArgs, ProgramArgs},
+    args::{ClusterArgs, PatienceArgs, ProgramArgs},
     discover::DiscoverArgs,
     prepare::{self, Looked},
-    run::{confirm, rolling_back, unless_interrupted, with_spec},
+    run::{confirm, going_on, rolling_back, stopped, unless_interrupted, with_spec},
     show::Shown,
 };
 use crate::{
@@ -66,6 +66,9 @@ pub(crate) struct ReplaceArgs {
 
     #[command(flatten)]
     program: ProgramArgs,
+
+    #[command(flatten)]
+    patience: PatienceArgs,
 }
 
 impl ReplaceArgs {
@@ -96,7 +99,8 @@ impl ReplaceArgs {
         if self.dry_run {
             return output::print(&runbook(&plan, Timestamp::now()));
         }
-        self.go_on(context, &plan, &journal, &interrupt)?;
+        let gone_on = self.go_on(context, &plan, &journal, &interrupt);
+        gone_on.map_err(|failure| stopped(failure, going_on(&plan)))?;
         say!("{} is back after {:.1} s", self.member, begun.elapsed().as_secs_f64());
         Ok(())
     }
@@ -106,7 +110,7 @@ impl ReplaceArgs {
         let (program, agent) = self.program.program()?;
         let shown = Shown::new(&spec);
         let (looked, replace) = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&spec, shown.watcher())?;
+            let fleet = Fleet::new(&spec, shown.watcher())?.patient(self.patience.time());
             let mut looked = prepare::look(&spec, &fleet, &agent, Some(&program)).await?;
             let mut examined = self.examine(&spec, &looked);
             for _ in 0..ELECTIONS {
@@ -203,7 +207,7 @@ impl ReplaceArgs {
         }
         let shown = Shown::new(&plan.spec);
         let answers = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
             prepare::ask(&fleet, &plan.agent, &program).await
         })?;
         let even_so = self.even_though_healthy;
@@ -236,7 +240,7 @@ impl ReplaceArgs {
         let (program, _) = self.program.program()?;
         let replace = plan.replace.as_ref().expect("it was planned here");
         let answers = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
             fleet.push(&plan.agent, &program).await?;
             Ok(Run { plan, journal, fleet: &fleet }.replace(replace).await?)
         })?;

@@ -13,6 +13,7 @@ use crate::{
 use recover::{
     Chosen, Fleet, Journal, Plan, Rescue, Run, RunError, Survivor, most_recent, spec::Spec,
 };
+use std::time::Duration;
 
 /// The member that has the most recent data, whichever it is.
 const NEWEST: &str = "newest";
@@ -175,11 +176,12 @@ pub(super) fn fetch(
     context: &Context,
     plan: &Plan,
     journal: &Journal,
+    patience: Duration,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
     let shown = Shown::new(&plan.spec);
     let fetched = unless_interrupted(context, interrupt, async {
-        let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+        let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(patience);
         let run = Run { plan, journal, fleet: &fleet };
         match run.rescue().await {
             Err(error) if error.is_damaged_source() => {

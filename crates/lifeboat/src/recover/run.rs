@@ -1,7 +1,7 @@
 //! `recover run`: the plan, executed; or an earlier run, taken up again.
 
 use super::{
-    args::{ClusterArgs, ProgramArgs},
+    args::{ClusterArgs, PatienceArgs, ProgramArgs},
     prepare::{self, BackupArgs, Source},
     replace::another_run,
     rescue,
@@ -60,6 +60,9 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     program: ProgramArgs,
+
+    #[command(flatten)]
+    patience: PatienceArgs,
 }
 
 impl RunArgs {
@@ -82,7 +85,8 @@ impl RunArgs {
                 plan.agent = prepare::program(&self.program)?.1;
                 let source = self.go_on_with(context, &plan)?;
                 if !has_stopped(&journal)? {
-                    self.ask_again(context, &plan, &interrupt)?;
+                    self.ask_again(context, &plan, &interrupt)
+                        .map_err(|failure| stopped(failure, going_on(&plan)))?;
                 }
                 (plan, journal, source)
             }
@@ -115,7 +119,7 @@ impl RunArgs {
         let source = self.backup.find_if_needed(context, &spec)?;
         let shown = Shown::new(&spec);
         let looked = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&spec, shown.watcher())?;
+            let fleet = Fleet::new(&spec, shown.watcher())?.patient(self.patience.time());
             prepare::look(&spec, &fleet, &agent, Some(&program)).await
         })?;
         let selected = self.backup.rescue.select(&spec, &looked, source.as_ref())?;
@@ -163,7 +167,7 @@ impl RunArgs {
         let (program, _) = prepare::program(&self.program)?;
         let shown = Shown::new(&plan.spec);
         let answers = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
             prepare::ask(&fleet, &plan.agent, &program).await
         })?;
         self.guard(&answers).map_err(|refused| match plan.rescue {
@@ -211,7 +215,7 @@ impl RunArgs {
         let shown = Shown::new(&plan.spec);
         let (program, _) = prepare::program(&self.program)?;
         let needs_data = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
             fleet.push(&plan.agent, &program).await?;
             Ok(Run { plan, journal, fleet: &fleet }.needs_data().await?)
         })?;
@@ -222,7 +226,7 @@ impl RunArgs {
             _ => {
                 let source = match (&plan.rescue, source) {
                     (Some(_), _) => {
-                        rescue::fetch(context, plan, journal, interrupt)?;
+                        rescue::fetch(context, plan, journal, self.patience.time(), interrupt)?;
                         self.backup.rescued(plan, journal)
                     }
                     (None, Some(source)) => source,
@@ -242,7 +246,8 @@ impl RunArgs {
         }
         let hashing = Hashing::begin(plan, journal, &built);
         let (answers, hashes) = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?.telling(prepare::told(plan));
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
+            let fleet = fleet.telling(prepare::told(plan));
             let run = Run { plan, journal, fleet: &fleet };
             run.execute(&built, async || hashing.end(journal).await).await
         })?;
