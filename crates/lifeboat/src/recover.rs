@@ -1,5 +1,6 @@
 //! `lifeboat recover …`: a whole cluster, over SSH.
 
+mod adopt;
 mod agent;
 mod args;
 mod discover;
@@ -26,6 +27,7 @@ pub(crate) enum RecoverCommand {
     Rollback(undo::RollbackArgs),
     Commit(undo::CommitArgs),
     Status(undo::StatusArgs),
+    Adopt(adopt::AdoptArgs),
     #[command(hide = true)]
     Agent(agent::AgentArgs),
     #[command(hide = true)]
@@ -41,6 +43,7 @@ impl RecoverCommand {
             Self::Rollback(args) => args.run(context),
             Self::Commit(args) => args.run(context),
             Self::Status(args) => args.run(context),
+            Self::Adopt(args) => args.run(context),
             Self::Agent(args) => args.run(context),
             Self::Receive(args) => args.run(),
         }

@@ -22,15 +22,16 @@ pub fn changes(begun_with: &Spec, now: &Spec) -> Vec<String> {
             changes.0.push(format!("{} is new in it", host.label));
         }
     }
-    let order = |hosts: &[Resolved]| hosts.iter().map(|host| host.label.clone()).collect::<Vec<_>>();
+    let order =
+        |hosts: &[Resolved]| hosts.iter().map(|host| host.label.clone()).collect::<Vec<_>>();
     if changes.0.is_empty() {
         changes.compare("the order of hosts", &order(&old), &order(&new));
     }
     changes.compare("etcd.version", &begun_with.etcd.version, &now.etcd.version);
-    changes.of_backup(
-        &begun_with.backup.clone().unwrap_or_default(),
-        &now.backup.clone().unwrap_or_default(),
-    );
+    // Where nothing is said, it is the backup that the run was begun with.
+    if let Some(now) = &now.backup {
+        changes.of_backup(&begun_with.backup.clone().unwrap_or_default(), now);
+    }
     changes.0
 }
 
@@ -98,10 +99,22 @@ hosts:
     #[test]
     fn whatever_the_plan_was_made_of_is_told_if_it_changes() {
         for (from, to, told) in [
-            ("etcd:etcd", "root:root", "m1: etcd.owner was \"etcd:etcd\", and is \"root:root\"\nm2: "),
-            ("etcd: {", "etcd: {data-dir: /data, ", "m1: etcd.data-dir was \"/var/lib/etcd\", and is \"/data\""),
+            (
+                "etcd:etcd",
+                "root:root",
+                "m1: etcd.owner was \"etcd:etcd\", and is \"root:root\"\nm2: ",
+            ),
+            (
+                "etcd: {",
+                "etcd: {data-dir: /data, ",
+                "m1: etcd.data-dir was \"/var/lib/etcd\", and is \"/data\"",
+            ),
             ("etcd: {", "etcd: {wal-dir: /wal, ", "m1: etcd.wal-dir was not said, and is \"/wal\""),
-            ("etcd: {", "etcd: {service: {systemd: x}, ", "m1: etcd.service was {\"systemd\":\"etcd\"}"),
+            (
+                "etcd: {",
+                "etcd: {service: {systemd: x}, ",
+                "m1: etcd.service was {\"systemd\":\"etcd\"}",
+            ),
             ("'3.5'", "'3.4'", "etcd.version was \"3.5\", and is \"3.4\""),
             ("newest", "revision:7", "backup.at was \"newest\", and is \"revision:7\""),
             ("s3://b/", "s3://c/", "backup.repo was \"s3://b/etcd\", and is \"s3://c/etcd\""),

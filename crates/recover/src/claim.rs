@@ -128,7 +128,7 @@ pub(crate) fn told(plan: &Plan) -> String {
 }
 
 /// An expression that succeeds if the run has the host.
-fn is_ours(plan: &Plan, lock: &str) -> String {
+pub(crate) fn is_ours(plan: &Plan, lock: &str) -> String {
     format!("[ \"$(sed -n 1p {lock} 2>/dev/null)\" = {} ]", quote(&plan.run))
 }
 

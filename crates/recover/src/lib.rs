@@ -9,6 +9,7 @@
 //! **Invariants:** what is printed is what is executed; a check on the host, not the journal, says whether a step is done; old data
 //! are renamed, never changed and never deleted; nothing secret is in a plan, a journal or a list of processes.
 
+mod adopt;
 mod agent;
 mod build;
 mod changed;
@@ -31,6 +32,7 @@ pub mod spec;
 mod steps;
 mod transfer;
 
+pub use adopt::Told;
 pub use agent::{Answer, Change, Probe, Question};
 pub use build::{BuildError, Built, Hashes, build, hashes, sha256_of};
 pub use changed::changes;

@@ -539,6 +539,12 @@ impl Run<'_> {
         self.on_each("let the hosts go", |host| whole(&claim::take_back(self.plan, host))).await
     }
 
+    /// Claims the hosts for this process; that it may have the run is decided.
+    pub async fn claim(&self) -> Result<(), RunError> {
+        self.keep_plan().await?;
+        self.claim_again(&steps(self.plan)[0]).await
+    }
+
     /// This process may not be the one that has claimed the hosts.
     async fn claim_again(&self, lock: &Step) -> Result<(), RunError> {
         let hosts = &self.fleet.hosts;
@@ -795,7 +801,7 @@ where
 }
 
 /// All parts at the same time; every failure is told.
-async fn gather<T, F>(step: &str, parts: Vec<F>) -> Result<Vec<T>, RunError>
+pub(crate) async fn gather<T, F>(step: &str, parts: Vec<F>) -> Result<Vec<T>, RunError>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, HostError>> + Send + 'static,

@@ -13,7 +13,7 @@ use crate::{
 };
 use ::backup::fetch::{From as FetchFrom, fetch};
 use jiff::Timestamp;
-use recover::{
+use recover::{Watcher, State, Runs, Run, Ended, 
     Agent, Answer, Bump, Chosen, Contents, Fleet, Holder, Journal, Plan, Pull, Question, Survivor,
     discover::{Known, KnownMember},
     rescued, rescued_path,
@@ -472,6 +472,32 @@ fn has_quorum(
     let runs = |label| facts.get(label).is_some_and(|facts: &recover::Facts| facts.service_running);
     let running = members.iter().filter(|host| runs(&host.label)).count();
     running > members.len() / 2
+}
+
+/// Lets hosts go that are held by a run which has ended here: it was cut off before it could do so.
+pub(super) async fn free_ended(
+    runs: &Runs,
+    spec: &Spec,
+    looked: &mut Looked,
+    watcher: &Watcher,
+) -> Result<(), Failure> {
+    for (plan, state) in runs.of(&spec.cluster)? {
+        let ended = match state {
+            State::Finished => Ended::Finished,
+            State::Committed => Ended::Committed,
+            _ => continue,
+        };
+        let holds = |facts: &recover::Facts| facts.lock.as_ref().is_some_and(|lock| lock.run == plan.run);
+        if !looked.facts.values().any(holds) {
+            continue;
+        }
+        let (_, journal) = runs.open(&plan.run)?;
+        let fleet = Fleet::new(&plan.spec, watcher.clone())?;
+        Run { plan: &plan, journal: &journal, fleet: &fleet }.end(ended).await?;
+        say!("run {} has ended, and held hosts still: they are free now", plan.run);
+        looked.facts.values_mut().filter(|facts| holds(facts)).for_each(|facts| facts.lock = None);
+    }
+    Ok(())
 }
 
 /// Puts the program on the hosts, and asks each for its member.

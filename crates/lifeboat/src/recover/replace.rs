@@ -77,7 +77,7 @@ impl ReplaceArgs {
         self.discover.run(context, &self.cluster.spec, None)?;
         let spec = self.cluster.load()?;
         let runs = self.cluster.runs.runs()?;
-        let _lock = runs.lock(&spec.cluster)?;
+        let lock = runs.lock(&spec.cluster)?;
         let interrupt = Interrupt::watch()?;
         let (plan, journal) = match runs.of(&spec.cluster)?.into_iter().next_back() {
             Some((plan, State::Unfinished)) => {
@@ -87,18 +87,19 @@ impl ReplaceArgs {
             }
             Some((plan, State::RollingBack)) => return Err(rolling_back(&plan)),
             _ => {
-                let plan = self.plan(context, spec, &interrupt)?;
+                let plan = self.plan(context, &runs, spec, &interrupt)?;
                 if self.dry_run {
                     output::print(&runbook(&plan, Timestamp::now()))?;
                     return prepare::check(&plan);
                 }
-                let journal = self.begin(&runs, &plan)?;
+                let journal = self.begin(&runs, &plan, &interrupt)?;
                 (plan, journal)
             }
         };
         if self.dry_run {
             return output::print(&runbook(&plan, Timestamp::now()));
         }
+        lock.names(&plan.run);
         let gone_on = self.go_on(context, &plan, &journal, &interrupt);
         gone_on.map_err(|failure| stopped(failure, going_on(&plan)))?;
         say!("{} is back after {:.1} s", self.member, begun.elapsed().as_secs_f64());
@@ -106,7 +107,13 @@ impl ReplaceArgs {
     }
 
     /// Looks, asks, and decides.
-    fn plan(&self, context: &Context, spec: Spec, interrupt: &Interrupt) -> Result<Plan, Failure> {
+    fn plan(
+        &self,
+        context: &Context,
+        runs: &Runs,
+        spec: Spec,
+        interrupt: &Interrupt,
+    ) -> Result<Plan, Failure> {
         let (program, agent) = self.program.program()?;
         let shown = Shown::new(&spec);
         let (looked, replace) = unless_interrupted(context, interrupt, async {
@@ -122,6 +129,9 @@ impl ReplaceArgs {
                 examined = self.examine(&spec, &looked);
             }
             let replace = examined?;
+            if !self.dry_run {
+                prepare::free_ended(runs, &spec, &mut looked, &shown.watcher()).await?;
+            }
             self.is_gone(&fleet, &agent, &replace).await?;
             Ok((looked, replace))
         })?;
@@ -177,10 +187,15 @@ impl ReplaceArgs {
         }
     }
 
-    fn begin(&self, runs: &Runs, plan: &Plan) -> Result<Journal, Failure> {
+    fn begin(
+        &self,
+        runs: &Runs,
+        plan: &Plan,
+        interrupt: &Interrupt,
+    ) -> Result<Journal, Failure> {
         say_part!("{}", summary(plan, Timestamp::now()));
         prepare::check(plan)?;
-        confirm(plan, self.yes)?;
+        confirm(plan, self.yes, interrupt)?;
         Ok(runs.begin(plan)?)
     }
 
@@ -223,7 +238,7 @@ impl ReplaceArgs {
         plan.replace = Some(now);
         say_part!("{}", summary(&plan, Timestamp::now()));
         if !self.dry_run {
-            confirm(&plan, self.yes)?;
+            confirm(&plan, self.yes, interrupt)?;
         }
         Ok(plan)
     }

@@ -25,13 +25,16 @@ use std::{
     io::{self, BufRead, IsTerminal},
     ops::ControlFlow,
     path::Path,
-    time::Instant,
+    sync::mpsc,
+    time::{Duration, Instant},
 };
 
 /// What was built, beside the plan.
 const BUILT: &str = "built.yaml";
 /// What it hashes to.
 const HASHES: &str = "hashes.yaml";
+/// How soon a signal is noticed while a person is asked.
+const SIGNAL_TICK: Duration = Duration::from_millis(100);
 
 /// Bring a cluster back
 ///
@@ -70,7 +73,7 @@ impl RunArgs {
         let begun = Instant::now();
         let spec = self.cluster.load()?;
         let runs = self.cluster.runs.runs()?;
-        let _lock = runs.lock(&spec.cluster)?;
+        let lock = runs.lock(&spec.cluster)?;
         let interrupt = Interrupt::watch()?;
         let unfinished = runs.of(&spec.cluster)?.into_iter().next_back();
         let (plan, journal, source) = match unfinished {
@@ -93,6 +96,7 @@ impl RunArgs {
             Some((plan, State::RollingBack)) => return Err(rolling_back(&plan)),
             _ => self.begin(context, spec, &runs, &interrupt)?,
         };
+        lock.names(&plan.run);
         let gone_on = self.go_on(context, &plan, &journal, source, &interrupt);
         gone_on.map_err(|failure| stopped(failure, going_on(&plan))).inspect_err(|failure| {
             // The help is to take another backup, which is no going on with this run.
@@ -120,7 +124,9 @@ impl RunArgs {
         let shown = Shown::new(&spec);
         let looked = unless_interrupted(context, interrupt, async {
             let fleet = Fleet::new(&spec, shown.watcher())?.patient(self.patience.time());
-            prepare::look(&spec, &fleet, &agent, Some(&program)).await
+            let mut looked = prepare::look(&spec, &fleet, &agent, Some(&program)).await?;
+            prepare::free_ended(runs, &spec, &mut looked, &shown.watcher()).await?;
+            Ok(looked)
         })?;
         let selected = self.backup.rescue.select(&spec, &looked, source.as_ref())?;
         self.guard(&looked.answers)?;
@@ -129,7 +135,7 @@ impl RunArgs {
         let plan = prepare::plan(spec, looked, &selected, bump, pull, agent);
         say_part!("{}", summary(&plan, Timestamp::now()));
         prepare::check(&plan)?;
-        confirm(&plan, self.yes)?;
+        confirm(&plan, self.yes, interrupt)?;
         let journal = runs.begin(&plan)?;
         Ok((plan, journal, source))
     }
@@ -181,7 +187,7 @@ impl RunArgs {
             },
         })?;
         say_part!("{}", summary(plan, Timestamp::now()));
-        confirm(plan, self.yes)
+        confirm(plan, self.yes, interrupt)
     }
 
     /// A cluster that works is not stopped.
@@ -297,7 +303,7 @@ fn replaced(answers: &[(String, Answer)]) -> String {
 }
 
 /// Asks for the cluster's name.
-pub(super) fn confirm(plan: &Plan, yes: bool) -> Result<(), Failure> {
+pub(super) fn confirm(plan: &Plan, yes: bool, interrupt: &Interrupt) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
@@ -312,12 +318,42 @@ pub(super) fn confirm(plan: &Plan, yes: bool) -> Result<(), Failure> {
         return Err(refused("there is no terminal to confirm it on"));
     }
     say_part!("\nTo begin, type the cluster's name ({}): ", plan.spec.cluster);
-    let mut typed = String::new();
-    io::stdin().lock().read_line(&mut typed)?;
+    let typed = typed(interrupt)?;
     match typed.trim() == plan.spec.cluster {
         true => Ok(()),
         false => Err(refused("that is not the cluster's name")),
     }
+}
+
+/// A line of standard input, unless a signal comes before it.
+fn typed(interrupt: &Interrupt) -> Result<String, Failure> {
+    let (told, typed) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = io::stdin().lock().read_line(&mut line).map(|_| line);
+        // Nobody waits for it any more after a signal.
+        let _ = told.send(read);
+    });
+    loop {
+        match typed.recv_timeout(SIGNAL_TICK) {
+            Ok(line) => return Ok(line?),
+            Err(_) if interrupt.requested() => {
+                say!("");
+                return Err(not_begun());
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(String::new()),
+        }
+    }
+}
+
+/// A signal came before anything was done.
+fn not_begun() -> Failure {
+    Failure::new(
+        Exit::Interrupted,
+        "stopped; nothing was changed",
+        "run the same command again when you are ready",
+    )
 }
 
 /// Whether something was stopped already.
@@ -458,11 +494,7 @@ pub(super) fn unless_interrupted<T>(
     context.block_on(async {
         tokio::select! {
             biased;
-            () = interrupt.wait() => Err(Failure::new(
-                Exit::Interrupted,
-                "stopped; nothing was changed",
-                "run the same command again when you are ready",
-            )),
+            () = interrupt.wait() => Err(not_begun()),
             result = future => result,
         }
     })

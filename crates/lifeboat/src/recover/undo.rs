@@ -10,6 +10,9 @@ use crate::{
 use recover::{Ended, Fleet, Holder, Journal, Plan, Run, Runs, State, What, not_serving, rolled_back};
 use serde::Serialize;
 
+/// So many runs are named to who names one that there is not.
+const KNOWN_MAX: usize = 10;
+
 /// The run that is meant.
 #[derive(Debug, clap::Args)]
 struct Meant {
@@ -91,24 +94,37 @@ impl Meant {
                 ));
             }
         };
-        let Some(found) = found else {
-            let wanted = self.run.clone().unwrap_or_else(|| "at all".to_owned());
-            return Err(Failure::new(
-                Exit::Failed,
-                format!("there is no run {wanted}"),
-                "runs are known on the machine that began them; see --state-dir",
-            ));
-        };
+        let Some(found) = found else { return Err(self.unknown(&all)) };
         let (mut plan, journal) = runs.open(&found.run)?;
         plan.by = Some(Holder::here());
         Ok((runs, plan, journal))
     }
 }
 
+impl Meant {
+    /// There is no such run: those that there are.
+    fn unknown(&self, all: &[Plan]) -> Failure {
+        let wanted = self.run.as_ref().map(|run| format!(" {run}")).unwrap_or_default();
+        let lines = all.iter().rev().take(KNOWN_MAX);
+        let lines: String =
+            lines.map(|plan| format!("\n  {} of cluster {}", plan.run, plan.spec.cluster)).collect();
+        let message = match all {
+            [] => format!("there is no run{wanted}: none is known here"),
+            _ => format!("there is no run or cluster{wanted}; known here are, the newest first:{lines}"),
+        };
+        Failure::new(
+            Exit::Failed,
+            message,
+            "runs are known on the machine that began them, below its --state-dir; `lifeboat recover adopt CLUSTER.yaml` asks the hosts which there are",
+        )
+    }
+}
+
 impl RollbackArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         let (runs, plan, journal) = self.meant.find()?;
-        let _lock = runs.lock(&plan.spec.cluster)?;
+        let lock = runs.lock(&plan.spec.cluster)?;
+        lock.names(&plan.run);
         match journal.state()? {
             State::Committed => {
                 return Err(Failure::new(
@@ -146,7 +162,7 @@ impl RollbackArgs {
         let _ = std::fs::remove_dir_all(journal.build_dir());
         recover::forget(&journal);
         output::print(&rolled_back(&plan, &journal.lines()?, &back))?;
-        if let Some(warning) = not_serving(&back) {
+        if let Some(warning) = not_serving(&plan, &back) {
             say!("warning: {warning}");
         }
         Ok(())
@@ -175,7 +191,8 @@ fn release(context: &Context, plan: &Plan, journal: &Journal) -> Result<(), Fail
 impl CommitArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         let (runs, plan, journal) = self.meant.find()?;
-        let _lock = runs.lock(&plan.spec.cluster)?;
+        let lock = runs.lock(&plan.spec.cluster)?;
+        lock.names(&plan.run);
         match journal.state()? {
             State::Finished => {}
             State::Committed => {
