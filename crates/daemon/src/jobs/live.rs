@@ -20,7 +20,7 @@ use repository::{
     ClusterName, Manifest, Repository, RepositoryError,
     lease::{self, Clock, Holder, LeaseError, Terms},
     listing::Backup,
-    prune::{PruneOptions, PrunePlan},
+    prune::{PruneError, PruneOptions, PrunePlan},
     store::{StoreError, WhileWaiting},
 };
 use std::{
@@ -132,26 +132,12 @@ impl Live {
         Ok(report.results.into_iter().map(|target| (target.name, result(target.result))).collect())
     }
 
-    /// Runs it on a thread of its own: proving a snapshot is work for a processor, and must not hold up anything else.
     async fn run(&self, job: backup::Job) -> Result<backup::Report, BackupError> {
         let mut all = self.interrupt.subscribe();
-        // Dropped with this future: then the thread cleans up, as if it was interrupted.
-        let (alive, mut dropped) = watch::channel(());
         let interrupted = async move {
-            let all = all.wait_for(|interrupted| *interrupted);
-            let _ = select(pin!(all), pin!(dropped.changed())).await;
+            let _ = all.wait_for(|interrupted| *interrupted).await;
         };
-        let runtime = tokio::runtime::Handle::current();
-        let work = move || runtime.block_on(backup::run(&job, &Watcher::none(), interrupted));
-        let report = match tokio::task::spawn_blocking(work).await {
-            Ok(report) => report,
-            Err(stopped) => match stopped.try_into_panic() {
-                Ok(fault) => std::panic::resume_unwind(fault),
-                Err(_) => Err(BackupError::Interrupted),
-            },
-        };
-        drop(alive);
-        report
+        on_a_thread(job, interrupted).await
     }
 
     fn job(&self, order: Order<'_>) -> Result<backup::Job, Failure> {
@@ -228,12 +214,7 @@ impl Live {
         let policy = self.cluster(cluster)?.retention.as_ref().unwrap_or(&place.retention);
         let opened = Repository::open(place.store.clone()).await;
         let repository = opened.map_err(|error| of_repository(&error))?;
-        let failed = |error: repository::prune::PruneError| {
-            let unreachable = error.is_unreachable();
-            let reason =
-                if unreachable { FailureReason::StoreUnreachable } else { FailureReason::Store };
-            Failure { remedy: error.remedy().to_owned(), ..failure(reason, &error) }
-        };
+        let failed = |error: PruneError| Failure::from(&error);
         let options = PruneOptions::default();
         let plan = PrunePlan::new(&repository, cluster, policy, self.clock.now(), options).await;
         let done = plan.map_err(failed)?.execute(&repository, |_| {}).await.map_err(failed)?;
@@ -290,6 +271,31 @@ impl Jobs for Live {
     fn interrupt(&self) {
         self.interrupt.send_replace(true);
     }
+}
+
+/// Runs a backup on a thread of its own: proving a snapshot is work for a processor, and must not hold up anything else.
+///
+/// Dropped, it cleans up as if it was interrupted.
+pub async fn on_a_thread(
+    job: backup::Job,
+    interrupted: impl Future<Output = ()> + Send + 'static,
+) -> Result<backup::Report, BackupError> {
+    // Dropped with this future: then the thread cleans up.
+    let (alive, mut dropped) = watch::channel(());
+    let interrupted = async move {
+        let _ = select(pin!(interrupted), pin!(dropped.changed())).await;
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let work = move || runtime.block_on(backup::run(&job, &Watcher::none(), interrupted));
+    let report = match tokio::task::spawn_blocking(work).await {
+        Ok(report) => report,
+        Err(stopped) => match stopped.try_into_panic() {
+            Ok(fault) => std::panic::resume_unwind(fault),
+            Err(_) => Err(BackupError::Interrupted),
+        },
+    };
+    drop(alive);
+    report
 }
 
 impl Opened {
@@ -407,4 +413,43 @@ fn of_backup(error: &BackupError) -> Failure {
     };
     let retryable = error.kind() != Kind::Refused;
     Failure { remedy: error.remedy().to_owned(), retryable, ..failure(reason, error) }
+}
+
+impl From<&StoreError> for Failure {
+    fn from(error: &StoreError) -> Self {
+        of_store(error)
+    }
+}
+
+impl From<&LeaseError> for Failure {
+    fn from(error: &LeaseError) -> Self {
+        of_lease(error)
+    }
+}
+
+impl From<&RepositoryError> for Failure {
+    fn from(error: &RepositoryError) -> Self {
+        of_repository(error)
+    }
+}
+
+impl From<&TargetError> for Failure {
+    fn from(error: &TargetError) -> Self {
+        of_target(error)
+    }
+}
+
+impl From<&BackupError> for Failure {
+    fn from(error: &BackupError) -> Self {
+        of_backup(error)
+    }
+}
+
+impl From<&PruneError> for Failure {
+    fn from(error: &PruneError) -> Self {
+        let unreachable = error.is_unreachable();
+        let reason =
+            if unreachable { FailureReason::StoreUnreachable } else { FailureReason::Store };
+        Self { remedy: error.remedy().to_owned(), ..failure(reason, error) }
+    }
 }

@@ -99,6 +99,9 @@ pub struct EtcdBackupStatus {
     /// How often it was tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Time>,
     /// The backup's name in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,

@@ -1,0 +1,160 @@
+//! What every controller works with.
+
+use crate::{failure::Failure, files::Files, metrics::Metrics};
+use k8s_openapi::NamespaceResourceScope;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use repository::lease::Holder;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
+use tokio::sync::{Semaphore, watch};
+
+/// Who owns the fields that the operator writes.
+pub const MANAGER: &str = "lifeboat";
+
+/// The most characters that Kubernetes takes in an event's note are 1024 bytes.
+const NOTE_BYTES_MAX: usize = 1000;
+
+/// How the operator runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which namespaces are watched; none means all.
+    pub namespaces: Vec<String>,
+    /// The namespace of its own Lease.
+    pub lease_namespace: String,
+    /// The Lease's name; none: it is sure to be alone.
+    pub lease_name: Option<String>,
+    /// What this process is called: the pod's name.
+    pub identity: String,
+    /// The image of the pods that it starts.
+    pub image: Option<String>,
+    /// Where temporary files go.
+    pub spool: PathBuf,
+    /// How many backups it makes at once.
+    pub parallel_backups: usize,
+    /// Where health and metrics are served.
+    pub listen: Option<SocketAddr>,
+    /// How long what runs may go on when the operator is told to stop.
+    pub stop_grace: std::time::Duration,
+}
+
+/// What every controller works with. Shared by all.
+pub struct Context {
+    /// Kubernetes.
+    pub client: Client,
+    /// How the operator runs.
+    pub settings: Settings,
+    /// What Prometheus scrapes.
+    pub metrics: Metrics,
+    /// Certificates of Secrets, as files.
+    pub files: Files,
+    /// A permit for each backup that may run at once.
+    pub backups: Semaphore,
+    /// Who writes into stores.
+    pub holder: Holder,
+    /// True when what runs is to stop soon, and clean up.
+    pub interrupt: watch::Receiver<bool>,
+    recorder: Recorder,
+}
+
+impl Context {
+    /// Ready to work.
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        interrupt: watch::Receiver<bool>,
+    ) -> std::io::Result<Self> {
+        let reporter = Reporter {
+            controller: "lifeboat.dev/operator".to_owned(),
+            instance: Some(settings.identity.clone()),
+        };
+        Ok(Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            metrics: Metrics::new(),
+            files: Files::new(&settings.spool)?,
+            backups: Semaphore::new(settings.parallel_backups.max(1)),
+            holder: Holder::this_process(),
+            interrupt,
+            settings,
+        })
+    }
+
+    /// The objects of a kind in an object's namespace.
+    pub fn beside<K, O>(&self, object: &O) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        O: ResourceExt,
+    {
+        Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default())
+    }
+
+    /// Writes an object's status, all of it. That the object is gone meanwhile is no error.
+    pub async fn write_status<K>(&self, object: &K, status: &impl Serialize) -> Result<(), Failure>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        let name = object.name_any();
+        let patch = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            // Another object of the same name is none of ours.
+            "metadata": { "name": name, "uid": object.uid() },
+            "status": status,
+        });
+        let params = PatchParams::apply(MANAGER).force();
+        match self.beside::<K, K>(object).patch_status(&name, &params, &Patch::Apply(&patch)).await
+        {
+            Ok(_) => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Tells what happened to an object, as `kubectl describe` shows it. Without secrets.
+    pub async fn tell<K>(&self, object: &K, type_: EventType, reason: &str, note: &str)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let mut note = note.to_owned();
+        note.truncate(note.floor_char_boundary(NOTE_BYTES_MAX));
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: reason.to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
+            // What it tells stands in the status too.
+            tracing::debug!(error = etcd_live::one_line(&error), reason, "an event was not taken");
+        }
+    }
+
+    /// Tells what went well.
+    pub async fn note<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, note: &str) {
+        self.tell(object, EventType::Normal, reason, note).await;
+    }
+
+    /// Tells what went wrong.
+    pub async fn warn<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, note: &str) {
+        self.tell(object, EventType::Warning, reason, note).await;
+    }
+}
+
+/// Whether an object is not there, or is another one of the same name.
+pub fn is_gone(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => {
+            status.code == 404 || (status.code == 409 && status.message.contains("UID"))
+        }
+        _ => false,
+    }
+}
