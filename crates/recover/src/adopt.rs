@@ -31,8 +31,7 @@ impl Fleet {
     /// The plan of a run, from the first host that keeps it whole.
     pub async fn kept_plan(&self, run: &str) -> Result<Option<Plan>, RunError> {
         let parts = self.hosts().iter().enumerate().map(|(number, host)| {
-            let frame =
-                Frame { run, label: &host.label, state_dir: &host.state_dir, claim: None };
+            let frame = Frame { run, label: &host.label, state_dir: &host.state_dir, claim: None };
             let text = frame.look(&format!(
                 "for plan in {}/{}/*/plan.yaml; do\n\
                  if [ -e \"$plan\" ]; then cat \"$plan\"; break; fi\n\

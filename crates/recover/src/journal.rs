@@ -70,7 +70,9 @@ impl JournalError {
             Self::Io { .. } => {
                 "check the folder's permissions and free space, or name another with --state-dir"
             }
-            Self::Busy { .. } => "wait for it to end, or end it: Ctrl-C where it runs, or `kill` with that pid; `lifeboat recover status` shows where the hosts are",
+            Self::Busy { .. } => {
+                "wait for it to end, or end it: Ctrl-C where it runs, or `kill` with that pid; `lifeboat recover status` shows where the hosts are"
+            }
             Self::Plan { .. } => "move that folder away if it is of no use",
             Self::Unknown { .. } => "see which there are with `lifeboat recover status`",
         }
@@ -178,8 +180,7 @@ impl Runs {
                 // Who has it is only good to know.
                 let _ = file.read_to_string(&mut holder);
                 let holder = holder.trim();
-                let holder =
-                    if holder.is_empty() { String::new() } else { format!(": {holder}") };
+                let holder = if holder.is_empty() { String::new() } else { format!(": {holder}") };
                 Err(JournalError::Busy { cluster: cluster.to_owned(), holder })
             }
             Err(error) => Err(io_error("lock", &path)(error.into())),

@@ -169,7 +169,7 @@ impl RunError {
             Self::Write { .. } => "check the folder's permissions and free space".to_owned(),
             Self::Journal(error) => error.remedy().to_owned(),
             Self::NothingBuilt => "run the same command again".to_owned(),
-            Self::Overtaken { .. } => "nothing was changed. Take the later run back first, or make it final, on the machine that began it; `ls -d DATA-DIR.lifeboat-*` on a host tells which runs there were".to_owned(),
+            Self::Overtaken { .. } => "nothing was changed. The later run is to be taken back first, on the machine that began it (if that is gone: `lifeboat recover adopt`); `ls -d DATA-DIR.lifeboat-*` on a host tells which runs there were".to_owned(),
             Self::Connections(_) => "make room in /tmp, or let yourself write there".to_owned(),
         }
     }

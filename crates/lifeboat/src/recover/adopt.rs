@@ -144,7 +144,10 @@ impl Found<'_> {
         match self.holds {
             true => format!("run {} holds {hosts}\n", self.claim),
             false => {
-                format!("run {} was neither committed nor taken back; its data are in place on {hosts}\n", self.claim)
+                format!(
+                    "run {} was neither committed nor taken back; its data are in place on {hosts}\n",
+                    self.claim
+                )
             }
         }
     }

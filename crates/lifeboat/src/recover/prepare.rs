@@ -13,8 +13,9 @@ use crate::{
 };
 use ::backup::fetch::{From as FetchFrom, fetch};
 use jiff::Timestamp;
-use recover::{Watcher, State, Runs, Run, Ended, 
-    Agent, Answer, Bump, Chosen, Contents, Fleet, Holder, Journal, Plan, Pull, Question, Survivor,
+use recover::{
+    Agent, Answer, Bump, Chosen, Contents, Ended, Fleet, Holder, Journal, Plan, Pull, Question,
+    Run, Runs, State, Survivor, Watcher,
     discover::{Known, KnownMember},
     rescued, rescued_path,
     spec::Spec,
@@ -487,7 +488,8 @@ pub(super) async fn free_ended(
             State::Committed => Ended::Committed,
             _ => continue,
         };
-        let holds = |facts: &recover::Facts| facts.lock.as_ref().is_some_and(|lock| lock.run == plan.run);
+        let holds =
+            |facts: &recover::Facts| facts.lock.as_ref().is_some_and(|lock| lock.run == plan.run);
         if !looked.facts.values().any(holds) {
             continue;
         }

@@ -1,14 +1,22 @@
 //! `recover rollback`, `recover commit` and `recover status`.
 
-use super::{args::{PatienceArgs, RunsArgs}, run::{stopped, unless_interrupted}, show::Shown};
+use super::{
+    args::{PatienceArgs, RunsArgs},
+    run::{stopped, unless_interrupted},
+    show::Shown,
+};
 use crate::{
     cli::Context,
     interrupt::Interrupt,
     output::{self, Format},
     report::{Exit, Failure},
 };
-use recover::{Ended, Fleet, Holder, Journal, Plan, Run, Runs, State, What, not_serving, rolled_back};
+use recover::{
+    Ended, Fleet, Holder, Journal, Plan, Question, Run, Runs, State, What, not_serving,
+    rolled_back, spec::Resolved,
+};
 use serde::Serialize;
+use std::time::Duration;
 
 /// So many runs are named to who names one that there is not.
 const KNOWN_MAX: usize = 10;
@@ -106,11 +114,14 @@ impl Meant {
     fn unknown(&self, all: &[Plan]) -> Failure {
         let wanted = self.run.as_ref().map(|run| format!(" {run}")).unwrap_or_default();
         let lines = all.iter().rev().take(KNOWN_MAX);
-        let lines: String =
-            lines.map(|plan| format!("\n  {} of cluster {}", plan.run, plan.spec.cluster)).collect();
+        let lines: String = lines
+            .map(|plan| format!("\n  {} of cluster {}", plan.run, plan.spec.cluster))
+            .collect();
         let message = match all {
             [] => format!("there is no run{wanted}: none is known here"),
-            _ => format!("there is no run or cluster{wanted}; known here are, the newest first:{lines}"),
+            _ => format!(
+                "there is no run or cluster{wanted}; known here are, the newest first:{lines}"
+            ),
         };
         Failure::new(
             Exit::Failed,
@@ -226,9 +237,10 @@ impl StatusArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         let (_, plan, journal) = self.meant.find()?;
         let shown = Shown::new(&plan.spec);
-        let found = context.block_on(async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
-            Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.status().await)
+        let (found, served) = context.block_on(async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(Duration::ZERO);
+            let found = Run { plan: &plan, journal: &journal, fleet: &fleet }.status().await;
+            Ok((found, served(&plan, &fleet).await))
         })?;
         let state = match journal.state()? {
             State::Unfinished => "unfinished",
@@ -249,14 +261,51 @@ impl StatusArgs {
                 last: error.to_string(),
             },
         });
+        let mut hosts: Vec<_> = hosts.collect();
+        for (label, serves) in served {
+            match hosts.iter_mut().find(|known| known.host == label) {
+                Some(known) => known.etcd += &format!(", {serves}"),
+                // Only the lost member's host is changed.
+                None => hosts.push(HostJson {
+                    host: label,
+                    data: "not touched".to_owned(),
+                    etcd: serves,
+                    clients: String::new(),
+                    last: String::new(),
+                }),
+            }
+        }
         let json = StatusJson {
             run: plan.run.clone(),
             cluster: plan.spec.cluster.to_string(),
             state,
-            hosts: hosts.collect(),
+            hosts,
         };
         output::print(&json.render(context.format))
     }
+}
+
+/// Of a replacement: which members serve meanwhile. Of a recovery, nobody is asked.
+async fn served(plan: &Plan, fleet: &Fleet) -> Vec<(String, String)> {
+    let mut served = Vec::new();
+    let hosts = fleet.hosts().iter().filter(|host| plan.replace.is_some() && host.member.is_some());
+    for host in hosts {
+        let one = |other: &Resolved| (other.label == host.label).then(|| Question::to(other));
+        // One that cannot be asked does not keep the others from being told of.
+        let serves = match fleet.ask(&plan.agent, one).await {
+            Ok(answers) => match answers.first() {
+                Some((_, answer)) if answer.healthy => "serves".to_owned(),
+                Some((_, answer)) => {
+                    let why = answer.error.as_deref().unwrap_or("no answer");
+                    format!("does not serve: {why}")
+                }
+                None => "was not asked".to_owned(),
+            },
+            Err(error) => format!("cannot be asked: {error}"),
+        };
+        served.push((host.label.clone(), serves));
+    }
+    served
 }
 
 impl StatusJson {

@@ -56,6 +56,12 @@ impl Run<'_> {
                 undoing.push(step);
             }
         }
+        // Two runs that were begun at once may each hold some of the hosts: neither could claim them all.
+        if undoing.is_empty() {
+            self.let_go().await?;
+            self.journal.note(What::RolledBack, None, None, None)?;
+            return Ok(self.look_back(gone).await);
+        }
         undoing.push(lock);
         let of = undoing.len() + 2;
         let told = |number, title: &str| {
