@@ -69,6 +69,10 @@ pub struct Directory {
     pub filled: bool,
     /// Whether it is a mount point, so that it cannot be renamed.
     pub mount_point: bool,
+    /// The folder that it lies in, if that is not there.
+    pub no_parent: Option<PathBuf>,
+    /// The mount point in `/etc/fstab` that it lies below, if nothing is mounted there.
+    pub not_mounted: Option<PathBuf>,
     /// `USER:GROUP`.
     pub owner: Option<String>,
     /// Octal.
@@ -102,7 +106,7 @@ pub(crate) fn script(host: &Resolved, frame: &Frame<'_>) -> String {
         service(&mut text, "client", &client.service, &run_dir);
     }
     unit_facts(&mut text, &host.service);
-    version(&mut text, &host.service);
+    version(&mut text, &host.service, &run_dir);
     // Links are followed, as they are for the lock's third line.
     let _ = writeln!(
         text,
@@ -121,6 +125,12 @@ fn directory(text: &mut String, key: &str, path: &str, inside: &str) {
         "at={path}\n\
          real=$(readlink -f \"$at\" 2>/dev/null) || real=$at\n\
          say {key}-path \"$real\"\n\
+         place=$real\n\
+         if [ -L \"$at\" ] && [ ! -e \"$at\" ]; then place=$(readlink \"$at\"); fi\n\
+         [ -d \"$(dirname \"$place\")\" ] || say {key}-no-parent \"$(dirname \"$place\")\"\n\
+         sed 's/#.*//' /etc/fstab 2>/dev/null | while read -r device point more; do\n\
+         case \"$point:$place/\" in /?*:\"${{point%/}}\"/*) grep -q \" $point \" /proc/self/mounts || say {key}-not-mounted \"$point\" ;; esac\n\
+         done\n\
          on=$real\n\
          while [ ! -e \"$on\" ]; do on=$(dirname \"$on\"); done\n\
          say {key}-free-kib \"$(df -Pk \"$on\" | sed -n '$p' | sed 's/.* \\([0-9][0-9]*\\)  *[0-9][0-9]*% .*/\\1/')\"\n\
@@ -137,18 +147,8 @@ fn directory(text: &mut String, key: &str, path: &str, inside: &str) {
 }
 
 fn service(text: &mut String, key: &str, service: &Service, run_dir: &str) {
-    let running = Shell::new(service, run_dir).running();
-    let known = match service {
-        Service::Systemd(name) => {
-            format!(
-                "[ \"$(systemctl show -p LoadState {})\" = LoadState=loaded ]",
-                quote(&unit(name))
-            )
-        }
-        // One that is stopped by an earlier run is in that run's folder; it is not known then.
-        Service::StaticPod(manifest) => format!("[ -e {} ]", quote_path(manifest)),
-        Service::Command(_) => "true".to_owned(),
-    };
+    let shell = Shell::new(service, run_dir);
+    let (known, running) = (shell.known(), shell.running());
     let _ = writeln!(
         text,
         "if {known}; then known=yes; else known=no; fi\n\
@@ -171,7 +171,7 @@ fn unit_facts(text: &mut String, service: &Service) {
     );
 }
 
-fn version(text: &mut String, service: &Service) {
+fn version(text: &mut String, service: &Service, run_dir: &str) {
     let ask = match service {
         Service::Systemd(name) => format!(
             "bin=$(systemctl show -p ExecStart {} | sed -n 's/.*path=\\([^ ;]*\\).*/\\1/p' | head -n 1)\n\
@@ -179,9 +179,9 @@ fn version(text: &mut String, service: &Service) {
              version=$(\"$bin\" --version 2>/dev/null | sed -n 's/^etcd Version: //p')",
             quote(&unit(name))
         ),
-        Service::StaticPod(manifest) => format!(
-            "version=$(sed -n 's/.*image:.*etcd:v\\{{0,1\\}}\\([0-9][0-9.]*\\).*/\\1/p' {} 2>/dev/null | head -n 1)",
-            quote_path(manifest)
+        Service::StaticPod(_) => format!(
+            "version=$(sed -n 's/.*image:.*etcd:v\\{{0,1\\}}\\([0-9][0-9.]*\\).*/\\1/p' \"$({})\" 2>/dev/null | head -n 1)",
+            Shell::new(service, run_dir).manifest()
         ),
         // Which program a command starts cannot be told.
         Service::Command(_) => "version=".to_owned(),
@@ -275,6 +275,8 @@ fn fill(directory: &mut Directory, key: &str, value: &str) {
         "exists" => directory.exists = true,
         "filled" => directory.filled = true,
         "mount" => directory.mount_point = true,
+        "no-parent" => directory.no_parent = Some(value.into()),
+        "not-mounted" => directory.not_mounted = Some(value.into()),
         "owner" => directory.owner = Some(value.to_owned()),
         "mode" => directory.mode = Some(value.to_owned()),
         "kib" => directory.bytes = bytes(),
@@ -322,12 +324,52 @@ hosts: [{{host: h, member: {{name: m1, peer-urls: ['http://h:2380']}}}}]",
         assert!(found.exists && found.filled && !found.mount_point, "{found:?} {errors}");
         assert!(found.bytes >= 100_000 && found.free > 0, "{found:?}");
         assert!(found.owner.is_some() && found.mode.as_deref() == Some("755"), "{found:?}");
+        assert_eq!((found.no_parent, found.not_mounted), (None, None), "{errors}");
         let wal = facts.wal.unwrap();
         assert!(!wal.exists && wal.free > 0, "{wal:?}");
+        assert_eq!(wal.no_parent, Some("/no/such".into()), "{wal:?} {errors}");
         assert_eq!((facts.service_known, facts.service_running), (true, false));
         assert_eq!(facts.clients, [(true, true)]);
         assert_eq!(facts.missing_files, ["/no/ca.pem"]);
         assert!(facts.clock_ahead > 1e9 && facts.lock.is_none() && facts.missing_tools.is_empty());
+    }
+
+    /// What is told of a directory.
+    fn told_of(path: &std::path::Path, fstab: &str) -> Directory {
+        let mut text = "say() { printf '%s %s\\n' \"$1\" \"$2\"; }\n".to_owned();
+        directory(&mut text, "data", &quote_path(path), "/member");
+        let text = text.replace("/etc/fstab", fstab);
+        let output = Command::new("sh").arg("-c").arg(text).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        parse(&String::from_utf8(output.stdout).unwrap(), 0.0, 0.0).data.unwrap()
+    }
+
+    #[test]
+    fn a_disk_that_is_not_mounted_is_found_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let fstab = folder.path().join("fstab");
+        let none = format!(
+            "# {d} is no mount point\nUUID=1 / ext4 rw 0 1\n/dev/b none swap sw 0 0\n",
+            d = disk.display()
+        );
+        std::fs::write(&fstab, &none).unwrap();
+        let told = |name: &str| told_of(&disk.join(name), fstab.to_str().unwrap());
+        assert_eq!((told("etcd").not_mounted, told("etcd").no_parent), (None, None));
+        std::fs::write(
+            &fstab,
+            format!("{none}/dev/c {} ext4 defaults 0 2 # etcd's\n", disk.display()),
+        )
+        .unwrap();
+        assert_eq!(told("etcd").not_mounted, Some(disk.clone()));
+        assert_eq!(
+            told_of(&folder.path().join("disk2/etcd"), fstab.to_str().unwrap()).not_mounted,
+            None
+        );
+
+        std::os::unix::fs::symlink(folder.path().join("gone/etcd"), disk.join("link")).unwrap();
+        assert_eq!(told("link").no_parent, Some(folder.path().join("gone")));
     }
 
     #[test]

@@ -7,10 +7,11 @@ use crate::{
     place::Places,
     replace::Replace,
     rescue::{Rescue, Survivor},
-    shell::Frame,
+    shell::{Frame, quote_path},
     spec::{Resolved, Spec},
 };
 use jiff::Timestamp;
+use restore::TargetVersion;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +26,8 @@ pub const BUMP_MARGIN: u64 = 1_000_000_000;
 const CLOCK_SECONDS: f64 = 1.0;
 /// Certificates that end sooner are told.
 const CERTIFICATE_SECONDS: i64 = 7 * 86_400;
+/// Where packages keep the data of what they install: a folder that is missing here is made.
+const DATA_OF_PACKAGES: &str = "/var/lib";
 /// What etcd writes first beside the database: two WAL segments of 64 MB.
 const WAL_BYTES: u64 = 160 << 20;
 
@@ -215,12 +218,8 @@ impl Plan {
     }
 
     pub(crate) fn frame<'a>(&'a self, host: &'a Resolved) -> Frame<'a> {
-        let mut frame = Frame {
-            run: &self.run,
-            label: &host.label,
-            state_dir: &host.state_dir,
-            claim: None,
-        };
+        let mut frame =
+            Frame { run: &self.run, label: &host.label, state_dir: &host.state_dir, claim: None };
         frame.claim = self.by.as_ref().map(|_| claim::is_held(self, &frame.lock()));
         frame
     }
@@ -240,6 +239,13 @@ impl Plan {
     pub fn findings(&self, machine: &str) -> Findings {
         let mut findings = Findings::default();
         claim::other_runs(self, &mut findings);
+        let target = self.target_version().filter(|_| self.replace.is_none());
+        if let Some(version) = target.filter(|version| TargetVersion::of_release(version).is_none())
+        {
+            findings.problems.push(format!(
+                "data cannot be made for etcd {version}, which will run: only for 3.4, 3.5 and 3.6"
+            ));
+        }
         for host in self.hosts() {
             self.check_host(&host, machine, &mut findings);
         }
@@ -266,6 +272,9 @@ impl Plan {
         }
         if facts.wal.as_ref().is_some_and(|wal| wal.mount_point) {
             problem("the WAL directory is a mount point: name a folder in it".to_owned());
+        }
+        if self.gets_data(host) {
+            check_parents(facts, &mut problem);
         }
         if host.member.is_some() && !facts.service_known {
             problem(format!("there is no service {}", host.service.name()));
@@ -388,6 +397,24 @@ impl Plan {
     }
 }
 
+/// A folder that is made where a disk should be would take the data to another disk.
+fn check_parents(facts: &Facts, problem: &mut dyn FnMut(String)) {
+    for found in [&facts.data, &facts.wal].into_iter().flatten() {
+        match (&found.not_mounted, &found.no_parent) {
+            (Some(point), _) => problem(format!(
+                "nothing is mounted on {}, though /etc/fstab names it: mount it, as {} lies there",
+                point.display(),
+                found.path.display()
+            )),
+            (None, Some(parent)) if !parent.starts_with(DATA_OF_PACKAGES) => problem(format!(
+                "{0} is not there: is its disk mounted? If there is no such disk: mkdir -p {0}",
+                quote_path(parent)
+            )),
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -424,7 +451,7 @@ hosts:
                 mode: Some("700".to_owned()),
                 bytes: 1 << 20,
                 free: 1 << 40,
-                written: None,
+                ..Directory::default()
             }),
             ..Facts::default()
         };
@@ -531,6 +558,49 @@ hosts:
         let member = "m3".to_owned();
         plan.replace = Some(Replace { member, ..Replace::default() });
         assert_eq!(plan.findings("x86_64").warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn where_a_disk_is_missing_nothing_is_made_in_its_place() {
+        let problems = |data: Directory| {
+            let mut plan = plan();
+            plan.facts.get_mut("m2").unwrap().data = Some(data);
+            plan.findings("x86_64").problems
+        };
+        let on = |no_parent: Option<&str>, not_mounted: Option<&str>| Directory {
+            path: "/data/etcd/m2".into(),
+            no_parent: no_parent.map(PathBuf::from),
+            not_mounted: not_mounted.map(PathBuf::from),
+            free: 1 << 40,
+            ..Directory::default()
+        };
+        assert_eq!(problems(on(None, None)), [""; 0]);
+        assert_eq!(problems(on(Some("/var/lib/etcd"), None)), [""; 0]);
+        assert_eq!(
+            problems(on(Some("/data/etcd"), None)),
+            [
+                "m2: /data/etcd is not there: is its disk mounted? If there is no such disk: mkdir -p /data/etcd"
+            ]
+        );
+        assert_eq!(
+            problems(on(Some("/data/etcd"), Some("/data"))),
+            [
+                "m2: nothing is mounted on /data, though /etc/fstab names it: mount it, as /data/etcd/m2 lies there"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_etcd_that_data_cannot_be_made_for_is_told_before_anything_is_done() {
+        let mut plan = plan();
+        for facts in plan.facts.values_mut() {
+            facts.etcd_version = Some("3.7.0".to_owned());
+        }
+        let problems = plan.findings("x86_64").problems;
+        assert_eq!(
+            problems,
+            ["data cannot be made for etcd 3.7.0, which will run: only for 3.4, 3.5 and 3.6"]
+        );
     }
 
     #[test]

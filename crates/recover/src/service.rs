@@ -15,6 +15,8 @@ use crate::{
 const STOP_SECONDS: u32 = 150;
 /// How long something may take to answer that it is ready.
 const READY_SECONDS: u32 = 180;
+/// The same of a static pod: kubelet waits for up to five minutes before it starts again what has failed several times.
+pub(crate) const POD_SECONDS: u32 = 360;
 /// The kernel keeps that many bytes of a process's name.
 const COMM_BYTES: usize = 15;
 
@@ -117,8 +119,11 @@ impl<'a> Shell<'a> {
                 let hidden = manifest.with_file_name(format!(".{}.lifeboat", self.service.name()));
                 // kubelet does not look at names that begin with a dot; the rename makes it appear whole.
                 format!(
-                    "if [ -e {kept} ]; then cp -p {kept} {hidden}; mv {hidden} {manifest}; sync; rm {kept}; fi",
+                    "kept={kept}\n\
+                     if [ ! -e \"$kept\" ]; then kept=$({before}); fi\n\
+                     if [ ! -e {manifest} ] && [ -n \"$kept\" ]; then cp -p \"$kept\" {hidden}; mv {hidden} {manifest}; sync; rm \"$kept\"; fi",
                     kept = self.kept(),
+                    before = self.kept_before(),
                     hidden = quote_path(&hidden),
                     manifest = quote_path(manifest),
                 )
@@ -160,19 +165,51 @@ impl<'a> Shell<'a> {
         }
     }
 
+    /// An expression that succeeds if the host has it.
+    pub(crate) fn known(&self) -> String {
+        match self.service {
+            Service::Systemd(name) => format!(
+                "[ \"$(systemctl show -p LoadState {})\" = LoadState=loaded ]",
+                quote(&unit(name))
+            ),
+            Service::StaticPod(_) => format!("[ -n \"$({})\" ]", self.manifest()),
+            Service::Command(_) => "true".to_owned(),
+        }
+    }
+
+    /// A command that says where a pod's manifest is: in its place, or where a run that was taken back has left it.
+    pub(crate) fn manifest(&self) -> String {
+        let Service::StaticPod(manifest) = self.service else { return ":".to_owned() };
+        let manifest = quote_path(manifest);
+        format!("if [ -e {manifest} ]; then echo {manifest}; else {}; fi", self.kept_before())
+    }
+
+    /// A command that says where the last of all runs has left the manifest: a member without data is not started by a rollback.
+    fn kept_before(&self) -> String {
+        let name = quote(&format!("{}.yaml", self.service.name()));
+        format!(
+            "for file in \"$(dirname \"$(dirname {run_dir})\")\"/*/\"$(basename {run_dir})\"/manifests/{name}; do [ ! -e \"$file\" ] || echo \"$file\"; done | tail -n 1",
+            run_dir = self.run_dir
+        )
+    }
+
     /// Where a manifest is kept while its pod is stopped.
-    fn kept(&self) -> String {
+    pub(crate) fn kept(&self) -> String {
         format!("{}/manifests/{}", self.run_dir, quote(&format!("{}.yaml", self.service.name())))
     }
 }
 
 /// Waits until `url` answers 200. Whether its certificate is good is not what is asked.
-pub(crate) fn wait_ready(url: &str) -> String {
+pub(crate) fn wait_ready(service: &Service, url: &str) -> String {
     let url = quote(url);
+    let seconds = match service {
+        Service::StaticPod(_) => POD_SECONDS,
+        Service::Systemd(_) | Service::Command(_) => READY_SECONDS,
+    };
     let ask = format!(
         "if command -v curl >/dev/null; then curl -fsSk -m 5 -o /dev/null {url} 2>/dev/null; else wget -q --no-check-certificate -T 5 -O /dev/null {url}; fi"
     );
-    wait(&ask, READY_SECONDS, "it is not ready")
+    wait(&ask, seconds, &format!("it is not ready after {seconds} s"))
 }
 
 /// Waits until `expression` succeeds.
@@ -258,6 +295,23 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&manifest).unwrap(), "kind: Pod\n");
         let left = std::fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(left, 2, "nothing else is left beside the manifest and the run's folder");
+    }
+
+    #[test]
+    fn a_manifest_that_an_earlier_run_has_kept_is_found_and_put_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = folder.path().join("no-such-process-here.yaml");
+        std::fs::write(&manifest, "kind: Pod\n").unwrap();
+        let service = Service::StaticPod(manifest.clone());
+        let of_run = |run: &str| quote_path(&folder.path().join("my state").join(run).join("m 1"));
+        let (first, second) = (of_run("r1"), of_run("r2"));
+        let (first, second) = (Shell::new(&service, &first), Shell::new(&service, &second));
+        assert!(sh(&second.known()) && sh(&first.stop()) && !manifest.exists());
+        // A rollback leaves it, as there is nothing to run; the next run begins.
+        assert!(sh(&first.release()) && sh(&second.known()) && sh(&second.stopped()));
+        assert!(sh(&second.stop()) && sh(&second.start()) && sh(&second.started()));
+        assert_eq!(std::fs::read_to_string(&manifest).unwrap(), "kind: Pod\n");
+        assert!(sh(&second.stop()) && sh(&second.start()) && manifest.exists());
     }
 
     #[test]

@@ -277,8 +277,8 @@ impl<'a> Site<'a> {
             &format!("mv {part} {mark}\nsync {mark} 2>/dev/null || sync", mark = quote_path(&mark));
         let clear = format!("rm -rf {trees}");
         let by_hand = format!(
-            "{clear}\n(umask 022; mkdir -p {})\n{}\n{run}\nrm -f {}/snapshot.db",
-            self.parents().join(" "),
+            "{clear}\n{}\n{}\n{run}\nrm -f {}/snapshot.db",
+            self.parents(|parent| format!("(umask 022; mkdir -p {parent})")),
             self.restore_by_hand(),
             self.run_dir
         );
@@ -309,19 +309,29 @@ impl<'a> Site<'a> {
         text
     }
 
-    /// The folders that the directories lie in.
-    fn parents(&self) -> Vec<String> {
-        self.places.all().map(|place| parent(&place.new)).collect()
+    /// What is done about the folders that the directories lie in. Those that were there must be there still: a disk may have gone.
+    fn parents(&self, make: impl Fn(&str) -> String) -> String {
+        let facts = self.plan.facts(self.host);
+        let found = [facts.data.as_ref(), facts.wal.as_ref()];
+        let lines = self.places.all().zip(found).map(|(place, found)| {
+            let parent = parent(&place.new);
+            match found.is_none_or(|found| found.no_parent.is_some()) {
+                true => make(&parent),
+                false => format!(
+                    "[ -d {parent} ] || {{ echo {parent} 'is not there: is its disk mounted?' >&2; exit 1; }}"
+                ),
+            }
+        });
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     /// On a new host, the folders that the directories lie in are for all to pass through. Which were made, a file tells.
     fn make_parents(&self) -> String {
         let made = format!("{}/made", self.run_dir);
-        let mut text = format!(
-            "folder() {{ if [ ! -d \"$1\" ]; then folder \"$(dirname \"$1\")\"; echo \"$1\" >>{made}; mkdir \"$1\"; fi; }}\n(umask 022"
-        );
-        self.parents().iter().for_each(|parent| text += &format!("; folder {parent}"));
-        text + ")"
+        format!(
+            "folder() {{ if [ ! -d \"$1\" ]; then folder \"$(dirname \"$1\")\"; echo \"$1\" >>{made}; mkdir \"$1\"; fi; }}\n{}",
+            self.parents(|parent| format!("(umask 022; folder {parent})"))
+        )
     }
 
     /// Removes the folders that were made, if nothing is in them.
@@ -597,7 +607,7 @@ impl<'a> Site<'a> {
 
     fn start_client(&self, client: &Client, id: &str) -> OnHost {
         let shell = self.shell(client);
-        let ready = client.ready.as_deref().map(service::wait_ready);
+        let ready = client.ready.as_deref().map(|url| service::wait_ready(&client.service, url));
         // What is restarted looks the same before and after; a file tells.
         let done = format!("{}/{}", self.run_dir, quote(&format!("{id}.done")));
         let mut run = match client.restart {

@@ -224,6 +224,16 @@ fn folders_that_a_run_has_made_are_removed_by_a_rollback_if_they_are_empty() {
 }
 
 #[test]
+fn a_folder_that_was_there_and_is_gone_is_not_made_again() {
+    let scene = Scene::new(false, true);
+    let make = make_parents(&scene.plan, &scene.plan.hosts()[0]);
+    assert!(scene.sh(&make).0);
+    fs::remove_dir_all(scene.root()).unwrap();
+    let (ok, text) = scene.sh(&make);
+    assert!(!ok && text.contains("is its disk mounted?") && !scene.root().exists(), "{text}");
+}
+
+#[test]
 fn old_data_are_kept_and_the_new_have_the_modes_of_the_old_directory() {
     use std::os::unix::fs::PermissionsExt;
     let scene = Scene::new(false, false);
