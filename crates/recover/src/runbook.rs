@@ -390,7 +390,11 @@ fn serves(plan: &Plan, back: &Back) -> String {
 }
 
 /// What is to be known of an old cluster that does not serve, or not in whole.
-pub fn not_serving(back: &Back) -> Option<String> {
+pub fn not_serving(plan: &Plan, back: &Back) -> Option<String> {
+    let had_data = plan.hosts().iter().any(|host| plan.has_old_data(host));
+    if !had_data && plan.replace.is_none() {
+        return None;
+    }
     let silent: Vec<_> = back.answers.iter().filter(|(_, answer)| !answer.healthy).collect();
     let begin = match (back.serving().is_empty(), silent.is_empty()) {
         (false, true) => return None,
