@@ -28,12 +28,11 @@ use tokio::{task::JoinSet, time::Instant};
 const AGAIN: Duration = Duration::from_secs(2);
 /// A host that fetches the backup itself more slowly than this hangs.
 const PULL_BYTES_PER_SECOND: u64 = 50_000;
-/// How long members have to find each other.
-const WAIT_SECONDS: u64 = 180;
 
 mod back;
 mod replace;
 mod send;
+mod wait;
 
 pub use back::Back;
 
@@ -79,6 +78,13 @@ pub enum Event {
         index: u64,
         /// The newest one of the cluster.
         of: u64,
+    },
+    /// A member is waited for.
+    Waiting {
+        /// The host.
+        label: String,
+        /// What for.
+        why: String,
     },
     /// A host's part failed and is tried again.
     Again {
@@ -697,13 +703,13 @@ impl Run<'_> {
             false => Some(Expected { revision: built.revision, hash_kv: hashes.hash_kv }),
         };
         let mut answers =
-            self.hash_all(expected.map(|expected| expected.revision), WAIT_SECONDS).await?;
+            self.hash_when_healthy(expected.map(|expected| expected.revision)).await?;
         let (key, value) = self.plan.probe();
         let written = self.probe(step, Probe::Put { key: key.clone(), value }).await?;
         if answers.iter().any(|(_, answer)| answer.hash_above_compacted) {
             let revision = built.revision + 1;
             expected = Some(Expected { revision, hash_kv: hashes.hash_kv_probed });
-            answers = self.hash_all(Some(revision), 0).await?;
+            answers = self.hash_all(Some(revision)).await?;
         }
         let mut faults = judge(built, expected, &answers);
         let removed = self.probe(step, Probe::Remove { key }).await?;
@@ -734,19 +740,6 @@ impl Run<'_> {
         let lines = self.journal.lines()?;
         let of_step = lines.iter().filter(|line| line.step.as_ref() == Some(&step.id));
         Ok(of_step.into_iter().any(|line| line.what == What::Done && line.host.is_none()))
-    }
-
-    /// Asks every member for itself, and for its hash at a revision.
-    async fn hash_all(
-        &self,
-        revision: Option<i64>,
-        wait_seconds: u64,
-    ) -> Result<Vec<(String, Answer)>, RunError> {
-        let question = |host: &Resolved| {
-            host.member.as_ref()?;
-            Some(Question { wait_seconds, hash_at: revision, ..Question::to(host) })
-        };
-        self.fleet.ask(&self.plan.agent, question).await
     }
 
     /// Does something with the reserved key, through the first member.

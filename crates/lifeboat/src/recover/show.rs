@@ -57,6 +57,7 @@ impl State {
             Event::CatchingUp { label, index, of } => say!("  {label}: has entry {index} of {of}"),
             Event::Done { label, already: false } => say!("  {label}: done"),
             Event::Done { label, already: true } => say!("  {label}: was done before"),
+            Event::Waiting { label, why } => say!("  {label}: {why}"),
             Event::Again { label, why } => say!("  {label}: {why}; trying again"),
             Event::Failed { label } => say!("  {label}: FAILED"),
             Event::LeftAlone { label, why } => say!("  {label}: left alone: {why}"),
@@ -121,6 +122,7 @@ impl Table {
                 bar.disable_steady_tick();
                 bar.set_message(if *already { "was done before" } else { "done" });
             }),
+            Event::Waiting { label, why } => self.on(label, |bar| bar.set_message(why.clone())),
             Event::Again { label, why } => self.on(label, |bar| {
                 bar.set_message(format!("{why}; trying again"));
             }),

@@ -329,7 +329,9 @@ fn hoisted(hosts: &mut [Host], findings: &mut Vec<Finding>) -> Etcd {
     let versions: BTreeSet<_> = ours.iter_mut().filter_map(|h| h.etcd.version.take()).collect();
     if shared.version.is_none() {
         if versions.len() > 1 {
-            findings.push(Finding::VersionsDiffer { versions: versions.iter().map(ToString::to_string).collect() });
+            findings.push(Finding::VersionsDiffer {
+                versions: versions.iter().map(ToString::to_string).collect(),
+            });
         }
         // The oldest reads what the others read; versions up to 3.9 sort as text.
         shared.version = versions.into_iter().next();

@@ -1,6 +1,6 @@
 //! Replacing one member: the steps that the cluster does.
 
-use super::{Event, Run, RunError, WAIT_SECONDS, patiently};
+use super::{Event, Run, RunError, patiently};
 use crate::{
     agent::{Answer, Change, Expected, Probe, Question, judge},
     build::Built,
@@ -228,7 +228,7 @@ impl Run<'_> {
             let put = Probe::Put { key: key.clone(), value: value.clone() };
             let written = self.ask_probe(replace, step, put).await?;
             let revision = written.probed.unwrap_or(written.revision);
-            let answers = self.hash_all(Some(revision), WAIT_SECONDS).await?;
+            let answers = self.hash_when_healthy(Some(revision)).await?;
             let hash_kv = answers.iter().find_map(|(_, answer)| answer.hash).unwrap_or_default();
             let mut faults = judge(&planned, Some(Expected { revision, hash_kv }), &answers);
             if faults.is_empty() && written.probed.is_none() {
