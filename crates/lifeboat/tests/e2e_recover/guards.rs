@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal, kill_process};
 use testbed::{Etcd, Run, Security};
 
-use crate::{Scene, Watched, is_step, tls};
+use crate::{Scene, Watched, is_step, lifeboat, tls};
 
 /// The members run as they did: none was stopped and started.
 #[track_caller]
@@ -57,7 +57,10 @@ fn hosts_are_held_for_one_run_until_it_has_let_them_go() {
     let id = Pid::from_raw(i32::try_from(first.child.id()).unwrap()).unwrap();
     kill_process(id, Signal::STOP).unwrap();
 
-    scene.run().code_is(5).stderr_has(&["another run for prod goes on"]);
+    let run = only_run(&scene);
+    let pid = format!("pid {}", first.child.id());
+    let busy = format!("another run for prod goes on here: run {run}, {pid}, since ");
+    scene.run().code_is(5).stderr_has(&[&busy]);
     let here = std::mem::replace(&mut scene.state_dir, scene.hosts.folder().join("elsewhere"));
     let stranger = scene.run();
     scene.state_dir = here;
@@ -67,16 +70,82 @@ fn hosts_are_held_for_one_run_until_it_has_let_them_go() {
         "#!/bin/sh\ncase \"$*\" in *.lock) echo 'not now' >&2; exit 1 ;; esac\nexec /usr/bin/rm \"$@\"\n",
     );
     kill_process(id, Signal::CONT).unwrap();
-    assert_ne!(stranger.code, Some(0), "{stranger}");
-    assert!(stranger.stderr.contains("held by the run"), "{stranger}");
+    let held = format!("m1, m2, m3: held by the run {run} of cluster prod, begun 2");
+    stranger.code_is(5).stderr_has(&[&held, &pid, &format!("recover adopt FILE {run}")]);
 
     first.end().code_is(1).stderr_has(&["let the hosts go", "m2", "not now"]);
     scene.hosts[1].ssh(&format!("/usr/bin/rm {rm}"));
+    scene.more_etcd = "  owner: root:root\n".to_owned();
+    let changed = "m1: etcd.owner was not said, and is \"root:root\"";
+    let back = format!("recover rollback {run}");
+    scene.run().code_is(5).stderr_has(&["the cluster's file has changed", changed, &back]);
+    scene.more_etcd.clear();
     scene.run().ok().stderr_has(&["going on with run"]);
     scene.serves_the_backup();
     // Another may begin, but for the cluster that is back.
     Run::of(&mut scene.recover("plan", [""; 0])).ok();
-    scene.run().code_is(5).stderr_has(&["the cluster is healthy"]);
+    // A host that a run holds which has ended is free, as soon as somebody asks.
+    let lock = "/var/lib/lifeboat/recover/m2.lock";
+    scene.hosts[1].write(lock, format!("{run}\n"));
+    scene.run().code_is(5).stderr_has(&["held hosts still", "the cluster is healthy"]);
+    assert!(!scene.hosts[1].path(lock).exists());
+}
+
+/// The run that this machine knows.
+#[track_caller]
+fn only_run(scene: &Scene) -> String {
+    let entries = std::fs::read_dir(scene.state_dir.join("recover")).unwrap();
+    let folders = entries.map(|entry| entry.unwrap()).filter(|entry| entry.path().is_dir());
+    let runs: Vec<_> = folders.map(|run| run.file_name().into_string().unwrap()).collect();
+    let [run] = runs.as_slice() else { panic!("{runs:?}") };
+    run.clone()
+}
+
+/// Goal: a machine that is lost costs nothing but its run's name. Method: a run is stopped in its middle, and taken back
+/// from elsewhere while its process is only asleep; another one is killed there, finished from elsewhere, and made final
+/// from a third machine.
+#[test]
+fn a_run_whose_machine_is_gone_is_taken_back_or_finished_from_another() {
+    let mut scene = Scene::without_clients(tls(Etcd::V3_5).security(Security::Plain));
+    let machine = |scene: &Scene, name: &str| scene.hosts.folder().join(name);
+    let mut asleep = Watched::start(&mut scene.run_over_the_living());
+    assert!(asleep.wait_for(|line| is_step(line) && line.contains("Set the old data")).is_some());
+    let id = Pid::from_raw(i32::try_from(asleep.child.id()).unwrap()).unwrap();
+    kill_process(id, Signal::STOP).unwrap();
+    let run = only_run(&scene);
+
+    scene.state_dir = machine(&scene, "second");
+    let nobody = Run::of(&mut scene.recover("rollback", [""; 0])).code_is(1);
+    nobody.stderr_has(&["there is no run prod", "recover adopt"]);
+    let who = Run::of(&mut scene.recover("adopt", [""; 0])).ok();
+    let holds = format!("pid {} holds m1, m2, m3", asleep.child.id());
+    assert!(who.stdout.contains(&run) && who.stdout.contains(&holds), "{who}");
+    Run::of(&mut scene.recover("adopt", ["20200101t000000-0000"])).code_is(5).stderr_has(&[&run]);
+    let back = format!("recover rollback {run}");
+    Run::of(&mut scene.recover("adopt", [&run])).ok().stderr_has(&[&back]);
+    kill_process(id, Signal::CONT).unwrap();
+    asleep.end().code_is(1).stderr_has(&["not held by this process any more"]);
+    Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    scene.serves_the_old_data("after the backup");
+    let nothing = Run::of(&mut scene.recover("adopt", [""; 0])).code_is(1);
+    nothing.stderr_has(&["no run holds these hosts"]);
+
+    scene.state_dir = machine(&scene, "third");
+    let mut killed = Watched::start(&mut scene.run_over_the_living());
+    assert!(killed.wait_for(|line| is_step(line) && line.contains("Start all members")).is_some());
+    killed.kill();
+    killed.end();
+    let run = only_run(&scene);
+    scene.state_dir = machine(&scene, "fourth");
+    Run::of(&mut scene.recover("adopt", [&run])).ok();
+    Run::of(&mut scene.run_over_the_living()).ok().stderr_has(&["going on with run"]);
+    scene.serves_the_backup();
+
+    scene.state_dir = machine(&scene, "fifth");
+    let finished = Run::of(&mut scene.recover("adopt", [&run])).ok();
+    finished.stderr_has(&["was neither committed nor taken back", "recover commit"]);
+    Run::of(&mut scene.recover("commit", [&run])).ok();
+    scene.serves_the_backup();
 }
 
 /// Goal: a run that another one followed stops nothing. Method: the second is begun on a machine that knows nothing of
@@ -86,14 +155,28 @@ fn a_run_that_a_later_one_followed_is_not_taken_back_before_it() {
     let mut scene = Scene::without_clients(tls(Etcd::V3_5));
     let here = scene.state_dir.clone();
     Run::of(&mut scene.run_over_the_living()).ok();
+    let first = only_run(&scene);
+    let mut unknown = lifeboat().command(["recover", "commit", "PROD", "--state-dir"]);
+    let unknown = Run::of(unknown.arg(&scene.state_dir)).code_is(1);
+    unknown.stderr_has(&["no run or cluster PROD", &format!("{first} of cluster prod")]);
     scene.state_dir = scene.hosts.folder().join("elsewhere");
-    Run::of(&mut scene.run_over_the_living()).ok();
+    let warning = format!(
+        "warning: m1, m2, m3: the data in place are those of run {first} of cluster prod, begun 2"
+    );
+    let kept = format!(
+        "never committed or taken back; its old data stay where they are (m1: {}.lifeboat-{first}, ",
+        scene.cluster.data_dir(0)
+    );
+    let run = Run::of(&mut scene.run_over_the_living()).ok();
+    run.stderr_has(&[&warning, &kept, "can no longer be rolled back or committed"]);
+    let second = only_run(&scene);
+    Run::of(&mut scene.recover("adopt", [&first])).code_is(5).stderr_has(&[&second]);
     let there = std::mem::replace(&mut scene.state_dir, here);
 
     let since: Vec<_> = scene.hosts.iter().map(|host| host.active_since("etcd")).collect();
     for command in ["rollback", "commit"] {
         let refused = Run::of(&mut scene.recover(command, [""; 0]));
-        refused.code_is(5).stderr_has(&["m1, m2, m3", "later run", "help: "]);
+        refused.code_is(5).stderr_has(&["m1, m2, m3", "later run", &second, "help: "]);
     }
     let now: Vec<_> = scene.hosts.iter().map(|host| host.active_since("etcd")).collect();
     assert_eq!(now, since, "nothing was stopped");

@@ -64,7 +64,8 @@ impl Lives {
     /// Rolls back, and proves the data.
     #[track_caller]
     fn roll_back(&self, generation: &str) {
-        Run::of(&mut self.scene.recover("rollback", [""; 0])).ok();
+        let back = Run::of(&mut self.scene.recover("rollback", [""; 0])).ok();
+        assert!(!back.stderr.contains("does not serve"), "{back}");
         self.scene.serves_the_old_data(generation);
         self.end();
     }

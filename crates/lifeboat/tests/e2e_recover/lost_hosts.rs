@@ -1,6 +1,7 @@
 //! Hosts that are lost in a step.
 
-use std::thread;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use testbed::{Etcd, Run};
 
@@ -45,19 +46,39 @@ fn number_of(line: &str) -> (usize, usize) {
 }
 
 /// Goal: a host that does not come back in time ends the run, and it goes on when the host is there. Method: its cable
-/// is cut when a step begins, and put back after the run has ended.
+/// is cut when a step begins, and put back after the run has ended: by Ctrl-C, and by itself.
 #[test]
 fn a_host_that_stays_away_ends_the_run_until_it_is_back() {
     let scene = Scene::without_clients(tls(Etcd::V3_4));
     scene.lose_all_members();
-    for step in ["Set the old data aside", "Start all members"] {
-        let mut run = Watched::start(&mut scene.recover("run", [""; 0]));
+    let cut_at = |step: &str| {
+        let mut run = scene.recover("run", ["--patience", "5s"]);
+        // As a shell does with a job.
+        let mut run = Watched::start(run.process_group(0));
         assert!(run.wait_for(|line| is_step(line) && line.contains(step)).is_some(), "{step}");
         scene.hosts[1].cut_network();
-        let ended = thread::scope(|scope| scope.spawn(|| run.end()).join().unwrap());
-        assert!(matches!(ended.code, Some(1 | 4)), "{ended}");
-        scene.hosts[1].restore_network();
+        run
+    };
+
+    let mut run = cut_at("Set the old data aside");
+    assert!(run.wait_for(|line| line.contains("m1: ")).is_some());
+    // A terminal sends it to the whole group, and so to every ssh that is in it.
+    let group = format!("-{}", run.child.id());
+    assert!(Command::new("kill").args(["-INT", "--", &group]).status().unwrap().success());
+    let ended = run.end().code_is(130);
+    let words = ["stopped; nothing is lost", "the same command goes on", "recover rollback"];
+    let ended = ended.stderr_has(&words);
+    for never in ["FAILED", "Some(", "signal", "error: Set"] {
+        assert!(!ended.stderr.contains(never), "{never} in\n{ended}");
     }
+    scene.hosts[1].restore_network();
+
+    let run = cut_at("Start all members");
+    let ended = run.end();
+    assert!(matches!(ended.code, Some(1 | 4)), "{ended}");
+    ended.stderr_has(&["m2: FAILED\n", "m2: root@10.177.", "cannot be reached by ssh"]);
+    scene.hosts[1].restore_network();
+
     Run::of(&mut scene.recover("run", [""; 0])).ok();
     scene.serves_the_backup();
 }

@@ -189,6 +189,7 @@ impl Scene {
         match command {
             "run" => drop(recover.arg(self.spec()).arg("--yes").arg("--agent").arg(self.agent())),
             "plan" => drop(recover.arg(self.spec()).arg("--agent").arg(self.agent())),
+            "adopt" => drop(recover.arg(self.spec())),
             _ => drop(recover.arg("prod")),
         }
         recover.arg("--state-dir").arg(&self.state_dir).args(more);

@@ -54,7 +54,10 @@ fn a_cluster_whose_hosts_are_gone_comes_back_on_new_ones() {
         assert_eq!(host.ssh(&format!("find {data} ! -user etcd")).stdout, "");
     }
 
-    Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    let back = Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    assert!(back.stdout.contains("no host had old data"), "{back}");
+    assert!(back.stdout.contains("/var/lib/etcd/n1.lifeboat-"), "{back}");
+    assert!(!back.stderr.contains("warning"), "{back}");
     for (index, host) in scene.hosts.iter().enumerate() {
         assert!(!host.is_active("etcd"), "{} has no data to start etcd with", host.name());
         assert!(!host.path(scene.cluster.data_dir(index)).exists());

@@ -132,6 +132,12 @@ fn a_member_whose_disk_was_emptied_is_replaced_while_the_others_serve() {
     // It is a member like the others: it comes back from a restart by itself.
     scene.hosts[2].ssh("systemctl restart etcd");
     is_whole_again(&scene.client(), &lost);
+    let status = Run::of(&mut scene.recover("status", [""; 0])).ok();
+    for member in ["m1  not touched  serves", "m2  not touched  serves", "m3  new", "runs, serves"] {
+        let squeezed = status.stdout.split("  ").filter(|word| !word.is_empty());
+        let squeezed = squeezed.map(str::trim).collect::<Vec<_>>().join("  ");
+        assert!(squeezed.contains(member), "{member} not in\n{status}");
+    }
     Run::of(&mut scene.recover("commit", [""; 0])).ok();
 }
 
@@ -329,8 +335,10 @@ fn a_host_that_dies_in_a_replacement_is_not_waited_for_by_a_rollback() {
     run.kill();
     run.end();
     scene.hosts[2].cut_power();
-    let back = Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    let back = Run::of(&mut scene.recover("rollback", ["--patience", "5s"])).ok();
     assert!(back.stdout.contains("m3: its host could not be reached"), "{back}");
+    assert!(!back.stdout.contains("old directory"), "{back}");
+    assert!(back.stdout.contains("the old cluster serves: m1, m2 healthy"), "{back}");
     let members = survivors(&scene).etcdctl(["member", "list"]).stdout;
     assert_eq!(members.lines().count(), 2, "{members}");
 

@@ -132,7 +132,9 @@ fn a_member_of_3_5_that_runs_without_quorum_gives_all_that_the_backup_has_not() 
             .any(|run| { run.is_ok_and(|run| run.path().join("rescued.db").exists()) })
     );
 
-    Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    let back = Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    assert!(back.stdout.contains("the old data are back; m1, m3 had none"), "{back}");
+    back.stderr_has(&["warning: the old cluster does not serve", "m1: etcd does not run, no data"]);
     assert!(scene.hosts[1].path(scene.cluster.data_dir(1)).join("member/snap/db").is_file());
 }
 

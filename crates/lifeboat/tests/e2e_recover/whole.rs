@@ -92,7 +92,15 @@ fn members_of_3_5_come_back_by_sudo_from_a_repository_and_a_rollback_undoes_it()
     let status = Run::of(&mut scene.recover("status", ["-w", "json"])).ok().json();
     assert_eq!(status["state"], "finished", "{status}");
 
-    Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    let back = Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    for part in ["prod: the old data are back\n", "the old cluster serves: m1, m2, m3 healthy"] {
+        assert!(back.stdout.contains(part), "{part} not in\n{back}");
+    }
+    assert!(!back.stderr.contains("Take back") && !back.stderr.contains("warning"), "{back}");
+    assert!(back.stderr.starts_with('['), "no step is done without its title: {back}");
+    for undone in scene.beside() {
+        assert!(back.stdout.contains(undone.file_name().unwrap().to_str().unwrap()), "{back}");
+    }
     scene.serves_the_old_data("after the backup");
     scene.hosts.iter().for_each(|host| {
         host.ssh(
