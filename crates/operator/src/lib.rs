@@ -3,3 +3,12 @@
 //! * [`api`] is the objects: what people write, and what they read back.
 
 pub mod api;
+pub mod crds;
+pub mod volume;
+pub mod cluster;
+pub mod conditions;
+pub mod context;
+pub mod failure;
+pub mod files;
+pub mod metrics;
+pub mod secrets;
