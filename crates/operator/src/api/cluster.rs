@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 /// `statefulSet` says where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("oneOf" = [
+    {"required": ["endpoints"]}, {"required": ["service"]}, {"required": ["statefulSet"]}
+]))]
 pub struct Cluster {
     /// The name of the cluster in the store: its backups lie under it. Two clusters must not share one.
     #[schemars(regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$"))]
     pub name: String,
     /// URLs of members, `https://etcd-0.etcd.prod.svc:2379`. A healthy member is chosen, the others are tried next.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(inner(regex(pattern = r"^https?://[^/@]+$")))]
+    #[schemars(length(min = 1), inner(regex(pattern = r"^https?://[^/@?#]+$")))]
     pub endpoints: Vec<String>,
     /// A Service in the object's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,6 +29,7 @@ pub struct Cluster {
     pub tls: Option<Tls>,
     /// Name of a Secret with `username` and `password`, if etcd has users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub auth_secret_name: Option<String>,
 }
 

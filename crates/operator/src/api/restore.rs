@@ -52,15 +52,20 @@ pub struct EtcdRestoreSpec {
 /// What is brought back. Exactly one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("oneOf" = [
+    {"required": ["backupName"]}, {"required": ["store"]}, {"required": ["url"]}
+]))]
 pub struct RestoreSource {
     /// Name of an EtcdBackup in the object's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub backup_name: Option<String>,
     /// A point in a store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StorePoint>,
     /// URL of a plain snapshot in an object store: `s3://bucket/etcd.db`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^(s3|gcs|azblob|oss)://[^@]+$"))]
     pub url: Option<String>,
     /// Credentials for that URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,12 +84,16 @@ pub struct StorePoint {
     pub cluster: String,
     /// `latest`, `revision:N`, `time:2026-11-22T10:00:00Z` or a backup's name.
     #[serde(default = "latest")]
+    #[schemars(length(min = 1))]
     pub at: String,
 }
 
 /// Where to. Exactly one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("oneOf" = [
+    {"required": ["statefulSet"]}, {"required": ["pvc"]}, {"required": ["files"]}
+]))]
 pub struct RestoreTarget {
     /// A StatefulSet whose pods run etcd, with a volume each: stopped, written, started, and proved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,6 +120,7 @@ pub struct StatefulSetTarget {
     pub container: Option<String>,
     /// etcd's `--data-dir` in that container. Default: what its arguments or variables say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^/"))]
     pub data_dir: Option<String>,
     /// The members' names and URLs. Default: those in the backup, if their names are the pods' names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -133,7 +143,7 @@ pub struct Member {
     #[schemars(length(min = 1))]
     pub name: String,
     /// Its URLs for peers: etcd's `--initial-advertise-peer-urls`.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), inner(regex(pattern = r"^https?://[^/@?#]+$")))]
     pub peer_urls: Vec<String>,
 }
 
@@ -158,7 +168,7 @@ pub struct FilesTarget {
     pub claim_name: String,
     /// The file in it.
     #[serde(default = "snapshot_path")]
-    #[schemars(regex(pattern = r"^[^/].*$"))]
+    #[schemars(regex(pattern = r"^([^/.]|\.[^/.])[^/]*(/([^/.]|\.[^/.])[^/]*)*$"))]
     pub path: String,
 }
 

@@ -14,24 +14,25 @@ pub struct Retention {
     /// The newest of each of the newest N hours that have one.
     #[serde(default)]
     pub keep_hourly: u32,
-    /// The same of days.
+    /// The newest of each of the newest N days that have one.
     #[serde(default)]
     pub keep_daily: u32,
-    /// The same of ISO weeks.
+    /// The newest of each of the newest N ISO weeks that have one.
     #[serde(default)]
     pub keep_weekly: u32,
-    /// The same of months.
+    /// The newest of each of the newest N months that have one.
     #[serde(default)]
     pub keep_monthly: u32,
-    /// The same of years.
+    /// The newest of each of the newest N years that have one.
     #[serde(default)]
     pub keep_yearly: u32,
     /// All that are no older than this, counted back from the newest: `15d`, `36h`, `1y`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9]+[a-z]+$"))]
+    #[schemars(regex(pattern = r"^([0-9]+ ?[a-z]+ ?)+$"))]
     pub keep_within: Option<String>,
     /// The most bytes that all backups of the cluster may have in the store together: `50GiB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]+ ?([kKmMgGtT]i?)?B?$"))]
     pub max_total_size: Option<String>,
     /// So many verified backups are never gone below.
     #[serde(default = "min_backups")]

@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "camelCase")]
 pub struct EtcdBackupScheduleSpec {
     /// Five fields: minute, hour, day, month, weekday; or `@hourly`, `@daily`, `@weekly`.
-    #[schemars(length(min = 1))]
+    #[schemars(regex(pattern = r"^(@[a-z]+|[^ ]+( +[^ ]+){4})$"))]
     pub schedule: String,
     /// The zone whose clock is meant, as `Europe/Berlin`.
     #[serde(default = "utc")]
@@ -66,7 +66,7 @@ pub struct EtcdBackupScheduleSpec {
     #[serde(default = "history")]
     #[schemars(range(min = 0, max = 1000))]
     pub successful_history_limit: u32,
-    /// How many that failed.
+    /// How many EtcdBackups that failed are kept as objects.
     #[serde(default = "history")]
     #[schemars(range(min = 0, max = 1000))]
     pub failed_history_limit: u32,
@@ -108,7 +108,7 @@ pub struct EtcdBackupScheduleStatus {
     /// When a backup last succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success_time: Option<Time>,
-    /// Its revision.
+    /// The revision of the backup that last succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success_revision: Option<i64>,
     /// The value of `lifeboat.dev/run-now` that was last answered.

@@ -58,6 +58,7 @@ pub struct BackupStoreSpec {
     pub compression_level: i32,
     /// The most bytes per second that go there: `20MiB/s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]+ ?([kKMG]i?)?B?(/s)?$"))]
     pub bandwidth_limit: Option<String>,
     /// Whether each backup of the store is shown as an EtcdBackup, those that others made too, so that a lost cluster's
     /// backups reappear. Removing such an object deletes no backup.

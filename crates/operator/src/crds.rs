@@ -1,0 +1,121 @@
+//! The definitions of our kinds, as an API server takes them.
+//!
+//! ```text
+//!   api/*.rs ──derive──▶ what kube makes of it ──tidy──▶ structural schema ──▶ lifeboat crds, the chart, docs/
+//! ```
+//!
+//! What is printed is valid from Kubernetes 1.20 on. Rules in CEL, which 1.25 brought, are added only when asked for:
+//! older servers drop them silently, and then nobody would know whether they hold. Without them the operator itself
+//! watches over what they would say.
+//!
+//! Each definition has a number in the annotation [`SCHEMA_ANNOTATION`]. An operator that finds a smaller one, or none,
+//! asks for an update instead of losing fields that the API server would prune ([`check`]).
+
+mod reference;
+mod tidy;
+
+use crate::api::{BackupStore, EtcdBackup, EtcdBackupSchedule, EtcdRestore};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{CustomResourceExt, ResourceExt};
+use serde_json::{Value, json};
+
+pub use reference::page as reference_page;
+
+/// The annotation of a definition that says how new it is.
+pub const SCHEMA_ANNOTATION: &str = "lifeboat.dev/schema";
+
+/// How new the definitions of this program are: goes up whenever a field is added that the operator needs.
+pub const SCHEMA: u32 = 1;
+
+/// What is said first, wherever the definitions are kept as a file.
+const HEADER: &str = "# Lifeboat's kinds, as `lifeboat crds` prints them. The doc comments of crates/operator/src/api are their source.\n";
+
+/// Which rules the definitions have besides their schemas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// None: for every Kubernetes since 1.20.
+    Structural,
+    /// That the spec of an EtcdBackup stays as it was, in CEL: since 1.25.
+    Cel,
+}
+
+/// Why the definitions of a server do not fit this program.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CrdProblem {
+    /// There is none.
+    #[error("the API server does not know the kind {0}")]
+    Missing(String),
+    /// It is older than this program.
+    #[error("the definition {name} has schema {found}, and this operator needs {SCHEMA}")]
+    Older {
+        /// Its name.
+        name: String,
+        /// Its number; 0 if it has none.
+        found: u32,
+    },
+}
+
+impl CrdProblem {
+    /// What to do.
+    pub fn remedy(&self) -> &'static str {
+        "apply the definitions of this version: lifeboat crds | kubectl apply --server-side -f -"
+    }
+}
+
+/// The names of the definitions, as `kubectl get crd` lists them.
+pub fn names() -> [&'static str; 4] {
+    [
+        BackupStore::crd_name(),
+        EtcdBackup::crd_name(),
+        EtcdBackupSchedule::crd_name(),
+        EtcdRestore::crd_name(),
+    ]
+}
+
+/// Whether the definition that a server has under one of our [`names`] is new enough. Newer ones are: fields are added,
+/// never removed.
+pub fn check(name: &str, found: Option<&CustomResourceDefinition>) -> Result<(), CrdProblem> {
+    let definition = found.ok_or_else(|| CrdProblem::Missing(name.to_owned()))?;
+    let number = definition.annotations().get(SCHEMA_ANNOTATION);
+    let found = number.and_then(|number| number.parse().ok()).unwrap_or(0);
+    if found < SCHEMA {
+        return Err(CrdProblem::Older { name: name.to_owned(), found });
+    }
+    Ok(())
+}
+
+/// The definitions, in the order of [`names`].
+pub fn definitions(rules: Rules) -> Vec<Value> {
+    let derived =
+        [BackupStore::crd(), EtcdBackup::crd(), EtcdBackupSchedule::crd(), EtcdRestore::crd()];
+    derived.iter().map(|derived| definition(derived, rules)).collect()
+}
+
+/// The definitions as YAML, ready for `kubectl apply --server-side -f -`.
+pub fn yaml(rules: Rules) -> String {
+    let mut text = HEADER.to_owned();
+    for definition in definitions(rules) {
+        text += "---\n";
+        text += &serde_saphyr::to_string(&definition).expect("JSON can be written as YAML");
+    }
+    text
+}
+
+fn definition(derived: &CustomResourceDefinition, rules: Rules) -> Value {
+    let mut made = serde_json::to_value(derived).expect("a definition can be written as JSON");
+    made["metadata"]["annotations"] = json!({ SCHEMA_ANNOTATION: SCHEMA.to_string() });
+    made["metadata"]["labels"] = json!({ "app.kubernetes.io/name": "lifeboat" });
+    let schema = &mut made["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    tidy::tidy(schema);
+    if rules == Rules::Cel && derived.spec.names.kind == "EtcdBackup" {
+        schema["properties"]["spec"]["x-kubernetes-validations"] = json!([{
+            "rule": "self == oldSelf",
+            "message": "a backup's spec cannot be changed: make another EtcdBackup",
+        }]);
+    }
+    made
+}
+
+#[cfg(test)]
+mod tests;
