@@ -3,7 +3,10 @@
 //! The database is the same for every member; a WAL segment and a raft snapshot of a few hundred bytes are each member's own. Built
 //! again from the same backup with the same plan, they are the same.
 
-use crate::{plan::Plan, transfer::pack};
+use crate::{
+    plan::Plan,
+    transfer::{digest_of_packed, pack},
+};
 use etcd_raftfiles::restore::{RestoredCluster, Target};
 use etcd_schema::{
     HashKvError, KeyValue, Meta, ReadError, Record, Revision, bucket, hash_kv, records,
@@ -126,6 +129,16 @@ impl Built {
         ]
     }
 
+    /// The first file of those that are sent that is not what was built: a power cut or a bad disk may have changed it.
+    pub fn damaged_file(&self, folder: &Path) -> Option<PathBuf> {
+        let files = self.sha256.iter().map(|(below, sha256)| match below == DB {
+            true => (folder.join(PACKED), digest_of_packed(&folder.join(PACKED)), sha256),
+            false => (folder.join(below), sha256_of(&folder.join(below)), sha256),
+        });
+        let mut damaged = files.filter(|(_, found, sha256)| found.as_ref().ok() != Some(*sha256));
+        damaged.next().map(|(path, ..)| path)
+    }
+
     /// Whether all files are there, as far as their sizes tell.
     pub fn is_in(&self, folder: &Path) -> bool {
         let db = fs::metadata(folder.join(DB)).is_ok_and(|found| found.len() == self.bytes);
@@ -205,10 +218,17 @@ pub fn build(
         ];
         for (below, bytes) in files {
             let path = folder.join(&below);
-            let written = fs::File::create(&path).and_then(|mut file| file.write_all(&bytes));
+            let written = fs::File::create(&path).and_then(|mut file| {
+                file.write_all(&bytes)?;
+                file.sync_all()
+            });
             written.map_err(io_error(&path))?;
             sha256.insert(below, sha256_of_bytes(&bytes));
         }
+    }
+    // All of it is durable before anybody notes that it was built.
+    for dir in [Some(folder), folder.parent()].into_iter().flatten() {
+        fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error(dir))?;
     }
     Ok(Built {
         bytes,
@@ -297,5 +317,34 @@ impl Write for Hashing<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_what_was_built_any_more_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("tree/member/snap")).unwrap();
+        fs::write(at(DB), vec![7; 100_000]).unwrap();
+        fs::write(at("m1.wal"), "a log").unwrap();
+        let sha256 = [
+            (DB.to_owned(), pack(&at(DB), &at(PACKED)).unwrap()),
+            ("m1.wal".to_owned(), sha256_of_bytes(b"a log")),
+        ];
+        let built = Built { bytes: 100_000, sha256: sha256.into(), ..Built::default() };
+        assert_eq!(built.damaged_file(folder.path()), None);
+
+        fs::write(at("m1.wal"), "a lag").unwrap();
+        assert_eq!(built.damaged_file(folder.path()), Some(at("m1.wal")));
+        fs::write(at("m1.wal"), "a log").unwrap();
+        // What a power cut leaves of a file that was not durable: its size.
+        let len = fs::metadata(at(PACKED)).unwrap().len();
+        fs::write(at(PACKED), vec![0; usize::try_from(len).unwrap()]).unwrap();
+        assert!(built.is_in(folder.path()));
+        assert_eq!(built.damaged_file(folder.path()), Some(at(PACKED)));
     }
 }

@@ -180,6 +180,12 @@ impl RunError {
         }
     }
 
+    /// Whether what arrived on a host is not what was sent, though it was sent again.
+    pub fn is_damaged_on_its_way(&self) -> bool {
+        let Self::Hosts { failures, .. } = self else { return false };
+        failures.iter().any(|failure| matches!(failure, HostError::Damaged { .. }))
+    }
+
     /// Whether a host could not be reached.
     pub fn is_unreachable(&self) -> bool {
         let Self::Hosts { failures, .. } = self else { return false };

@@ -29,7 +29,7 @@ const BLOCK_BYTES: usize = 1 << 20;
 /// Pieces that a core may be ahead.
 const AHEAD: usize = 2;
 
-/// Compresses the file `from`, which is not written to meanwhile, to the file `to`. Returns the SHA-256 of `from`.
+/// Compresses the file `from`, which is not written to meanwhile, to the file `to`, durably. Returns the SHA-256 of `from`.
 pub(crate) fn pack(from: &Path, to: &Path) -> io::Result<String> {
     let mapped = bolt::Mapped::open(&File::open(from)?)?;
     let bytes: &[u8] = &mapped;
@@ -56,7 +56,8 @@ pub(crate) fn pack(from: &Path, to: &Path) -> io::Result<String> {
             let Ok(frame) = turn.recv() else { break };
             out.write_all(&frame?)?;
         }
-        out.flush()?;
+        // Whoever notes that it was built relies on it after a power cut too.
+        out.into_inner()?.sync_all()?;
         Ok(digest.join().expect("hashing does not panic"))
     })
 }
@@ -64,9 +65,21 @@ pub(crate) fn pack(from: &Path, to: &Path) -> io::Result<String> {
 /// Unpacks what was packed here to a new file, durably. Returns the SHA-256 of what was unpacked: of what came before it, if the
 /// stream is damaged or ends too early.
 pub fn unpack(from: impl Read, to: &Path) -> io::Result<String> {
+    let mut out = Output::create(std::iter::once(to))?;
+    let digest = unpacked(from, |block| out.write_all(block))?;
+    out.finish()?;
+    File::open(to)?.sync_all()?;
+    Ok(digest)
+}
+
+/// The SHA-256 of what a packed file holds: of what comes before its damage, if it is damaged.
+pub(crate) fn digest_of_packed(path: &Path) -> io::Result<String> {
+    unpacked(File::open(path)?, |_| Ok(()))
+}
+
+fn unpacked(from: impl Read, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<String> {
     use sha2::{Digest, Sha256};
     let mut frames = zstd::stream::read::Decoder::new(from)?;
-    let mut out = Output::create(std::iter::once(to))?;
     let (mut digest, mut block) = (Sha256::new(), vec![0; BLOCK_BYTES]);
     loop {
         // It cannot be told apart whether the connection broke or the stream is wrong; either way the hash is not the one.
@@ -75,10 +88,8 @@ pub fn unpack(from: impl Read, to: &Path) -> io::Result<String> {
             break;
         }
         digest.update(&block[..len]);
-        out.write_all(&block[..len])?;
+        take(&block[..len])?;
     }
-    out.finish()?;
-    File::open(to)?.sync_all()?;
     Ok(in_hex(&digest.finalize()))
 }
 

@@ -18,13 +18,13 @@ use crate::{
 };
 use jiff::Timestamp;
 use recover::{
-    Answer, Built, DENIED, Fleet, Hashes, Holder, Journal, Plan, Run, Runs, State, build, built_line,
-    changes, forget, hashes, left_on_hosts, spec::Spec, summary,
+    Answer, Built, DENIED, Fleet, Hashes, Holder, Journal, Plan, Run, RunError, Runs, State, build,
+    built_line, changes, forget, hashes, left_on_hosts, spec::Spec, summary,
 };
 use std::{
     io::{self, BufRead, IsTerminal},
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -226,18 +226,11 @@ impl RunArgs {
             Ok(Run { plan, journal, fleet: &fleet }.needs_data().await?)
         })?;
         let (kept, hashed) = (journal.kept::<Built>(BUILT), journal.kept::<Hashes>(HASHES));
-        let built = match kept {
+        let mut built = match kept {
             Some(built) if !needs_data && hashed.is_some() => built,
             Some(built) if built.is_in(&journal.build_dir()) => built,
             _ => {
-                let source = match (&plan.rescue, source) {
-                    (Some(_), _) => {
-                        rescue::fetch(context, plan, journal, self.patience.time(), interrupt)?;
-                        self.backup.rescued(plan, journal)
-                    }
-                    (None, Some(source)) => source,
-                    (None, None) => self.backup.find_again(context, plan)?,
-                };
+                let source = self.source(context, plan, journal, source, interrupt)?;
                 self.build(context, plan, journal, &source, interrupt)?
             }
         };
@@ -250,18 +243,47 @@ impl RunArgs {
                 "name a user with the role root, and the file on the hosts with its password: etcd.user and etcd.password-file",
             ));
         }
-        let hashing = Hashing::begin(plan, journal, &built);
-        let (answers, hashes) = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
-            let fleet = fleet.telling(prepare::told(plan));
-            let run = Run { plan, journal, fleet: &fleet };
-            run.execute(&built, async || hashing.end(journal).await).await
-        })?;
+        let execute = |built: &Built| {
+            let hashing = Hashing::begin(plan, journal, built);
+            unless_interrupted(context, interrupt, async {
+                let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
+                let fleet = fleet.telling(prepare::told(plan));
+                let run = Run { plan, journal, fleet: &fleet };
+                run.execute(built, async || hashing.end(journal).await).await
+            })
+        };
+        let mut ended = execute(&built);
+        if let Some(file) = damaged_here(&ended, &built, journal) {
+            say!("{} is not what was built any more: all is built again", file.display());
+            let source = self.source(context, plan, journal, None, interrupt)?;
+            built = self.build(context, plan, journal, &source, interrupt)?;
+            ended = execute(&built);
+        }
+        let (answers, hashes) = ended?;
         shown.clear();
         // What was built has served; the old data are the hosts'.
         let _ = std::fs::remove_dir_all(journal.build_dir());
         forget(journal);
         report(plan, &built, hashes, &answers)
+    }
+
+    /// What the data are built from.
+    fn source(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        journal: &Journal,
+        found: Option<Source>,
+        interrupt: &Interrupt,
+    ) -> Result<Source, Failure> {
+        match (&plan.rescue, found) {
+            (Some(_), _) => {
+                rescue::fetch(context, plan, journal, self.patience.time(), interrupt)?;
+                Ok(self.backup.rescued(plan, journal))
+            }
+            (None, Some(source)) => Ok(source),
+            (None, None) => self.backup.find_again(context, plan),
+        }
     }
 
     /// Fetches, proves and builds.
@@ -279,6 +301,16 @@ impl RunArgs {
         say!("{}", built_line(&built));
         Ok(built)
     }
+}
+
+/// The file that arrived damaged because it is damaged here: to send it again would help nobody.
+fn damaged_here<T>(
+    ended: &Result<T, Failure>,
+    built: &Built,
+    journal: &Journal,
+) -> Option<PathBuf> {
+    let error = ended.as_ref().err()?.error.downcast_ref::<RunError>()?;
+    error.is_damaged_on_its_way().then(|| built.damaged_file(&journal.build_dir())).flatten()
 }
 
 /// Who is refused by a member does not know how the cluster is.

@@ -8,8 +8,8 @@ use crate::{
 };
 use std::path::Path;
 
-/// A file that arrives damaged is sent again so often.
-const SENDS_MAX: u32 = 3;
+/// A file that arrives damaged is sent so often; then it is looked at whether it is sound here.
+const SENDS_MAX: u32 = 2;
 
 /// Takes what stands on standard input to `$part`, and its SHA-256 to `$sum`: by what every host has.
 pub(super) const AS_IT_IS: &str = "rm -f \"$part.fifo\" \"$part.sum\"
