@@ -12,7 +12,7 @@
 use crate::{
     board::Board,
     config::{Http, Secret},
-    metrics::in_text_format,
+    metrics::negotiated,
     tls::TlsError,
 };
 use axum::{
@@ -56,11 +56,6 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The pause after a failed accept, such as when no file descriptor is left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// What every scraper reads.
-const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Who may come in. Read again when settings are.
 #[derive(Clone)]
@@ -194,11 +189,8 @@ fn router(served: Served) -> Router {
 async fn metrics(State(served): State<Served>, headers: HeaderMap) -> impl IntoResponse {
     let metrics = served.board.scrape(jiff::Timestamp::now());
     let wanted = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if wanted.contains("application/openmetrics-text") {
-        ([(header::CONTENT_TYPE, OPENMETRICS)], metrics)
-    } else {
-        ([(header::CONTENT_TYPE, TEXT_FORMAT)], in_text_format(&metrics))
-    }
+    let (kind, metrics) = negotiated(metrics, wanted);
+    ([(header::CONTENT_TYPE, kind)], metrics)
 }
 
 async fn status(State(served): State<Served>) -> impl IntoResponse {

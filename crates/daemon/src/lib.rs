@@ -26,7 +26,7 @@ mod serve;
 mod tls;
 
 pub use config::{Config, ConfigError};
-pub use logs::LogError;
+pub use logs::{LogError, log};
 pub use serve::{JobsError, MakeJobs, ServeError, Signal, Signals, check, serve, serve_with};
 pub use tls::TlsError;
 

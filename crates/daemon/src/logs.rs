@@ -38,6 +38,12 @@ pub(crate) fn filter(level: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(level).map_err(|source| LogError::Level { level: level.to_owned(), source })
 }
 
+/// Sends the events of this process to standard error, as JSON or for a person.
+pub fn log(json: bool, level: &str) -> Result<(), LogError> {
+    let format = if json { LogFormat::Json } else { LogFormat::Text };
+    start(&Log { format, level: Some(level.to_owned()) })
+}
+
 /// Sends the events of this process to standard error. Where someone has set that up already, theirs stays.
 pub(crate) fn start(log: &Log) -> Result<(), LogError> {
     let filter = filter(log.level.as_deref().unwrap_or("info"))?;

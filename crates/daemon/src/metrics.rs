@@ -251,9 +251,22 @@ impl Metrics {
     }
 }
 
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What every scraper reads.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Metrics as whoever asks with that `Accept` wants them: their content type, and the text.
+pub fn negotiated(openmetrics: String, accept: &str) -> (&'static str, String) {
+    match accept.contains("application/openmetrics-text") {
+        true => (OPENMETRICS, openmetrics),
+        false => (TEXT_FORMAT, in_text_format(&openmetrics)),
+    }
+}
+
 /// The same metrics in Prometheus' older text format, for who does not ask for OpenMetrics: there a counter's own name
 /// ends in `_total`, an info is a gauge, and units and the end are not told.
-pub(crate) fn in_text_format(openmetrics: &str) -> String {
+fn in_text_format(openmetrics: &str) -> String {
     let mut text = String::with_capacity(openmetrics.len());
     let mut help: Option<&str> = None;
     for line in openmetrics.lines() {

@@ -4,7 +4,9 @@ use crate::{
     backups,
     commands::SnapshotCommand,
     connection::{ConnectionArgs, write_out},
+    crds,
     live,
+    operator,
     output::Format,
     recover::RecoverCommand,
     report::Failure,
@@ -63,6 +65,8 @@ pub(crate) enum Command {
     Serve(serve::ServeArgs),
     #[command(subcommand)]
     Config(serve::ConfigCommand),
+    Operator(operator::OperatorArgs),
+    Crds(crds::CrdsArgs),
 }
 
 /// The etcd whose way of counting and printing is wanted.
@@ -98,7 +102,7 @@ impl Tool {
 }
 
 /// The commands, and those below them, that ask no etcd whatever its flags say.
-const OFFLINE: [&str; 14] = [
+const OFFLINE: [&str; 16] = [
     "snapshot status",
     "snapshot verify",
     "snapshot hashkv",
@@ -113,6 +117,8 @@ const OFFLINE: [&str; 14] = [
     "rekey",
     "serve",
     "config",
+    "operator",
+    "crds",
 ];
 
 /// The commands below `command`; the help of those that ask no etcd does not speak of `flags`. They take them all the
@@ -197,6 +203,8 @@ impl Cli {
             Command::Recover(command) => command.run(&context),
             Command::Serve(args) => args.run(),
             Command::Config(command) => command.run(&context),
+            Command::Operator(args) => args.run(),
+            Command::Crds(args) => args.run(),
         }
     }
 }

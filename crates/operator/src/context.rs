@@ -11,12 +11,12 @@ use repository::lease::Holder;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 /// Who owns the fields that the operator writes.
 pub const MANAGER: &str = "lifeboat";
 
-/// The most characters that Kubernetes takes in an event's note are 1024 bytes.
+/// Kubernetes takes 1024 bytes in an event's note.
 const NOTE_BYTES_MAX: usize = 1000;
 
 /// How the operator runs.
@@ -56,6 +56,8 @@ pub struct Context {
     pub backups: Semaphore,
     /// Who writes into stores.
     pub holder: Holder,
+    /// True when nothing new is to begin.
+    pub stopping: watch::Receiver<bool>,
     /// True when what runs is to stop soon, and clean up.
     pub interrupt: watch::Receiver<bool>,
     recorder: Recorder,
@@ -66,6 +68,7 @@ impl Context {
     pub fn new(
         client: Client,
         settings: Settings,
+        stopping: watch::Receiver<bool>,
         interrupt: watch::Receiver<bool>,
     ) -> std::io::Result<Self> {
         let reporter = Reporter {
@@ -79,6 +82,7 @@ impl Context {
             files: Files::new(&settings.spool)?,
             backups: Semaphore::new(settings.parallel_backups.max(1)),
             holder: Holder::this_process(),
+            stopping,
             interrupt,
             settings,
         })
@@ -115,6 +119,16 @@ impl Context {
             Ok(_) => Ok(()),
             Err(error) if is_gone(&error) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A permit for one more backup; none if the operator is about to stop.
+    pub async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stopping| *stopping) => None,
+            permit = self.backups.acquire() => permit.ok(),
         }
     }
 

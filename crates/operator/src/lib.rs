@@ -12,3 +12,10 @@ pub mod failure;
 pub mod files;
 pub mod metrics;
 pub mod secrets;
+pub mod backup;
+pub mod lease;
+pub mod run;
+mod http;
+mod client;
+
+pub use client::{client, identity};

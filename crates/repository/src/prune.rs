@@ -156,6 +156,14 @@ pub enum PruneError {
         /// Why not.
         source: RepositoryError,
     },
+    /// What was to be removed is pinned.
+    #[error("{id} is pinned as {}", pins.join(", "))]
+    Pinned {
+        /// The backup.
+        id: BackupId,
+        /// Its pins.
+        pins: Vec<String>,
+    },
     /// The repository cannot be read.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -169,6 +177,7 @@ impl PruneError {
                 "see `lifeboat list`, find out who deletes there, then prune again"
             }
             Self::Pin { .. } => "repair or remove that pin, then prune again",
+            Self::Pinned { .. } => "remove its pins with `lifeboat keep --remove` if it is to go",
             Self::Repository(source) => source.remedy(),
         }
     }
@@ -176,7 +185,7 @@ impl PruneError {
     /// Whether the store could not be reached; the reason for exit code 4.
     pub fn is_unreachable(&self) -> bool {
         match self {
-            Self::Changed { .. } => false,
+            Self::Changed { .. } | Self::Pinned { .. } => false,
             Self::Pin { source, .. } | Self::Repository(source) => source.is_unreachable(),
         }
     }
@@ -349,6 +358,33 @@ impl PrunePlan {
             }
         }
         jobs
+    }
+}
+
+impl Repository {
+    /// Deletes one backup, whatever a policy would say; not one that is pinned. That it is gone already is no error, and
+    /// what an earlier attempt has left of it goes too.
+    pub async fn remove(
+        &self,
+        cluster: &ClusterName,
+        id: BackupId,
+        now: Timestamp,
+    ) -> Result<PruneReport, PruneError> {
+        let mut listing = self.backups(cluster).await?;
+        if let Some(source) = listing.pins.unreadable.pop() {
+            return Err(PruneError::Pin { cluster: listing.cluster, source });
+        }
+        let pins = listing.pins.on(id);
+        if !pins.is_empty() {
+            return Err(PruneError::Pinned { id, pins });
+        }
+        let sweep = Sweep { repository: self, cluster, now, unreachable: AtomicU32::new(0) };
+        let left = listing.orphans.iter().find(|orphan| orphan.id == id);
+        Ok(match (listing.get(id), left) {
+            (Some(backup), _) => sweep.run(Job::Backup(backup)).await,
+            (None, Some(left)) if !left.is_only_closed() => sweep.run(Job::Orphan(left)).await,
+            (None, _) => PruneReport::default(),
+        })
     }
 }
 

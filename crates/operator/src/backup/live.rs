@@ -1,0 +1,119 @@
+//! A backup made in the operator: streamed, with nothing on disk but a bounded spool.
+
+use crate::{
+    api::{EtcdBackup, EtcdBackupStatus, HashMismatch, Phase, Verification},
+    cluster,
+    conditions::seconds,
+    context::Context,
+    failure::Failure,
+    secrets,
+};
+use backup::{BackupError, HashKvPolicy, Job, Options, Source, Target, TargetError};
+use daemon::jobs::on_a_thread;
+use kube::ResourceExt;
+use repository::{Manifest, lease::Terms};
+use std::time::Duration;
+
+/// How long to wait for another writer of the same cluster, before that counts as a failed attempt.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Makes the backup, once.
+pub async fn attempt(context: &Context, backup: &EtcdBackup) -> Result<Manifest, Failure> {
+    let job = job(context, backup).await?;
+    let mut interrupt = context.interrupt.clone();
+    let interrupted = async move {
+        // Whoever could tell being gone means the same.
+        let _ = interrupt.wait_for(|interrupted| *interrupted).await;
+    };
+    let report = on_a_thread(job, interrupted).await;
+    let report = report.map_err(|error: BackupError| daemon::jobs::Failure::from(&error))?;
+    let result = report.results.into_iter().next().expect("a result for the one target");
+    Ok(result.result.map_err(|error: TargetError| daemon::jobs::Failure::from(&error))?)
+}
+
+async fn job(context: &Context, backup: &EtcdBackup) -> Result<Job, Failure> {
+    let namespace = backup.namespace().unwrap_or_default();
+    let spec = &backup.spec;
+    let place = secrets::place(context, &namespace, &spec.store_name).await?;
+    let reached = cluster::reach(context, &namespace, &spec.cluster).await?;
+    Ok(Job {
+        cluster: super::cluster_name(backup)?,
+        source: Source::Live { connector: reached.connector, endpoints: reached.endpoints },
+        targets: vec![Target {
+            name: spec.store_name.clone(),
+            store: place.store,
+            encoding: place.encoding,
+            may_expose: place.may_expose,
+        }],
+        options: Options {
+            spool_dir: context.settings.spool.clone(),
+            hash_kv: match spec.hash_mismatch {
+                HashMismatch::Warn => HashKvPolicy::Warn,
+                HashMismatch::Fail => HashKvPolicy::Fail,
+            },
+            holder: context.holder.clone(),
+            terms: Terms { patience: PATIENCE, ..Terms::default() },
+            tool: super::tool(backup),
+            ..Options::default()
+        },
+    })
+}
+
+/// Shows a backup that is in the store at `url`.
+pub fn show(status: &mut EtcdBackupStatus, manifest: &Manifest, url: &str) {
+    let object = &manifest.object;
+    let include = manifest.include.as_ref().map_or(0, |include| include.object.stored.bytes);
+    let hash_kv = &manifest.etcd.hash_kv;
+    status.phase = Some(Phase::Succeeded);
+    status.retry_at = None;
+    status.backup = Some(manifest.id.to_string());
+    let root = url.trim_end_matches('/');
+    let (cluster, id) = (&manifest.cluster, manifest.id);
+    status.uri = Some(format!("{root}/{cluster}/snapshots/{id}/{}", object.name));
+    status.revision = Some(manifest.etcd.revision);
+    status.size = Some(human(manifest.db.bytes));
+    status.size_bytes = Some(manifest.db.bytes);
+    status.stored_bytes = Some(object.stored.bytes + include);
+    status.sha256 = Some(manifest.db.sha256.clone());
+    status.etcd_version = manifest.etcd.version.clone();
+    status.verification = Some(Verification {
+        hash_kv: hash_kv.hash,
+        agreed: hash_kv.agreed.clone(),
+        differed: hash_kv.differed.clone(),
+        unasked: hash_kv.unasked.clone(),
+    });
+    status.started_at = Some(seconds(manifest.started));
+    status.finished_at = Some(seconds(manifest.finished));
+}
+
+/// Bytes as a person reads them.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut unit = None;
+    let mut tenths = u128::from(bytes) * 10;
+    for name in UNITS {
+        if tenths < 10 * 1024 {
+            break;
+        }
+        tenths = (tenths + 512) / 1024;
+        unit = Some(name);
+    }
+    match unit {
+        None => format!("{bytes} B"),
+        Some(unit) => format!("{}.{} {unit}", tenths / 10, tenths % 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_as_a_person_says_them() {
+        assert_eq!(human(0), "0 B");
+        assert_eq!(human(1023), "1023 B");
+        assert_eq!(human(1024), "1.0 KiB");
+        assert_eq!(human(25_000_000), "23.8 MiB");
+        assert_eq!(human(u64::MAX), "16777216.0 TiB");
+    }
+}

@@ -1,0 +1,99 @@
+use super::*;
+use crate::api::EtcdBackupSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+fn backup(spec: serde_json::Value) -> EtcdBackup {
+    let mut whole = json!({ "cluster": { "name": "prod", "endpoints": ["http://e:2379"] }, "storeName": "s" });
+    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let spec: EtcdBackupSpec = serde_json::from_value(whole).unwrap();
+    let mut backup = EtcdBackup::new("b", spec);
+    backup.metadata.generation = Some(1);
+    backup
+}
+
+fn with(mut backup: EtcdBackup, phase: Phase, attempts: u32) -> EtcdBackup {
+    backup.status = Some(EtcdBackupStatus {
+        phase: Some(phase),
+        attempts: Some(attempts),
+        observed_generation: Some(1),
+        finished_at: Some(Time(now())),
+        ..EtcdBackupStatus::default()
+    });
+    backup
+}
+
+fn now() -> Timestamp {
+    "2026-11-23T10:00:00Z".parse().unwrap()
+}
+
+fn later(seconds: i64) -> Timestamp {
+    now() + SignedDuration::from_secs(seconds)
+}
+
+#[test]
+fn a_new_object_begins() {
+    assert_eq!(decide(&backup(json!({})), now()), Step::Begin(Some(1)));
+}
+
+#[test]
+fn after_a_failed_attempt_it_waits_then_tries_again() {
+    let mut waiting = with(backup(json!({})), Phase::Pending, 1);
+    waiting.status.as_mut().unwrap().retry_at = Some(Time(later(10)));
+    assert_eq!(decide(&waiting, now()), Step::Wait(later(10)));
+    assert_eq!(decide(&waiting, later(10)), Step::Begin(Some(2)));
+}
+
+#[test]
+fn a_run_whose_operator_ended_is_tried_again_as_often_as_there_are_attempts() {
+    let running = |attempts| with(backup(json!({ "attempts": 2 })), Phase::Running, attempts);
+    assert_eq!(decide(&running(1), now()), Step::Begin(Some(2)));
+    assert_eq!(decide(&running(2), now()), Step::Begin(None));
+}
+
+#[test]
+fn an_object_that_is_to_take_its_backup_along_is_held_before_anything_begins() {
+    let mut owning = backup(json!({ "deletionPolicy": "Delete" }));
+    assert_eq!(decide(&owning, now()), Step::Hold(true));
+    owning.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    assert_eq!(decide(&owning, now()), Step::Begin(Some(1)));
+    owning.metadata.deletion_timestamp = Some(Time(now()));
+    assert_eq!(decide(&owning, now()), Step::DeleteBackup);
+    owning.spec.deletion_policy = DeletionPolicy::Retain;
+    assert_eq!(decide(&owning, now()), Step::Hold(false), "who changes his mind keeps the backup");
+    owning.metadata.finalizers = None;
+    assert_eq!(decide(&owning, now()), Step::Rest);
+}
+
+#[test]
+fn an_object_that_shows_anothers_backup_makes_none_and_deletes_none() {
+    let mut synced = backup(json!({ "deletionPolicy": "Delete" }));
+    synced.metadata.labels = Some([(SYNCED.to_owned(), "true".to_owned())].into());
+    assert_eq!(decide(&synced, now()), Step::Rest);
+    synced.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    synced.metadata.deletion_timestamp = Some(Time(now()));
+    assert_eq!(decide(&synced, now()), Step::Hold(false));
+}
+
+#[test]
+fn an_object_that_has_ended_goes_when_its_time_is_over() {
+    let ended = with(backup(json!({ "ttlSecondsAfterFinished": 60 })), Phase::Failed, 3);
+    assert_eq!(decide(&ended, later(59)), Step::Wait(later(60)));
+    assert_eq!(decide(&ended, later(60)), Step::RemoveObject);
+    assert_eq!(decide(&with(backup(json!({})), Phase::Succeeded, 1), later(1_000_000)), Step::Rest);
+}
+
+#[test]
+fn a_change_after_the_end_is_told_once() {
+    let mut changed = with(backup(json!({})), Phase::Succeeded, 1);
+    changed.metadata.generation = Some(2);
+    assert_eq!(decide(&changed, now()), Step::TellChanged);
+    let told: &mut Vec<Condition> = &mut changed.status.as_mut().unwrap().conditions;
+    conditions::set(told, "SpecChanged", true, "Ignored", "", Some(2), now());
+    assert_eq!(decide(&changed, now()), Step::Rest);
+}
+
+#[test]
+fn waits_between_attempts_double_and_are_bounded() {
+    let waits: Vec<_> = [1, 2, 3, 19].map(|attempts| back_off(attempts).as_secs()).to_vec();
+    assert_eq!(waits, [10, 20, 40, 600]);
+}

@@ -1,0 +1,341 @@
+//! The operator as a whole: refuse what is too old, wait for the lead, follow the objects, stop in order.
+//!
+//! ```text
+//!   kinds there? ─▶ HTTP ─▶ Lease ─▶ a controller per kind and namespace ─▶ stop: no new work, finish or give up, Lease back
+//! ```
+//!
+//! * Whoever loses the Lease ends at once: what runs is given up as when it is stopped, and Kubernetes starts the process again.
+
+use crate::{
+    backup,
+    context::{Context, Settings},
+    crds::{self, CrdProblem},
+    failure::Failure,
+    http::Server,
+    lease::Lease,
+};
+use futures::{FutureExt, StreamExt, future::BoxFuture, future::join_all};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    runtime::{Controller, controller, controller::Action, reflector::ObjectRef},
+};
+use serde::de::DeserializeOwned;
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+/// How long what is given up may take to clean up behind itself.
+const CLEANUP_GRACE: Duration = Duration::from_secs(15);
+
+/// The wait after an object that could not be followed; twice as long after each further time.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// The longest such wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// Why the operator ends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The API server knows our kinds not, or not well enough.
+    #[error(transparent)]
+    Crds(#[from] CrdProblem),
+    /// Kubernetes does not answer, or refuses.
+    #[error(transparent)]
+    Kubernetes(#[from] Failure),
+    /// Nothing can be served.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// There is no place for temporary files.
+    #[error("the spool folder {folder:?} cannot be used")]
+    Spool {
+        /// Which.
+        folder: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Signals cannot be waited for.
+    #[error("signals cannot be waited for")]
+    Signals(#[source] std::io::Error),
+    /// Another leads now.
+    #[error("this operator leads no more: {0}")]
+    Deposed(String),
+}
+
+impl RunError {
+    /// One imperative sentence; printed after `help:`.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Crds(problem) => problem.remedy().to_owned(),
+            Self::Kubernetes(failure) => failure.remedy.clone(),
+            Self::Listen { .. } => "give another --listen".to_owned(),
+            Self::Spool { .. } => "give --spool, a folder that can be written to".to_owned(),
+            Self::Signals(_) => "run it where signals can be received".to_owned(),
+            Self::Deposed(_) => "start it again: it waits until it may lead".to_owned(),
+        }
+    }
+}
+
+/// Which objects a controller follows: those of a namespace, or all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope(pub Option<String>);
+
+impl Scope {
+    /// The objects of a kind in it.
+    pub fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match &self.0 {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT, each time.
+pub fn signals() -> Result<mpsc::Receiver<()>, RunError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (sender, receiver) = mpsc::channel(4);
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut stream = signal(kind).map_err(RunError::Signals)?;
+        let sender = sender.clone();
+        tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(()).await.is_ok() {} });
+    }
+    Ok(receiver)
+}
+
+/// Runs until it is told to stop; told again, it does not wait for what runs.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    mut signals: mpsc::Receiver<()>,
+) -> Result<(), RunError> {
+    check_kinds(&client).await?;
+    let (stop, stopping) = watch::channel(false);
+    let (interrupt, interrupted) = watch::channel(false);
+    let spool = settings.spool.clone();
+    let context = Context::new(client, settings, stopping.clone(), interrupted)
+        .map_err(|source| RunError::Spool { folder: spool, source })?;
+    let context = Arc::new(context);
+    let server = match context.settings.listen {
+        Some(address) => Some(
+            Server::start(address, context.clone())
+                .await
+                .map_err(|source| RunError::Listen { address, source })?,
+        ),
+        None => None,
+    };
+    let ready = |is| server.iter().for_each(|server| server.ready(is));
+    ready(true);
+    let lease = lease(&context);
+    if let Some(lease) = &lease {
+        let waiting = |holder: &str| tracing::info!(holder, "another operator leads; waiting");
+        tokio::select! {
+            acquired = lease.acquire(waiting) => acquired?,
+            _ = signals.recv() => return Ok(()),
+        }
+    }
+    context.metrics.leader.set(1);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        identity = context.settings.identity,
+        namespaces = ?context.settings.namespaces,
+        "leading"
+    );
+    let mut controllers = Controllers::start(&context, &stopping);
+    let kept = async {
+        match &lease {
+            Some(lease) => lease.keep().await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut kept = std::pin::pin!(kept);
+    let deposed = tokio::select! {
+        why = &mut kept => Some(why),
+        _ = signals.recv() => None,
+        () = controllers.any_ended() => None,
+    };
+    ready(false);
+    context.metrics.leader.set(0);
+    stop.send_replace(true);
+    if deposed.is_none() {
+        tokio::select! {
+            () = controllers.ended() => {}
+            () = tokio::time::sleep(context.settings.stop_grace) => {}
+            _ = signals.recv() => {}
+            // The lead is kept while something is under way.
+            _ = &mut kept => {}
+        }
+    }
+    interrupt.send_replace(true);
+    if tokio::time::timeout(CLEANUP_GRACE, controllers.ended()).await.is_err() {
+        tracing::warn!("what still runs is abandoned: it is no backup");
+    }
+    if let Some(why) = deposed {
+        return Err(RunError::Deposed(why));
+    }
+    if let Some(lease) = &lease
+        && let Err(failure) = lease.release().await
+    {
+        tracing::warn!(error = failure.message, "the Lease could not be given back");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn lease(context: &Context) -> Option<Lease> {
+    let settings = &context.settings;
+    let name = settings.lease_name.as_ref()?;
+    let client = context.client.clone();
+    Some(Lease::new(client, &settings.lease_namespace, name, &settings.identity))
+}
+
+/// The tasks that follow objects.
+struct Controllers {
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Controllers {
+    fn start(context: &Arc<Context>, stopping: &watch::Receiver<bool>) -> Self {
+        let namespaces = &context.settings.namespaces;
+        let scopes: Vec<_> = match namespaces.is_empty() {
+            true => vec![Scope(None)],
+            false => namespaces.iter().cloned().map(|name| Scope(Some(name))).collect(),
+        };
+        let tasks = scopes.into_iter().flat_map(|scope| controllers(context, &scope, stopping));
+        Self { tasks: tasks.map(tokio::spawn).collect() }
+    }
+
+    /// A controller ends only when it is told to, or by a fault of ours.
+    async fn any_ended(&mut self) {
+        let _ = futures::future::select_all(&mut self.tasks).await;
+        tracing::error!("a controller has ended by itself");
+    }
+
+    async fn ended(&mut self) {
+        join_all(self.tasks.iter_mut().filter(|task| !task.is_finished())).await;
+    }
+}
+
+/// What follows the objects of a scope.
+fn controllers(
+    context: &Arc<Context>,
+    scope: &Scope,
+    stopping: &watch::Receiver<bool>,
+) -> Vec<BoxFuture<'static, ()>> {
+    let stop = || {
+        let mut stopping = stopping.clone();
+        async move {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        }
+    };
+    vec![backup::run(context.clone(), scope.clone(), stop()).boxed()]
+}
+
+/// Follows objects with `reconcile`, and tries again, less and less often, where it failed.
+pub(crate) async fn drive<K, F, R>(
+    controller: Controller<K>,
+    context: Arc<Context>,
+    kind: &'static str,
+    reconcile: F,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Hash + Eq,
+    F: Fn(Arc<K>, Arc<Context>) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<Action, Failure>> + Send + 'static,
+{
+    let of_kind = crate::metrics::OfKind { kind };
+    let failed: Arc<Mutex<HashMap<ObjectRef<K>, u32>>> = Arc::default();
+    let reconcile = {
+        let (failed, of_kind) = (failed.clone(), of_kind.clone());
+        move |object: Arc<K>, context: Arc<Context>| {
+            let key = ObjectRef::from_obj(&*object);
+            let failed = failed.clone();
+            context.metrics.reconciled.get_or_create(&of_kind).inc();
+            let work = reconcile(object, context);
+            async move {
+                let done = work.await;
+                if done.is_ok() {
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+                }
+                done
+            }
+        }
+    };
+    let on_failure = move |object: Arc<K>, failure: &Failure, context: Arc<Context>| {
+        context.metrics.reconcile_failures.get_or_create(&of_kind).inc();
+        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = failed.entry(ObjectRef::from_obj(&*object)).or_default();
+        *times += 1;
+        let wait = FIRST_WAIT.saturating_mul(1 << (*times - 1).min(16)).min(LONGEST_WAIT);
+        tracing::warn!(
+            kind,
+            namespace = object.namespace().unwrap_or_default(),
+            name = object.name_any(),
+            reason = failure.reason,
+            error = failure.message,
+            again_in_s = wait.as_secs(),
+            "an object cannot be followed"
+        );
+        Action::requeue(wait)
+    };
+    controller
+        .with_config(controller::Config::default())
+        .run(reconcile, on_failure, context)
+        .for_each(|outcome| {
+            if let Err(controller::Error::QueueError(error)) = outcome {
+                let error = etcd_live::one_line(&error);
+                tracing::warn!(kind, error, "objects cannot be watched; trying again");
+            }
+            futures::future::ready(())
+        })
+        .await;
+}
+
+/// Whether the API server has our kinds, and those are new enough, as far as we may look.
+async fn check_kinds(client: &Client) -> Result<(), RunError> {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for name in crds::names() {
+        match definitions.get_opt(name).await {
+            Ok(found) => crds::check(name, found.as_ref())?,
+            Err(kube::Error::Api(status)) if status.code == 403 => return discover(client).await,
+            Err(error) => return Err(Failure::from(error).into()),
+        }
+    }
+    Ok(())
+}
+
+/// The same for who may not read definitions: only whether the kinds are there.
+async fn discover(client: &Client) -> Result<(), RunError> {
+    let group = format!("{}/{}", crate::api::GROUP, crate::api::VERSION);
+    let served = match client.list_api_group_resources(&group).await {
+        Ok(served) => served.resources,
+        Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
+        Err(error) => return Err(Failure::from(error).into()),
+    };
+    for name in crds::names() {
+        let plural = name.split('.').next().unwrap_or_default();
+        if !served.iter().any(|resource| resource.name == plural) {
+            return Err(CrdProblem::Missing(name.to_owned()).into());
+        }
+    }
+    Ok(())
+}
