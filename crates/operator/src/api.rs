@@ -30,8 +30,8 @@ pub use job::JobOptions;
 pub use phase::Phase;
 pub use restore::{
     BumpRevision, EtcdRestore, EtcdRestoreSpec, EtcdRestoreStatus, FilesTarget, Member, PvcTarget,
-    RestorePhase, RestoreSource, RestoreTarget, StatefulSetTarget, StorePoint, VolumePhase,
-    VolumeStatus,
+    RestoreFailure, RestorePhase, RestoreSource, RestoreTarget, StatefulSetTarget, StorePoint,
+    VolumePhase, VolumeStatus,
 };
 pub use retention::Retention;
 pub use schedule::{

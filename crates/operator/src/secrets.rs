@@ -6,6 +6,7 @@ use crate::{
     api::{BackupStore, BackupStoreSpec, Cluster, SecretKey, StoreCredentials, Tls},
     context::Context,
     failure::Failure,
+    files::Files,
 };
 use daemon::place::Place;
 use etcd_live::{Identity, TlsOptions};
@@ -16,7 +17,7 @@ use repository::{
     retention::Policy,
     store::{Credentials, Secret, Store, StoreOptions},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 /// The keys under which a Secret may have the id of an access key, or the account's name.
 const ACCESS_KEY_ID: [&str; 6] = [
@@ -64,6 +65,20 @@ impl Content {
         let data = secret.data.unwrap_or_default();
         let data = data.into_iter().map(|(key, value)| (key, value.0)).collect();
         Ok(Self { name: name.to_owned(), data })
+    }
+
+    /// What a pod finds of a Secret that is mounted there: a file for each key.
+    pub fn of_folder(folder: &Path) -> std::io::Result<Self> {
+        let mut data = BTreeMap::new();
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_file()
+                && let Some(key) = path.file_name().and_then(|name| name.to_str())
+            {
+                data.insert(key.to_owned(), std::fs::read(&path)?);
+            }
+        }
+        Ok(Self { name: folder.display().to_string(), data })
     }
 
     /// The bytes under the first of these keys that is there, and not empty.
@@ -167,24 +182,20 @@ pub async fn access(
     let mut access = Access { settings: spec.options.clone(), credentials: None };
     if let Some(StoreCredentials { secret_name }) = &spec.credentials {
         let secret = Content::read(context, namespace, secret_name).await?;
-        credentials(context, &secret, &mut access)?;
+        credentials(&context.files, &secret, &mut access)?;
     }
     if let Some(ca) = &spec.ca {
         let secret = Content::read(context, namespace, &ca.secret_name).await?;
-        let path = put(context, secret.needed(&[&ca.key])?)?;
+        let path = put(&context.files, secret.needed(&[&ca.key])?)?;
         access.settings.insert("ca".to_owned(), path);
     }
     Ok(access)
 }
 
 /// Credentials, in whichever way the Secret has them.
-pub fn credentials(
-    context: &Context,
-    secret: &Content,
-    access: &mut Access,
-) -> Result<(), Failure> {
+pub fn credentials(files: &Files, secret: &Content, access: &mut Access) -> Result<(), Failure> {
     if let Some(json) = secret.bytes(&SERVICE_ACCOUNT) {
-        access.settings.insert("credential-file".to_owned(), put(context, json)?);
+        access.settings.insert("credential-file".to_owned(), put(files, json)?);
         return Ok(());
     }
     if let Some(config) = secret.text(&["config"])? {
@@ -287,9 +298,10 @@ pub async fn tls(context: &Context, namespace: &str, tls: &Tls) -> Result<TlsOpt
     let cert = secret.bytes(&["tls.crt", "etcd-client.crt"]);
     let key = secret.bytes(&["tls.key", "etcd-client.key"]);
     let identity = match (cert, key) {
-        (Some(cert), Some(key)) => {
-            Some(Identity { cert: put(context, cert)?.into(), key: put(context, key)?.into() })
-        }
+        (Some(cert), Some(key)) => Some(Identity {
+            cert: put(&context.files, cert)?.into(),
+            key: put(&context.files, key)?.into(),
+        }),
         (None, None) => None,
         (Some(_), None) => return Err(half(&secret.name, "a certificate without its key")),
         (None, Some(_)) => return Err(half(&secret.name, "a key without its certificate")),
@@ -298,7 +310,7 @@ pub async fn tls(context: &Context, namespace: &str, tls: &Tls) -> Result<TlsOpt
         return Err(half(&secret.name, "neither an authority nor a certificate"));
     }
     Ok(TlsOptions {
-        ca: ca.map(|ca| put(context, ca)).transpose()?.map(Into::into),
+        ca: ca.map(|ca| put(&context.files, ca)).transpose()?.map(Into::into),
         identity,
         skip_verify: tls.insecure_skip_verify,
         server_name: tls.server_name.clone(),
@@ -328,7 +340,7 @@ pub async fn user(
 }
 
 /// A file with that content.
-fn put(context: &Context, content: &[u8]) -> Result<String, Failure> {
+fn put(files: &Files, content: &[u8]) -> Result<String, Failure> {
     let failed = |error: std::io::Error| Failure {
         reason: "Spool",
         ..Failure::of_setting(
@@ -337,7 +349,7 @@ fn put(context: &Context, content: &[u8]) -> Result<String, Failure> {
             "see that --spool names a folder with room",
         )
     };
-    let path = context.files.put(content).map_err(failed)?;
+    let path = files.put(content).map_err(failed)?;
     path.into_os_string().into_string().map_err(|_| Failure {
         reason: "Spool",
         ..Failure::settings("the spool folder's name is no text", "give another --spool")
@@ -353,10 +365,7 @@ mod tests {
         let credentials = "[default]\naws_access_key_id = A\n\n[prod]\naws_access_key_id=B\n";
         let config = "[default]\nregion = r1\n[profile prod]\nregion = r2\n";
         let profile = |name: &str| Profile(name.to_owned());
-        assert_eq!(
-            profile("default").get(credentials, "aws_access_key_id").as_deref(),
-            Some("A")
-        );
+        assert_eq!(profile("default").get(credentials, "aws_access_key_id").as_deref(), Some("A"));
         assert_eq!(profile("prod").get(credentials, "aws_access_key_id").as_deref(), Some("B"));
         assert_eq!(profile("prod").get(config, "region").as_deref(), Some("r2"));
         assert_eq!(profile("other").get(config, "region"), None);

@@ -15,12 +15,15 @@
 //! * Old data are renamed, never changed and never deleted.
 //! * What a swap puts in place was proved first, and is durable.
 
+mod access;
 mod build;
 mod place;
 
+pub use access::{StoreAccess, of_object};
 pub use build::{Built, Contents, build};
 pub use place::{Place, State};
 
+use crate::failure::Failure;
 use backup::fetch::FetchError;
 use repository::{RepositoryError, listing::FindError};
 use restore::RestoreError;
@@ -36,6 +39,9 @@ pub struct Order {
     pub run: String,
     /// Where it is done.
     pub target: Target,
+    /// Where backups lie. Only the first step needs to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreAccess>,
     /// What is built. Only the first step needs to know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<Contents>,
@@ -86,6 +92,9 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VolumeError {
+    /// The store cannot be entered.
+    #[error(transparent)]
+    Settings(#[from] Failure),
     /// The store cannot be read.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -154,8 +163,9 @@ pub enum VolumeError {
 
 impl VolumeError {
     /// One imperative sentence: what to do next.
-    pub fn remedy(&self) -> &'static str {
+    pub fn remedy(&self) -> &str {
         match self {
+            Self::Settings(failure) => &failure.remedy,
             Self::Repository(error) => error.remedy(),
             Self::NotFound(error) => error.remedy(),
             Self::Fetch(error) => error.remedy(),
@@ -186,6 +196,17 @@ pub(crate) fn io_error(
 ) -> impl FnOnce(io::Error) -> VolumeError + use<> {
     let path = path.to_owned();
     move |source| VolumeError::Io { action, path, source }
+}
+
+impl Answer {
+    /// What is said of a failure.
+    pub fn failed(error: &VolumeError) -> Self {
+        Self {
+            error: Some(etcd_live::one_line(error)),
+            help: Some(error.remedy().to_owned()),
+            ..Self::default()
+        }
+    }
 }
 
 impl Order {

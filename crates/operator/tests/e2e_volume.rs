@@ -39,7 +39,7 @@ fn order(manifest: &Manifest, target: Target, initial_cluster: String) -> Order 
         target_version: None,
         bump: 1000,
     };
-    Order { run: "r1".to_owned(), target, contents: Some(contents) }
+    Order { run: "r1".to_owned(), target, store: None, contents: Some(contents) }
 }
 
 fn made(order: &Order, store: &Store) -> Result<(State, Option<Built>), VolumeError> {

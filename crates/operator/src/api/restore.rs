@@ -238,15 +238,45 @@ pub struct EtcdRestoreStatus {
     /// The replicas that the StatefulSet had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
+    /// The replicas that `suspendDeployment` had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended_replicas: Option<i32>,
+    /// The source, as it was understood once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<RestoreSource>,
+    /// The revision that the restored cluster begins at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_revision: Option<i64>,
+    /// What each member's HashKV must be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_kv: Option<u32>,
     /// The volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeStatus>,
+    /// Why the old data are put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<RestoreFailure>,
+    /// Since when it is in its phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase_since: Option<Time>,
     /// When it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
     /// When it had ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+}
+
+/// Why a restore failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreFailure {
+    /// In which phase.
+    pub phase: RestorePhase,
+    /// One word.
+    pub reason: String,
+    /// What happened.
+    pub message: String,
 }
 
 /// A volume.
@@ -257,6 +287,9 @@ pub struct VolumeStatus {
     pub claim: String,
     /// The member whose data are in it.
     pub member: String,
+    /// Where its peers will reach it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peer_urls: Vec<String>,
     /// How far it has come.
     pub phase: VolumePhase,
 }
