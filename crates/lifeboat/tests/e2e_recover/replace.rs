@@ -6,7 +6,9 @@ use std::thread;
 
 use testbed::{Client, Etcd, EtcdOnHosts, Hosts, Run, Security, UnitStyle};
 
-use crate::{Scene, Watched, command, is_step, killed::kill_at_step, lifeboat, tls};
+use crate::{
+    Scene, Watched, command, guards::only_run, is_step, killed::kill_at_step, lifeboat, tls,
+};
 
 const PASSWORD: &str = "pw-5a1f0c";
 
@@ -133,7 +135,8 @@ fn a_member_whose_disk_was_emptied_is_replaced_while_the_others_serve() {
     scene.hosts[2].ssh("systemctl restart etcd");
     is_whole_again(&scene.client(), &lost);
     let status = Run::of(&mut scene.recover("status", [""; 0])).ok();
-    for member in ["m1  not touched  serves", "m2  not touched  serves", "m3  new", "runs, serves"] {
+    for member in ["m1  not touched  serves", "m2  not touched  serves", "m3  new", "runs, serves"]
+    {
         let squeezed = status.stdout.split("  ").filter(|word| !word.is_empty());
         let squeezed = squeezed.map(str::trim).collect::<Vec<_>>().join("  ");
         assert!(squeezed.contains(member), "{member} not in\n{status}");
@@ -306,7 +309,7 @@ fn a_member_that_is_a_static_pod_is_replaced_and_its_manifest_is_as_it_was() {
 
 #[test]
 fn a_replacement_killed_at_every_step_comes_to_its_end() {
-    let scene = Scene::without_clients(tls(Etcd::V3_4).security(Security::Plain));
+    let mut scene = Scene::without_clients(tls(Etcd::V3_4).security(Security::Plain));
     let lost = id_of_last(&scene);
     lose_the_last(&scene, &format!("rm -rf {}/member/wal", scene.cluster.data_dir(2)));
     let mut kills = 0;
@@ -315,6 +318,11 @@ fn a_replacement_killed_at_every_step_comes_to_its_end() {
         if kills == 5 {
             let refused = scene.run();
             refused.code_is(5).stderr_has(&["not finished, which replaces m3"]);
+            // The machine is lost, too.
+            let run = only_run(&scene);
+            scene.state_dir = scene.hosts.folder().join("elsewhere");
+            let adopted = Run::of(&mut scene.recover("adopt", [&run])).ok();
+            adopted.stderr_has(&["recover replace", "m3` finishes it"]);
         }
     }
     assert!(kills >= 9, "{kills} kills");
