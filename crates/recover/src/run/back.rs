@@ -92,7 +92,8 @@ impl Run<'_> {
         let begun = |id: &str| {
             lines.iter().any(|line| line.what == What::Begin && line.step.as_deref() == Some(id))
         };
-        Ok(has_undo && begun(begun_by))
+        // Where files were only on their way, no host has written down that the step began.
+        Ok(has_undo && (step.id == SEND || begun(begun_by)))
     }
 
     /// What undoing a step does, for a person.

@@ -25,13 +25,20 @@ pub(super) fn make_bridge(number: u8) {
     run(&format!("ip link set {bridge} up"));
 }
 
-/// Removes namespaces and bridge of a run; the pairs of links go with the namespaces.
+/// Removes namespaces, links and bridge of a run.
 pub(super) fn remove(number: u8) {
     let prefix = format!("{}-", bridge(number));
     let namespaces = try_run("ip netns list").stdout;
     let names = namespaces.lines().filter_map(|line| line.split_whitespace().next());
     for name in names.filter(|name| name.starts_with(&prefix)) {
         try_run(&format!("ip netns delete {name}"));
+    }
+    // The links go with the namespaces, unless something else holds one of these.
+    let prefix = format!("{}h", bridge(number));
+    let links = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let names = links.map(|link| link.file_name().to_string_lossy().into_owned());
+    for name in names.filter(|name| name.starts_with(&prefix)) {
+        try_run(&format!("ip link delete {name}"));
     }
     try_run(&format!("ip link delete {}", bridge(number)));
 }
