@@ -557,6 +557,22 @@ impl Run<'_> {
         self.claim_again(&steps(self.plan)[0]).await
     }
 
+    /// Fails if another process has taken the run over. Scripts of steps look for themselves; all else asks here before.
+    async fn still_ours(&self, step: &Step) -> Result<(), RunError> {
+        let parts = step.hosts.iter().map(|part| {
+            let (remote, text) =
+                (self.fleet.remotes[part.host].clone(), self.look_for_claim(part.host));
+            let watcher = self.fleet.watcher.clone();
+            async move { patiently(&remote, &watcher, || remote.script(&text)).await }
+        });
+        gather(&step.title, parts.collect()).await?;
+        Ok(())
+    }
+
+    pub(crate) fn look_for_claim(&self, host: usize) -> String {
+        whole(&format!(":\n{}", self.plan.frame(&self.fleet.hosts[host]).still_ours()))
+    }
+
     /// This process may not be the one that has claimed the hosts.
     async fn claim_again(&self, lock: &Step) -> Result<(), RunError> {
         let hosts = &self.fleet.hosts;
@@ -605,8 +621,10 @@ impl Run<'_> {
     }
 
     pub(crate) async fn on_all(&self, step: &Step, built: &Built) -> Result<(), RunError> {
-        if step.id == LOCK {
-            self.keep_plan().await?;
+        match step.kind {
+            Kind::Script if step.id == LOCK => self.keep_plan().await?,
+            Kind::Script => {}
+            _ => self.still_ours(step).await?,
         }
         let mut parts = JoinSet::new();
         for part in &step.hosts {

@@ -73,6 +73,15 @@ impl Frame<'_> {
         format!("set -u\nmain() {{\n{}\n}}\nmain </dev/null\n", body(text))
     }
 
+    /// Fails unless the process that has the script run holds the host still.
+    pub(crate) fn still_ours(&self) -> String {
+        let Some(claim) = &self.claim else { return String::new() };
+        format!(
+            "  if ! {{ {claim}; }}; then echo \"the host is not held by this process any more, but by: $(cat {} 2>/dev/null || echo nobody)\" >&2; return 1; fi\n",
+            self.lock()
+        )
+    }
+
     /// A script for one step.
     pub(crate) fn step(&self, id: &str, check: &str, run: &str) -> String {
         let (id, run_dir) = (quote(id), self.run_dir());
@@ -80,13 +89,7 @@ impl Frame<'_> {
             &self.state_dir.join("recover").join(format!("{}.flock", folder_name(self.label))),
         );
         // Somebody else may have taken the run over, while this script waited for its turn.
-        let claim = match &self.claim {
-            Some(claim) if !id.ends_with(LOCK) => format!(
-                "  if ! {{ {claim}; }}; then echo \"the host is not held by this process any more, but by: $(cat {} 2>/dev/null || echo nobody)\" >&2; return 1; fi\n",
-                self.lock()
-            ),
-            _ => String::new(),
-        };
+        let claim = if id.ends_with(LOCK) { String::new() } else { self.still_ours() };
         format!(
             "set -eu\n\
              check() {{\n{}\n}}\n\

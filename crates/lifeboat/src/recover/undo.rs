@@ -262,6 +262,7 @@ impl StatusArgs {
             },
         });
         let mut hosts: Vec<_> = hosts.collect();
+        let order: Vec<_> = plan.hosts().into_iter().map(|host| host.label).collect();
         for (label, serves) in served {
             match hosts.iter_mut().find(|known| known.host == label) {
                 Some(known) => known.etcd += &format!(", {serves}"),
@@ -275,6 +276,8 @@ impl StatusArgs {
                 }),
             }
         }
+        let place = |host: &HostJson| order.iter().position(|label| *label == host.host);
+        hosts.sort_by_key(place);
         let json = StatusJson {
             run: plan.run.clone(),
             cluster: plan.spec.cluster.to_string(),

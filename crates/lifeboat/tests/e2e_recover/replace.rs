@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use rustix::process::{Pid, Signal, kill_process};
 use testbed::{Client, Etcd, EtcdOnHosts, Hosts, Run, Security, UnitStyle};
 
 use crate::{
@@ -135,11 +136,9 @@ fn a_member_whose_disk_was_emptied_is_replaced_while_the_others_serve() {
     scene.hosts[2].ssh("systemctl restart etcd");
     is_whole_again(&scene.client(), &lost);
     let status = Run::of(&mut scene.recover("status", [""; 0])).ok();
-    for member in ["m1  not touched  serves", "m2  not touched  serves", "m3  new", "runs, serves"]
-    {
-        let squeezed = status.stdout.split("  ").filter(|word| !word.is_empty());
-        let squeezed = squeezed.map(str::trim).collect::<Vec<_>>().join("  ");
-        assert!(squeezed.contains(member), "{member} not in\n{status}");
+    let line = |member: &str| status.stdout.lines().find(|line| line.contains(member)).unwrap();
+    for (member, parts) in [("m1", ["not touched", "serves"]), ("m3", ["new", "runs, serves"])] {
+        assert!(parts.iter().all(|part| line(member).contains(part)), "{status}");
     }
     Run::of(&mut scene.recover("commit", [""; 0])).ok();
 }
@@ -383,10 +382,15 @@ fn what_would_cost_the_cluster_its_quorum_or_a_healthy_member_is_refused() {
     // Taken back before the member was removed, all is as it was.
     let mut run = Watched::start(&mut replace(&scene, "m3", &["--yes", "--even-though-healthy"]));
     assert!(run.wait_for(|line| is_step(line) && line.contains("Stop")).is_some());
-    run.kill();
-    run.end();
-    let back = Run::of(&mut scene.recover("rollback", [""; 0])).ok();
-    assert!(back.stdout.contains("all is as it was"), "{back}");
+    // Its machine sleeps, as a laptop that is closed. What it finds when it wakes up is no business of its any more.
+    let id = Pid::from_raw(i32::try_from(run.child.id()).unwrap()).unwrap();
+    kill_process(id, Signal::STOP).unwrap();
+    let name = only_run(&scene);
+    scene.state_dir = scene.hosts.folder().join("elsewhere");
+    Run::of(&mut scene.recover("adopt", [&name])).ok();
+    kill_process(id, Signal::CONT).unwrap();
+    run.end().code_is(1).stderr_has(&["not held by this process any more"]);
+    Run::of(&mut scene.recover("rollback", [""; 0])).ok();
     wait_until_healthy(&scene.client());
     assert_eq!(scene.client().etcdctl(["member", "list"]).stdout, before);
 

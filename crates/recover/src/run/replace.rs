@@ -104,12 +104,28 @@ impl Run<'_> {
         step: &Step,
         change: Change,
     ) -> Result<Answer, RunError> {
+        self.still_ours_through(replace, step).await?;
         let question = |host: &Resolved| Question {
             wait_seconds: CHANGE_SECONDS,
             change: Some(change.clone()),
             ..Question::to(host)
         };
         self.ask_one(replace, step, question).await
+    }
+
+    /// Fails if another process has taken the run over. Who cannot be reached cannot tell, and will not be asked for the change.
+    async fn still_ours_through(&self, replace: &Replace, step: &Step) -> Result<(), RunError> {
+        let hosts = self.fleet.hosts.iter().enumerate();
+        for (number, _) in hosts.filter(|(_, host)| replace.through.contains(&host.label)) {
+            match self.fleet.remote(number).script(&self.look_for_claim(number)).await {
+                Err(error) if !error.is_passing() => {
+                    let (step, failures) = (step.title.clone(), vec![error]);
+                    return Err(RunError::Hosts { step, failures });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The first good answer of the members that were healthy at the beginning.
