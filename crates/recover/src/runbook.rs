@@ -9,8 +9,9 @@ use crate::{
     journal::Line,
     plan::Plan,
     run::Back,
+    service::Shell,
     shell::{quote, quote_path},
-    spec::Resolved,
+    spec::{Resolved, Service},
     steps::{Kind, OnHost, Step, steps},
 };
 use jiff::Timestamp;
@@ -33,7 +34,10 @@ pub fn runbook(plan: &Plan, now: Timestamp) -> String {
     };
     heading(
         &mut text,
-        "Reach every host and look at it: commands as root, space, etcd's version, clocks, certificates",
+        &format!(
+            "Reach every host and look at it: {}, space, etcd's version, clocks, certificates",
+            who_works(plan, &hosts)
+        ),
     );
     for host in &hosts {
         let _ = writeln!(text, "   {}: {} true", host.label, ssh_line(host));
@@ -69,6 +73,20 @@ pub fn runbook(plan: &Plan, now: Timestamp) -> String {
         state = hosts.first().map(|host| host.state_dir.display().to_string()).unwrap_or_default(),
     );
     text
+}
+
+/// As whom commands run.
+fn who_works(plan: &Plan, hosts: &[Resolved]) -> String {
+    let is_plain = |host: &&Resolved| host.ssh.sudo == Some(false) && !plan.facts(host).root;
+    let plain: Vec<_> = hosts.iter().filter(is_plain).map(|host| host.label.as_str()).collect();
+    match plain.len() {
+        0 => "commands as root".to_owned(),
+        all if all == hosts.len() => "commands as the user of ssh, without sudo".to_owned(),
+        _ => format!(
+            "commands as root, but on {} as the user of ssh, without sudo",
+            plain.join(", ")
+        ),
+    }
 }
 
 /// What is done, from what, and what is lost.
@@ -353,6 +371,28 @@ pub fn rolled_back(plan: &Plan, lines: &[Line], back: &Back) -> String {
             );
         }
     }
+    text + &manifests_kept(plan, lines)
+}
+
+/// Static pods that are not started, as they have no data, stay without their manifests: kubelet would start what is there.
+fn manifests_kept(plan: &Plan, lines: &[Line]) -> String {
+    let mut text = String::new();
+    let was_stopped = lines.iter().any(|line| line.step.as_deref() == Some("stop-etcd"));
+    let hosts = plan.hosts();
+    let without_data = |host: &&Resolved| {
+        !plan.has_old_data(host) && (plan.replace.is_none() || plan.gets_data(host))
+    };
+    for host in hosts.iter().filter(without_data).filter(|_| was_stopped) {
+        let Service::StaticPod(manifest) = &host.service else { continue };
+        let run_dir = plan.frame(host).run_dir();
+        let kept = Shell::new(&host.service, &run_dir).kept();
+        let _ = writeln!(
+            text,
+            "{}: without old data, etcd would begin anew and empty, so kubelet has not got its manifest back. The next `lifeboat recover` takes it from {kept}; by hand: mv {kept} {}",
+            host.label,
+            quote_path(manifest)
+        );
+    }
     text
 }
 
@@ -459,6 +499,54 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\nnot in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_runbook_says_as_whom_commands_run() {
+        let mut plan = plan();
+        let first = |plan: &Plan| {
+            let text = runbook(plan, now());
+            text.lines().find(|line| line.starts_with("1. ")).unwrap().to_owned()
+        };
+        assert!(first(&plan).contains(": commands as root, space"), "{}", first(&plan));
+        plan.spec.hosts[2].ssh.sudo = Some(false);
+        assert!(first(&plan).contains(": commands as root, space"), "{}", first(&plan));
+        plan.facts.get_mut("m3").unwrap().root = false;
+        assert!(
+            first(&plan).contains("on m3 as the user of ssh, without sudo"),
+            "{}",
+            first(&plan)
+        );
+        plan.spec.ssh.sudo = Some(false);
+        plan.facts.values_mut().for_each(|facts| facts.root = false);
+        assert!(
+            first(&plan).contains(": commands as the user of ssh, without sudo,"),
+            "{}",
+            first(&plan)
+        );
+    }
+
+    #[test]
+    fn a_rollback_says_where_the_manifest_of_a_pod_without_data_is() {
+        let mut plan = plan();
+        plan.spec.etcd.service =
+            Some(Service::StaticPod("/etc/kubernetes/manifests/etcd.yaml".into()));
+        let data = &mut plan.facts.get_mut("m2").unwrap().data;
+        data.as_mut().unwrap().filled = false;
+        let line = Line {
+            at: now(),
+            what: crate::journal::What::Begin,
+            step: Some("stop-etcd".to_owned()),
+            host: None,
+            note: None,
+        };
+        let text = rolled_back(&plan, &[line], &Back::default());
+        let kept = "/var/lib/lifeboat/recover/20261122t160000-12ab/m2/manifests/etcd.yaml";
+        let by_hand = format!("mv {kept} /etc/kubernetes/manifests/etcd.yaml");
+        assert!(text.contains("m2: without old data") && text.contains(&by_hand), "{text}");
+        assert!(
+            !text.contains("m1: ") && !rolled_back(&plan, &[], &Back::default()).contains(kept)
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{
     rescue::{self, RescueArgs, Selected},
 };
 use crate::{
-    backups::{IdentityArgs, RepositoryArgs, Show, one_cluster, place},
+    backups::{IdentityArgs, RepositoryArgs, Show, one_cluster, place, setting},
     cli::Context,
     interrupt::Interrupt,
     report::{Exit, Failure},
@@ -24,7 +24,7 @@ use recover::{
 use repository::{
     ClusterName, Repository,
     codec::Identities,
-    listing::{Target, TargetError},
+    listing::{FindError, Target, TargetError},
     manifest::Source as Origin,
 };
 use snapshot::{DigestRule, Fetched, Snapshot};
@@ -33,6 +33,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// How a backup is named.
+const WAYS: &str = "give --backup FILE or --backup REPO (a folder, or a URL such as s3://backups/etcd); or write it into the cluster's file, as `backup: {repo: REPO}` or `backup: {file: FILE}`; --repo, LIFEBOAT_REPO and --config name a repository too";
+/// What `--at` takes besides a name.
+const POINTS: &str = "`newest`, `revision:N` and `time:2026-11-22T16:00Z`";
 /// The variables that say who asks a store. Those that name files of this machine are of no use elsewhere.
 const STORE_VARIABLES: [&str; 12] = [
     "AWS_ACCESS_KEY_ID",
@@ -123,8 +127,19 @@ impl BackupArgs {
         match self.place(spec) {
             Place::File(file) => self.file(&file),
             Place::Repo(repo) => self.repository(context, spec, Some(&repo)),
-            Place::Configured => self.repository(context, spec, None),
+            Place::Configured => {
+                self.repository(context, spec, None).map_err(|failure| match self.is_configured() {
+                    true => failure,
+                    false => Failure::new(Exit::Usage, "no backup is named", WAYS),
+                })
+            }
         }
+    }
+
+    /// Whether anything but the cluster's file says where backups are.
+    fn is_configured(&self) -> bool {
+        let config = self.repository.config.is_some() || setting(None, "LIFEBOAT_CONFIG").is_some();
+        config || self.repository.repo.is_some() || setting(None, "LIFEBOAT_REPO").is_some()
     }
 
     /// Finds the backup. If a member's data are to be taken, it is only compared with, and may be missing.
@@ -343,7 +358,16 @@ impl BackupArgs {
             };
             let cluster = one_cluster(&repository, said.as_ref()).await?;
             let listing = repository.backups(&cluster).await?;
-            let found = listing.find(&target, Timestamp::now())?;
+            let found = listing.find(&target, Timestamp::now()).map_err(|error| {
+                let help = match &error {
+                    FindError::NoSuchName { .. } => {
+                        Some(format!("{}; other points are {POINTS}", error.remedy()))
+                    }
+                    _ => None,
+                };
+                let failure = Failure::from(error);
+                Failure { help: help.or(failure.help), ..failure }
+            })?;
             for (id, unfit) in &found.skipped {
                 say!("warning: passed over {id}: {unfit}");
             }

@@ -15,8 +15,8 @@ use crate::{
 };
 use jiff::Timestamp;
 use recover::{
-    Answer, Bump, Chosen, Fleet, Holder, Journal, Plan, Question, Replace, ReplaceError, Run, Runs, State,
-    left_on_hosts, runbook, spec::Spec, summary,
+    Answer, Bump, Chosen, Fleet, Holder, Journal, Plan, Question, Replace, ReplaceError, Run, Runs,
+    State, left_on_hosts, runbook, spec::Spec, summary,
 };
 use std::time::{Duration, Instant};
 
@@ -187,12 +187,7 @@ impl ReplaceArgs {
         }
     }
 
-    fn begin(
-        &self,
-        runs: &Runs,
-        plan: &Plan,
-        interrupt: &Interrupt,
-    ) -> Result<Journal, Failure> {
+    fn begin(&self, runs: &Runs, plan: &Plan, interrupt: &Interrupt) -> Result<Journal, Failure> {
         say_part!("{}", summary(plan, Timestamp::now()));
         prepare::check(plan)?;
         confirm(plan, self.yes, interrupt)?;

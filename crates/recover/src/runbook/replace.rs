@@ -81,7 +81,7 @@ pub(super) fn runbook(plan: &Plan, replace: &Replace) -> String {
     for host in &hosts {
         let _ = writeln!(text, "   {}: {} true", host.label, ssh_line(host));
     }
-    text += "\nFrom here on; the cluster is served throughout by the others\n";
+    text += "\nFrom here on the cluster is changed; the others serve it throughout\n";
     for (step, number) in steps(plan).iter().zip(2..) {
         let _ = writeln!(text, "\n{number}. {}", step.title);
         commands(&mut text, plan, &hosts, step);
