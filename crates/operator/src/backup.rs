@@ -332,7 +332,7 @@ impl Attempt<'_> {
         status.started_at = Some(seconds(now));
         status.retry_at = None;
         status.observed_generation = backup.meta().generation;
-        self.set(&mut status, Is::False, "Running", "", now);
+        self.set(&mut status, Is::False, "Running", "the backup is being made", now);
         context.write_status(backup, &status).await?;
         context.metrics.running.inc();
         let made = live::attempt(context, backup).await;

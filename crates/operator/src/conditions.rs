@@ -51,7 +51,8 @@ pub fn set(
         type_: type_.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
-        message: message.to_owned(),
+        // Kubernetes takes no condition without a message.
+        message: if message.is_empty() { reason } else { message }.to_owned(),
         observed_generation: generation,
         last_transition_time: since,
     };
