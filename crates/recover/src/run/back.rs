@@ -204,3 +204,38 @@ impl Run<'_> {
         self.fleet.ask(&self.plan.agent, question).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{journal::Runs, plan::tests::plan, run::Fleet};
+    use std::sync::Arc;
+
+    #[test]
+    fn what_was_not_begun_is_not_taken_back_and_every_title_says_what_is_done() {
+        let (folder, plan) = (tempfile::tempdir().unwrap(), plan());
+        let journal = Runs::new(folder.path()).begin(&plan).unwrap();
+        let fleet = Fleet::new(&plan.spec, Arc::new(|_| {})).unwrap();
+        let run = Run { plan: &plan, journal: &journal, fleet: &fleet };
+        let steps = steps(&plan);
+        let undone = || -> Vec<&Step> {
+            steps.iter().filter(|step| run.is_to_be_undone(step).unwrap()).collect()
+        };
+        let ids = |steps: Vec<&Step>| -> Vec<String> {
+            steps.into_iter().map(|step| step.id.clone()).collect()
+        };
+        assert_eq!(ids(undone()), [SEND]);
+        for step in [LOCK, SEND, "stop-clients", "stop-etcd"] {
+            journal.note(What::Begin, Some(step), None, None).unwrap();
+        }
+        assert_eq!(ids(undone()), [LOCK, SEND, "stop-clients", "stop-etcd"]);
+        for step in &steps {
+            journal.note(What::Begin, Some(&step.id), None, None).unwrap();
+        }
+        for step in undone() {
+            assert!(!step.id.starts_with("restart-"), "{step:?}");
+            let title = run.undone_title(step);
+            assert!(!title.contains("Take back"), "{}: {title}", step.id);
+        }
+    }
+}
