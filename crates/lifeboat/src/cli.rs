@@ -4,13 +4,11 @@ use crate::{
     backups,
     commands::SnapshotCommand,
     connection::{ConnectionArgs, write_out},
-    crds,
-    live,
-    operator,
+    crds, live, operator,
     output::Format,
     recover::RecoverCommand,
     report::Failure,
-    serve,
+    serve, volume,
 };
 use clap::{
     Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind,
@@ -66,6 +64,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Config(serve::ConfigCommand),
     Operator(operator::OperatorArgs),
+    #[command(hide = true)]
+    Volume(volume::VolumeArgs),
     Crds(crds::CrdsArgs),
 }
 
@@ -102,7 +102,7 @@ impl Tool {
 }
 
 /// The commands, and those below them, that ask no etcd whatever its flags say.
-const OFFLINE: [&str; 16] = [
+const OFFLINE: [&str; 17] = [
     "snapshot status",
     "snapshot verify",
     "snapshot hashkv",
@@ -118,6 +118,7 @@ const OFFLINE: [&str; 16] = [
     "serve",
     "config",
     "operator",
+    "volume",
     "crds",
 ];
 
@@ -204,6 +205,7 @@ impl Cli {
             Command::Serve(args) => args.run(),
             Command::Config(command) => command.run(&context),
             Command::Operator(args) => args.run(),
+            Command::Volume(args) => args.run(&context),
             Command::Crds(args) => args.run(),
         }
     }

@@ -28,6 +28,7 @@ mod recover;
 mod report;
 mod restoring;
 mod serve;
+mod volume;
 
 use std::{path::Path, process::ExitCode};
 
