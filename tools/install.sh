@@ -190,6 +190,7 @@ case $for_what in
     tree=$(hosts "$bin"); put LIFEBOAT_HOSTS "$tree"
     bin=$(etcd sid 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5_30 "$bin"
     bin=$(bolt_check); put LIFEBOAT_BOLT_CHECK "$bin"
+    [ -n "${KUBEBUILDER_ASSETS:-}" ] || { bin=$(tools/kube-node.sh assets); put LIFEBOAT_KUBE_ASSETS "$bin"; }
     bin=$(wheels); put LIFEBOAT_WEED "$bin/weed"; put LIFEBOAT_RCLONE "$bin/rclone"
     put_sshd
     bin=$(unpacked prometheus bookworm prometheus); put LIFEBOAT_PROMTOOL "$bin/promtool"

@@ -4,6 +4,7 @@
 # The Kubernetes programs are built from Debian's source package with Debian's Go; the rest are Debian's own binaries.
 # Needs root, cgroup v1 (or hybrid), overlayfs, apt's Debian mirror, curl, dpkg, openssl, python3, iproute2, util-linux. Installs nothing on the host.
 #   kube-node.sh build                        fetch and build what is missing
+#   kube-node.sh assets                       the same; prints a folder with kube-apiserver, etcd and kubectl alone, as KUBEBUILDER_ASSETS is
 #   kube-node.sh start                        build if needed, start a FRESH cluster, wait until the node is Ready; prints KUBECONFIG=...
 #   kube-node.sh stop                         end it like a power cut (one kill by pid: everything lives in one pid namespace), remove its cgroups
 #   kube-node.sh reboot                       stop, then start the SAME cluster again with all its state, as a machine's restart would
@@ -446,6 +447,7 @@ initpid(){ pidlive init || die "the node is not running"; }
 cmd=${1:-start}; shift || true
 case $cmd in
   build) build;;
+  assets) build >&2; mkdir -p "$KNODE/assets"; for f in "$KNODE/bin/kube-apiserver" "$R/usr/bin/etcd" "$R/usr/bin/kubectl"; do ln -sf "$f" "$KNODE/assets/"; done; echo "$KNODE/assets";;
   start) start;;
   reboot) reboot;;
   stop) stop;;

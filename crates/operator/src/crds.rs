@@ -5,8 +5,7 @@
 //! ```
 //!
 //! What is printed is valid from Kubernetes 1.20 on. Rules in CEL, which 1.25 brought, are added only when asked for:
-//! older servers drop them silently, and then nobody would know whether they hold. Without them the operator itself
-//! watches over what they would say.
+//! older servers refuse them, or drop them and say nothing. Without them the operator itself watches over what they say.
 //!
 //! Each definition has a number in the annotation [`SCHEMA_ANNOTATION`]. An operator that finds a smaller one, or none,
 //! asks for an update instead of losing fields that the API server would prune ([`check`]).

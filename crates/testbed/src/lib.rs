@@ -12,6 +12,7 @@
 //!   [`Rclone`]: another S3 server, which has none of these.
 //! * [`CutStream`]: a connection that breaks half way.
 //! * [`FaultProxy`]: an HTTP server's requests delayed, reset, answered with errors, cut, or done in secret.
+//! * [`KubeApi`]: the API server of Kubernetes, without nodes.
 //! * [`Tool`]: the `lifeboat` binary, run under its own or a borrowed name.
 //! * [`load`]: fills a server with as many bytes as the bench asks for.
 //!
@@ -25,6 +26,7 @@ mod etcd;
 mod fault_proxy;
 pub mod fixtures;
 mod hosts;
+mod kube_api;
 pub mod load;
 
 mod ports;
@@ -41,6 +43,7 @@ pub use cut::CutStream;
 pub use etcd::Etcd;
 pub use fault_proxy::{Fault, FaultProxy, Request};
 pub use hosts::{EtcdOnHosts, EtcdOnHostsBuilder, Host, Hosts, HostsBuilder, UnitStyle};
+pub use kube_api::KubeApi;
 pub use rclone::Rclone;
 pub use s3::S3;
 pub use s3_client::{Answer, Identity, signed_request};

@@ -1,0 +1,123 @@
+//! Kubernetes' API server, with an etcd of its own and nothing else: objects are kept, checked and watched, but no pod runs.
+//!
+//! `tools/install.sh test` says where `kube-apiserver` and `etcd` lie (1.20.2, in `LIFEBOAT_KUBE_ASSETS`). `KUBEBUILDER_ASSETS`, a
+//! folder as `setup-envtest` makes one, has another version, and goes before. A server that runs already is taken instead if
+//! `LIFEBOAT_TEST_KUBECONFIG` names its kubeconfig: never the one that `KUBECONFIG` happens to name, as tests change what they find.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use tempfile::TempDir;
+
+use crate::etcd::from_environment;
+use crate::ports::Port;
+use crate::server::Server;
+
+/// Who may do all.
+const TOKEN: &str = "token-of-the-tests-admin";
+
+/// A running API server. It ends with this value.
+#[derive(Debug)]
+pub struct KubeApi {
+    kubeconfig: PathBuf,
+    _running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    // In this order: who asks etcd ends before it.
+    _api: Server,
+    _etcd: Server,
+    _ports: [Port; 3],
+    _folder: TempDir,
+}
+
+impl KubeApi {
+    /// Starts it with nothing in it, or takes the one that the tests are told to use.
+    #[track_caller]
+    pub fn start() -> Self {
+        if let Some(kubeconfig) = env::var_os("LIFEBOAT_TEST_KUBECONFIG") {
+            return Self { kubeconfig: kubeconfig.into(), _running: None };
+        }
+        let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+        let assets = assets.unwrap_or_else(|| from_environment("LIFEBOAT_KUBE_ASSETS"));
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let ports = [Port::take(), Port::take(), Port::take()];
+        let etcd = start_etcd(&assets, folder.path(), &ports[0], &ports[1]);
+        let api = start_api(&assets, folder.path(), &ports[0], &ports[2]);
+        let kubeconfig = folder.path().join("kubeconfig");
+        let running = Running { _api: api, _etcd: etcd, _ports: ports, _folder: folder };
+        Self { kubeconfig, _running: Some(running) }
+    }
+
+    /// The kubeconfig of an administrator.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+}
+
+fn start_etcd(assets: &Path, folder: &Path, client: &Port, peer: &Port) -> Server {
+    let url = |port: &Port| format!("http://127.0.0.1:{}", port.number);
+    let mut command = Command::new(assets.join("etcd"));
+    command
+        .args(["--name", "kube", "--unsafe-no-fsync", "--data-dir"])
+        .arg(folder.join("etcd"))
+        .args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)])
+        .args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)])
+        .args(["--initial-cluster", &format!("kube={}", url(peer))]);
+    let health = format!("{}/health", url(client));
+    Server::start("etcd", &mut command, &folder.join("etcd.log"), || {
+        said_by(&["--fail", &health]).contains("true")
+    })
+}
+
+fn start_api(assets: &Path, folder: &Path, etcd: &Port, port: &Port) -> Server {
+    let (tokens, key) = (folder.join("tokens.csv"), folder.join("accounts.key"));
+    fs::write(&tokens, format!("{TOKEN},admin,admin,system:masters\n")).expect("our own folder");
+    let made = Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048").output();
+    assert!(made.is_ok_and(|made| made.status.success()), "openssl makes a key");
+    let mut command = Command::new(assets.join("kube-apiserver"));
+    command
+        .args([
+            &format!("--etcd-servers=http://127.0.0.1:{}", etcd.number),
+            "--etcd-prefix=/registry",
+        ])
+        .args(["--bind-address=127.0.0.1", &format!("--secure-port={}", port.number), "--cert-dir"])
+        .arg(folder) // where it makes its certificate
+        .args(["--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.0.0.0/24"])
+        .args(["--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount"])
+        .args(["--service-account-issuer=https://kubernetes.default.svc", "--token-auth-file"])
+        .arg(&tokens)
+        .arg("--service-account-key-file")
+        .arg(&key)
+        .arg("--service-account-signing-key-file")
+        .arg(&key);
+    let address = format!("https://127.0.0.1:{}", port.number);
+    let ready = format!("{address}/readyz");
+    let bearer = format!("Authorization: Bearer {TOKEN}");
+    let server = Server::start("kube-apiserver", &mut command, &folder.join("api.log"), || {
+        said_by(&["--insecure", "--header", &bearer, &ready]) == "ok"
+    });
+    fs::write(folder.join("kubeconfig"), kubeconfig(&address, &folder.join("apiserver.crt")))
+        .expect("our own folder");
+    server
+}
+
+fn kubeconfig(address: &str, ca: &Path) -> String {
+    let ca = ca.display();
+    format!(
+        "apiVersion: v1\n\
+         kind: Config\n\
+         clusters: [{{name: test, cluster: {{server: \"{address}\", certificate-authority: \"{ca}\"}}}}]\n\
+         users: [{{name: test, user: {{token: {TOKEN}}}}}]\n\
+         contexts: [{{name: test, context: {{cluster: test, user: test}}}}]\n\
+         current-context: test\n"
+    )
+}
+
+fn said_by(arguments: &[&str]) -> String {
+    let run = Command::new("curl").args(["--silent", "--max-time", "5"]).args(arguments).output();
+    let run = run.expect("curl is installed (tools/install.sh test)");
+    String::from_utf8_lossy(&run.stdout).into_owned()
+}
