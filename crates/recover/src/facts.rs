@@ -53,6 +53,8 @@ pub struct Facts {
     pub server_certificate_ends: Option<i64>,
     /// Hosts of the member's URLs that its certificate does not have.
     pub names_not_in_certificate: Vec<String>,
+    /// Users and groups of the spec's owner that the host does not know.
+    pub unknown_owners: Vec<String>,
     /// Files named in the spec that are not there.
     pub missing_files: Vec<String>,
 }
@@ -115,8 +117,27 @@ pub(crate) fn script(host: &Resolved, frame: &Frame<'_>) -> String {
     );
     text += &claim::look_for_locks(&frame.lock(), &host.state_dir, "\"$data\"");
     text += &claim::look_for_placed(&host.state_dir, "\"$data\"");
+    owner(&mut text, host);
     files(&mut text, host);
     text
+}
+
+/// Names are asked for; numbers need nobody to know them.
+fn owner(text: &mut String, host: &Resolved) {
+    let Some(owner) = &host.owner else { return };
+    for (name, kind) in owner.split(':').zip(["user", "group"]) {
+        let ask = match kind {
+            "user" => "id -u --",
+            _ => "! command -v getent >/dev/null || getent group --",
+        };
+        if name.parse::<u32>().is_err() {
+            let name = quote(name);
+            let _ = writeln!(
+                text,
+                "{{ {ask} {name}; }} >/dev/null 2>&1 || say unknown-owner \"{kind} \"{name}"
+            );
+        }
+    }
 }
 
 fn directory(text: &mut String, key: &str, path: &str, inside: &str) {
@@ -240,6 +261,7 @@ pub(crate) fn parse(answer: &str, asked: f64, answered: f64) -> Facts {
                     .map_or(0.0, |clock| (clock - asked).min(0.0) + (clock - answered).max(0.0));
             }
             "missing-tool" => facts.missing_tools.push(value.to_owned()),
+            "unknown-owner" => facts.unknown_owners.push(value.to_owned()),
             "missing-file" => facts.missing_files.push(value.to_owned()),
             "service" => (facts.service_known, facts.service_running) = yes_yes(value),
             "service-disabled" => facts.service_disabled = true,
@@ -413,6 +435,25 @@ hosts: [{host: h, member: {name: m1, peer-urls: ['https://m1:2380', 'https://m2:
         let facts = parse(&String::from_utf8(output.stdout).unwrap(), 0.0, 0.0);
         assert_eq!(facts.names_not_in_certificate, ["m2", "10.0.0.2"]);
         assert!(facts.server_certificate_ends.is_some() && facts.missing_files.is_empty());
+    }
+
+    #[test]
+    fn an_owner_that_the_host_does_not_know_is_found_out() {
+        let unknown = |owner: &str| {
+            let mut spec = Spec::parse(
+                "cluster: c\nhosts: [{host: h, member: {name: m1, peer-urls: ['http://h:2380']}}]",
+            )
+            .unwrap();
+            spec.etcd.owner = Some(owner.parse().unwrap());
+            let mut text = "say() { printf '%s %s\\n' \"$1\" \"$2\"; }\n".to_owned();
+            super::owner(&mut text, &spec.resolved()[0]);
+            let output = Command::new("sh").arg("-c").arg(text).output().unwrap();
+            parse(&String::from_utf8(output.stdout).unwrap(), 0.0, 0.0).unknown_owners
+        };
+        assert_eq!(unknown("root:root"), [""; 0]);
+        assert_eq!(unknown("54321:54321"), [""; 0]);
+        assert_eq!(unknown("no-such-one:root"), ["user no-such-one"]);
+        assert_eq!(unknown("root:no-such-one"), ["group no-such-one"]);
     }
 
     #[test]

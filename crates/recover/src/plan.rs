@@ -275,6 +275,9 @@ impl Plan {
         }
         if self.gets_data(host) {
             check_parents(facts, &mut problem);
+            for unknown in &facts.unknown_owners {
+                problem(format!("there is no {unknown}, which etcd.owner names"));
+            }
         }
         if host.member.is_some() && !facts.service_known {
             problem(format!("there is no service {}", host.service.name()));

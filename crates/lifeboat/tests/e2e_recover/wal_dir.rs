@@ -37,6 +37,17 @@ fn a_log_on_a_disk_of_its_own_is_exchanged_with_the_data_and_taken_back_with_the
     let mount_point = Run::of(&mut scene.recover("plan", [""; 0]));
     mount_point.code_is(5).stderr_has(&["the WAL directory is a mount point"]);
 
+    // A disk that is not mounted, with and without the folder for it.
+    scene.more_etcd = "  wal-dir: /disk/etcd\n".to_owned();
+    scene.hosts[0].ssh("mkdir /disk && echo '/dev/none /disk ext4 noauto 0 2' >>/etc/fstab");
+    scene.run().code_is(5).stderr_has(&[
+        "m1: nothing is mounted on /disk, though /etc/fstab names it",
+        "m2: /disk is not there: is its disk mounted?",
+        "nothing was stopped",
+    ]);
+    assert!(!scene.hosts[1].path("/disk").exists());
+    scene.hosts[0].ssh("sed -i '/none/d' /etc/fstab");
+
     scene.more_etcd = format!("  wal-dir: {WAL}\n");
     scene.hosts[1].ssh("fallocate -l 800M /wal/filler");
     scene.run().code_is(5).stderr_has(&[
