@@ -161,14 +161,16 @@ impl Question {
 
 /// The hash that all members must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Expected {
-    pub(crate) revision: i64,
-    pub(crate) hash_kv: u32,
+pub struct Expected {
+    /// The revision that was hashed up to.
+    pub revision: i64,
+    /// The hash.
+    pub hash_kv: u32,
 }
 
 /// What the members of the new cluster have against being called well; nothing if they are. Hashes are looked at if one is
 /// expected. Answers are in the order of the members' hosts.
-pub(crate) fn judge(
+pub fn judge(
     built: &Built,
     expected: Option<Expected>,
     answers: &[(String, Answer)],
