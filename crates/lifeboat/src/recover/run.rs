@@ -220,10 +220,11 @@ impl RunArgs {
     ) -> Result<(), Failure> {
         let shown = Shown::new(&plan.spec);
         let (program, _) = prepare::program(&self.program)?;
+        let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
+        let run = Run { plan, journal, fleet: &fleet.telling(prepare::told(plan)) };
         let needs_data = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
-            fleet.push(&plan.agent, &program).await?;
-            Ok(Run { plan, journal, fleet: &fleet }.needs_data().await?)
+            run.fleet.push(&plan.agent, &program).await?;
+            Ok(run.needs_data().await?)
         })?;
         let (kept, hashed) = (journal.kept::<Built>(BUILT), journal.kept::<Hashes>(HASHES));
         let mut built = match kept {
@@ -246,9 +247,6 @@ impl RunArgs {
         let execute = |built: &Built| {
             let hashing = Hashing::begin(plan, journal, built);
             unless_interrupted(context, interrupt, async {
-                let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
-                let fleet = fleet.telling(prepare::told(plan));
-                let run = Run { plan, journal, fleet: &fleet };
                 run.execute(built, async || hashing.end(journal).await).await
             })
         };
