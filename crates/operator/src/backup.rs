@@ -41,6 +41,9 @@ pub const FINALIZER: &str = "lifeboat.dev/backup";
 /// Marks an object that shows a backup which it did not make.
 pub const SYNCED: &str = "lifeboat.dev/synced";
 
+/// Says that an object's backup stays, whatever its deletionPolicy says.
+pub const RETAIN: &str = "lifeboat.dev/retain";
+
 /// The wait after the first attempt that failed; twice as long after each further one.
 const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(10);
 
@@ -74,7 +77,9 @@ pub fn is_synced(backup: &EtcdBackup) -> bool {
 /// What to do about an object.
 pub fn decide(backup: &EtcdBackup, now: Timestamp) -> Step {
     let held = backup.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
-    let owns = backup.spec.deletion_policy == DeletionPolicy::Delete && !is_synced(backup);
+    let owns = backup.spec.deletion_policy == DeletionPolicy::Delete
+        && !is_synced(backup)
+        && !backup.annotations().contains_key(RETAIN);
     if backup.meta().deletion_timestamp.is_some() {
         return match held {
             true if owns => Step::DeleteBackup,

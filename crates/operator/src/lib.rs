@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod crds;
+pub mod restore;
 pub mod volume;
 pub mod cluster;
 pub mod conditions;
@@ -15,6 +16,7 @@ pub mod secrets;
 pub mod backup;
 pub mod lease;
 pub mod run;
+pub mod schedule;
 mod http;
 mod client;
 

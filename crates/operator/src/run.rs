@@ -13,6 +13,7 @@ use crate::{
     failure::Failure,
     http::Server,
     lease::Lease,
+    schedule,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, future::join_all};
 use k8s_openapi::{
@@ -247,7 +248,10 @@ fn controllers(
             let _ = stopping.wait_for(|stopping| *stopping).await;
         }
     };
-    vec![backup::run(context.clone(), scope.clone(), stop()).boxed()]
+    vec![
+        backup::run(context.clone(), scope.clone(), stop()).boxed(),
+        schedule::run(context.clone(), scope.clone(), stop()).boxed(),
+    ]
 }
 
 /// Follows objects with `reconcile`, and tries again, less and less often, where it failed.

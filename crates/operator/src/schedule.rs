@@ -1,0 +1,393 @@
+//! The controller of `EtcdBackupSchedule`: backups that recur, and which of them are kept.
+//!
+//! ```text
+//!   schedule, its EtcdBackups, now ──decide──▶ what to create, skip, remove, show, and when to look again
+//! ```
+//!
+//! * What to do is decided without asking anybody ([`decide`]); doing it is thin.
+//! * An EtcdBackup is named by its slot, so that a slot has one, however often an operator is killed.
+//! * Of several slots that were missed, the newest is made up for.
+
+mod retention;
+
+use crate::{
+    api::{EtcdBackup, EtcdBackupSchedule, EtcdBackupScheduleStatus, Phase},
+    backup::{self, RETAIN, remove_object},
+    conditions::{self, seconds},
+    context::{Context, is_gone},
+    failure::Failure,
+    metrics,
+    run::Scope,
+};
+use daemon::schedule::{Due, Schedule};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
+    runtime::{Controller, controller::Action, watcher},
+};
+use serde_json::json;
+use std::{cmp::Reverse, sync::Arc, time::Duration};
+
+/// The schedule that an EtcdBackup was made by.
+pub const LABEL: &str = "lifeboat.dev/schedule";
+
+/// Whenever its value changes, a backup is made at once.
+pub const RUN_NOW: &str = "lifeboat.dev/run-now";
+
+/// No start is later than that by accident alone, so that a small deadline does not skip all.
+const PUNCTUAL: SignedDuration = SignedDuration::from_secs(10);
+
+/// What to do about a schedule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// The name of the EtcdBackup to create.
+    pub create: Option<String>,
+    /// The slot that is skipped, and why.
+    pub skipped: Option<(Timestamp, &'static str)>,
+    /// EtcdBackups that are no longer shown.
+    pub remove: Vec<String>,
+    /// Whether there is a new success, after which retention looks at the store.
+    pub has_new_success: bool,
+    /// What the schedule then shows.
+    pub status: EtcdBackupScheduleStatus,
+    /// When to look again.
+    pub wake: Option<Timestamp>,
+}
+
+/// What to do about a schedule that has those backups.
+pub fn decide(
+    schedule: &EtcdBackupSchedule,
+    children: &[EtcdBackup],
+    now: Timestamp,
+) -> Result<Decision, Failure> {
+    let times = times(schedule)?;
+    let name = schedule.name_any();
+    let mut status = schedule.status.clone().unwrap_or_default();
+    status.observed_generation = schedule.meta().generation;
+    let active = children.iter().find(|child| is_active(child)).map(ResourceExt::name_any);
+    let exists = |name: &str| children.iter().any(|child| child.name_any() == name);
+
+    let (mut create, mut skipped, mut wake) = (None, None, None);
+    let asked = schedule.annotations().get(RUN_NOW).filter(|value| !value.is_empty());
+    let asked = asked.filter(|value| status.last_run_now.as_ref() != Some(value));
+    if let (Some(value), None) = (asked, &active) {
+        let run = format!("{}-now-{:08x}", short(&name), fnv(value) & 0xffff_ffff);
+        create = (!exists(&run)).then_some(run);
+        status.last_run_now = Some(value.clone());
+    }
+    let done = status.last_schedule_time.clone().map(|Time(at)| at);
+    let begun = schedule.meta().creation_timestamp.clone().map(|Time(at)| at);
+    let key = format!("{}/{name}", schedule.namespace().unwrap_or_default());
+    let next = match times.due(&key, done.or(begun), now) {
+        Due::Now(slot) if !schedule.spec.suspend => {
+            let run = format!("{}-{}", short(&name), slot.strftime("%Y%m%d-%H%M%S"));
+            let late = now.duration_since(slot) - times.delay(&key);
+            if exists(&run) {
+                // Created by an operator that ended before it could say so.
+            } else if is_too_late(schedule, late) {
+                skipped = Some((slot, "the deadline for its start was missed"));
+            } else if active.is_some() || create.is_some() {
+                skipped = Some((slot, "the backup before it still runs"));
+            } else {
+                create = Some(run);
+            }
+            status.last_schedule_time = Some(Time(slot));
+            times.after(slot)
+        }
+        Due::Now(_) => None,
+        Due::At { slot, .. } => Some(slot),
+        Due::Never => None,
+    };
+    let next = next.filter(|_| !schedule.spec.suspend);
+    if let Some(slot) = next {
+        wake = slot.checked_add(times.delay(&key)).ok();
+    }
+    status.next_schedule_time = wake.map(seconds);
+    status.active = create.clone().or(active);
+
+    let before = status.last_success_time.clone().map(|Time(at)| at);
+    let newest = children.iter().filter(|child| phase(child) == Phase::Succeeded);
+    let newest = newest.filter_map(|child| Some((finished(child)?, child)));
+    let newest = newest.max_by_key(|(at, _)| *at).filter(|(at, _)| before < Some(*at));
+    if let Some((at, child)) = newest {
+        status.last_success_time = Some(Time(at));
+        status.last_success_revision = child.status.as_ref().and_then(|status| status.revision);
+    }
+    let (is_ready, reason, text) = match schedule.spec.suspend {
+        true => (false, "Suspended", "spec.suspend is set"),
+        false => (true, "Scheduled", "backups are made when they are due"),
+    };
+    let generation = schedule.meta().generation;
+    conditions::set(&mut status.conditions, "Ready", is_ready, reason, text, generation, now);
+    Ok(Decision {
+        create,
+        skipped,
+        remove: history(schedule, children),
+        has_new_success: newest.is_some(),
+        status,
+        wake,
+    })
+}
+
+fn times(schedule: &EtcdBackupSchedule) -> Result<Schedule, Failure> {
+    let spec = &schedule.spec;
+    let times = Schedule::new(&spec.schedule, &spec.time_zone);
+    let mut times = times.map_err(|error| Failure {
+        reason: "Invalid",
+        ..Failure::of_setting(
+            "spec.schedule or spec.timeZone",
+            &error,
+            "write five fields, as `0 */6 * * *`, and a zone as `Europe/Berlin`",
+        )
+    })?;
+    times.jitter = Duration::from_secs(u64::try_from(spec.jitter_seconds).unwrap_or(0));
+    Ok(times)
+}
+
+fn is_too_late(schedule: &EtcdBackupSchedule, late: SignedDuration) -> bool {
+    let deadline = schedule.spec.starting_deadline_seconds.map(SignedDuration::from_secs);
+    deadline.is_some_and(|deadline| late > deadline.max(PUNCTUAL))
+}
+
+fn phase(child: &EtcdBackup) -> Phase {
+    child.status.as_ref().and_then(|status| status.phase).unwrap_or_default()
+}
+
+fn finished(child: &EtcdBackup) -> Option<Timestamp> {
+    child.status.as_ref()?.finished_at.clone().map(|Time(at)| at)
+}
+
+fn is_active(child: &EtcdBackup) -> bool {
+    matches!(phase(child), Phase::Pending | Phase::Running)
+}
+
+/// The EtcdBackups that are more than the schedule shows, of each kind the oldest.
+fn history(schedule: &EtcdBackupSchedule, children: &[EtcdBackup]) -> Vec<String> {
+    let spec = &schedule.spec;
+    let limits = [
+        (Phase::Succeeded, spec.successful_history_limit),
+        (Phase::Failed, spec.failed_history_limit),
+    ];
+    let over = |(wanted, limit): (Phase, u32)| {
+        let ended = children.iter().filter(move |child| phase(child) == wanted);
+        let mut ended: Vec<_> =
+            ended.filter(|child| child.meta().deletion_timestamp.is_none()).collect();
+        ended.sort_by_key(|child| Reverse((finished(child), child.name_any())));
+        ended.into_iter().skip(limit as usize).map(ResourceExt::name_any)
+    };
+    limits.into_iter().flat_map(over).collect()
+}
+
+/// As much of a name as leaves room for a slot, in what a name and a label may have.
+fn short(name: &str) -> String {
+    const MAX: usize = 40;
+    match name.len() <= MAX {
+        true => name.to_owned(),
+        false => format!("{}-{:08x}", name[..MAX - 9].trim_end_matches(['-', '.']), fnv(name) & 0xffff_ffff),
+    }
+}
+
+/// FNV-1a: the same in every version and on every machine.
+fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Follows all objects of the kind.
+pub async fn run(
+    context: Arc<Context>,
+    scope: Scope,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let api: Api<EtcdBackupSchedule> = scope.api(&context.client);
+    let backups: Api<EtcdBackup> = scope.api(&context.client);
+    let ours = watcher::Config::default().labels(LABEL).page_size(500);
+    let controller = Controller::new(api, watcher::Config::default().page_size(500))
+        .owns(backups, ours)
+        .graceful_shutdown_on(stop);
+    crate::run::drive(controller, context, "EtcdBackupSchedule", reconcile).await;
+}
+
+async fn reconcile(
+    schedule: Arc<EtcdBackupSchedule>,
+    context: Arc<Context>,
+) -> Result<Action, Failure> {
+    if schedule.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let api: Api<EtcdBackup> = context.beside(&*schedule);
+    let children = children(&api, &schedule).await?;
+    let now = Timestamp::now();
+    match decide(&schedule, &children, now) {
+        Ok(decision) => Doing { context: &context, schedule: &schedule, api, children }.act(decision, now).await,
+        Err(failure) => refuse(&context, &schedule, &failure, now).await,
+    }
+}
+
+/// The EtcdBackups of a schedule.
+async fn children(
+    api: &Api<EtcdBackup>,
+    schedule: &EtcdBackupSchedule,
+) -> Result<Vec<EtcdBackup>, Failure> {
+    let label = format!("{LABEL}={}", short(&schedule.name_any()));
+    let uid = schedule.uid().unwrap_or_default();
+    let found = api.list(&ListParams::default().labels(&label)).await?;
+    let is_ours = |child: &EtcdBackup| child.owner_references().iter().any(|owner| owner.uid == uid);
+    Ok(found.items.into_iter().filter(is_ours).collect())
+}
+
+/// Says that a schedule cannot be followed.
+async fn refuse(
+    context: &Context,
+    schedule: &EtcdBackupSchedule,
+    failure: &Failure,
+    now: Timestamp,
+) -> Result<Action, Failure> {
+    let mut status = schedule.status.clone().unwrap_or_default();
+    let generation = schedule.meta().generation;
+    status.observed_generation = generation;
+    status.next_schedule_time = None;
+    let text = failure.text();
+    conditions::set(&mut status.conditions, "Ready", false, failure.reason, &text, generation, now);
+    if schedule.status.as_ref() != Some(&status) {
+        context.write_status(schedule, &status).await?;
+        context.warn(schedule, failure.reason, &text).await;
+    }
+    // Only another spec mends it.
+    Ok(Action::await_change())
+}
+
+/// What was decided, being done.
+struct Doing<'a> {
+    context: &'a Context,
+    schedule: &'a EtcdBackupSchedule,
+    api: Api<EtcdBackup>,
+    children: Vec<EtcdBackup>,
+}
+
+impl Doing<'_> {
+    async fn act(&self, mut decision: Decision, now: Timestamp) -> Result<Action, Failure> {
+        let Self { context, schedule, .. } = *self;
+        if let Some(name) = &decision.create {
+            self.create(name).await?;
+        }
+        if let Some((slot, why)) = decision.skipped {
+            context.warn(schedule, "Skipped", &format!("the backup of {slot} is skipped: {why}")).await;
+        }
+        let mut gone = std::mem::take(&mut decision.remove);
+        if decision.has_new_success
+            && let Some(policy) = &schedule.spec.retention
+        {
+            gone.extend(self.retain(policy, &mut decision.status, now).await);
+        }
+        for name in gone {
+            self.forget(&name).await?;
+        }
+        if schedule.status.as_ref() != Some(&decision.status) {
+            context.write_status(schedule, &decision.status).await?;
+        }
+        self.measure(&decision.status);
+        Ok(match decision.wake {
+            Some(wake) => backup::wait(now, wake),
+            None => Action::await_change(),
+        })
+    }
+
+    async fn create(&self, name: &str) -> Result<(), Failure> {
+        let Self { context, schedule, .. } = *self;
+        let template = &schedule.spec.template;
+        let mut labels = template.labels.clone();
+        labels.insert(LABEL.to_owned(), short(&schedule.name_any()));
+        let mut backup = EtcdBackup::new(name, template.spec.clone());
+        backup.metadata = ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: schedule.namespace(),
+            labels: Some(labels),
+            annotations: Some(template.annotations.clone()),
+            owner_references: Some(schedule.controller_owner_ref(&()).into_iter().collect()),
+            ..ObjectMeta::default()
+        };
+        match self.api.create(&PostParams::default(), &backup).await {
+            Ok(_) => {
+                context.note(schedule, "Created", &format!("EtcdBackup {name}")).await;
+                Ok(())
+            }
+            // By an operator that ended before it could say so.
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets retention look at the store. Says which EtcdBackups show a backup that is gone.
+    async fn retain(
+        &self,
+        policy: &crate::api::Retention,
+        status: &mut EtcdBackupScheduleStatus,
+        now: Timestamp,
+    ) -> Vec<String> {
+        let Self { context, schedule, .. } = *self;
+        let generation = schedule.meta().generation;
+        let mut set = |is: bool, reason: &str, text: &str| {
+            conditions::set(&mut status.conditions, "Retained", is, reason, text, generation, now);
+        };
+        match retention::apply(context, schedule, policy, now).await {
+            Ok(removed) => {
+                let text = format!("{} backups were deleted", removed.len());
+                set(true, "Pruned", "what the policy does not keep is deleted");
+                if !removed.is_empty() {
+                    context.note(schedule, "Pruned", &text).await;
+                }
+                let shows = |child: &&EtcdBackup| {
+                    let backup = child.status.as_ref().and_then(|status| status.backup.as_ref());
+                    backup.is_some_and(|backup| removed.contains(backup))
+                };
+                self.children.iter().filter(shows).map(ResourceExt::name_any).collect()
+            }
+            Err(failure) => {
+                set(false, failure.reason, &failure.text());
+                context.warn(schedule, "PruneFailed", &failure.text()).await;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Removes an EtcdBackup; which backups stay in the store is for retention alone to say.
+    async fn forget(&self, name: &str) -> Result<(), Failure> {
+        let Some(child) = self.children.iter().find(|child| child.name_any() == name) else {
+            return Ok(());
+        };
+        if !child.finalizers().is_empty() {
+            let patch = json!({ "metadata": { "annotations": { RETAIN: "true" } } });
+            match self.api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+                Err(error) if !is_gone(&error) => return Err(error.into()),
+                _ => {}
+            }
+        }
+        remove_object(&self.api, child).await.map(drop)
+    }
+
+    fn measure(&self, status: &EtcdBackupScheduleStatus) {
+        let object = metrics::Object {
+            namespace: self.schedule.namespace().unwrap_or_default(),
+            name: self.schedule.name_any(),
+        };
+        #[expect(clippy::cast_precision_loss, reason = "seconds are far below 2^53")]
+        let as_seconds = |time: &Time| time.0.as_second() as f64;
+        let metrics = &self.context.metrics;
+        match &status.next_schedule_time {
+            Some(next) => {
+                metrics.next_run.get_or_create(&object).set(as_seconds(next));
+            }
+            None => drop(metrics.next_run.remove(&object)),
+        }
+        if let Some(success) = &status.last_success_time {
+            metrics.schedule_success.get_or_create(&object).set(as_seconds(success));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
