@@ -10,7 +10,7 @@ use crate::{
     plan::{Agent, Plan},
     replace::log_file,
     rescue,
-    shell::{ALREADY, DONE, Frame, durable, quote, quote_path},
+    shell::{ALREADY, DONE, Frame, quote, quote_path},
     spec::{Resolved, Spec},
     steps::{Kind, LOCK, OnHost, SEND, Step, destination, has_data, make_parents, steps},
 };
@@ -30,6 +30,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 const PULL_BYTES_PER_SECOND: u64 = 50_000;
 
 mod back;
+mod hold;
 mod replace;
 mod send;
 mod wait;
@@ -541,88 +542,13 @@ impl Run<'_> {
         found.into_iter().map(|(_, label, found)| (label, found)).collect()
     }
 
-    /// Notes on the hosts how the run has ended, and lets them go, so that other runs may have them.
-    pub async fn end(&self, ended: Ended) -> Result<(), RunError> {
-        self.on_each("let the hosts go", |host| whole(&claim::end(self.plan, host, ended))).await
-    }
-
-    /// Lets the hosts go: the run is taken back.
-    pub async fn let_go(&self) -> Result<(), RunError> {
-        self.on_each("let the hosts go", |host| whole(&claim::take_back(self.plan, host))).await
-    }
-
-    /// Claims the hosts for this process; that it may have the run is decided.
-    pub async fn claim(&self) -> Result<(), RunError> {
-        self.keep_plan().await?;
-        self.claim_again(&steps(self.plan)[0]).await
-    }
-
-    /// Fails if another process has taken the run over. Scripts of steps look for themselves; all else asks here before.
-    async fn still_ours(&self, step: &Step) -> Result<(), RunError> {
-        let parts = step.hosts.iter().map(|part| {
-            let (remote, text) =
-                (self.fleet.remotes[part.host].clone(), self.look_for_claim(part.host));
-            let watcher = self.fleet.watcher.clone();
-            async move { patiently(&remote, &watcher, || remote.script(&text)).await }
-        });
-        gather(&step.title, parts.collect()).await?;
-        Ok(())
-    }
-
-    pub(crate) fn look_for_claim(&self, host: usize) -> String {
-        whole(&format!(":\n{}", self.plan.frame(&self.fleet.hosts[host]).still_ours()))
-    }
-
-    /// This process may not be the one that has claimed the hosts.
-    async fn claim_again(&self, lock: &Step) -> Result<(), RunError> {
-        let hosts = &self.fleet.hosts;
-        let text = |host: &Resolved| {
-            let part = lock.hosts.iter().find(|part| hosts[part.host].label == host.label);
-            part.map_or_else(String::new, |part| {
-                self.plan.frame(host).step(LOCK, &part.check, &part.run)
-            })
-        };
-        self.on_each(&lock.title, text).await
-    }
-
-    /// Keeps the plan on the hosts: if this machine is lost, another one goes on with it.
-    async fn keep_plan(&self) -> Result<(), RunError> {
-        let yaml = quote(&self.plan.to_yaml());
-        let text = |host: &Resolved| {
-            let run_dir = self.plan.frame(host).run_dir();
-            whole(&format!(
-                "umask 077\n\
-                 mkdir -p {run_dir}\n\
-                 printf %s {yaml} >{run_dir}/plan.yaml.part\n\
-                 mv {run_dir}/plan.yaml.part {run_dir}/plan.yaml\n\
-                 {}",
-                durable(&format!("{run_dir}/plan.yaml"))
-            ))
-        };
-        self.on_each("keep the plan on the hosts", text).await
-    }
-
-    /// One script on every host.
-    async fn on_each(
-        &self,
-        title: &str,
-        text: impl Fn(&Resolved) -> String,
-    ) -> Result<(), RunError> {
-        let parts = self.fleet.hosts.iter().zip(&self.fleet.remotes).map(|(host, remote)| {
-            let (text, remote, watcher) = (text(host), remote.clone(), self.fleet.watcher.clone());
-            async move { patiently(&remote, &watcher, || remote.script(&text)).await }
-        });
-        gather(title, parts.collect()).await?;
-        Ok(())
-    }
-
     pub(crate) fn note(&self, what: What, step: &str, note: Option<&str>) -> Result<(), RunError> {
         Ok(self.journal.note(what, Some(step), None, note)?)
     }
 
     pub(crate) async fn on_all(&self, step: &Step, built: &Built) -> Result<(), RunError> {
         match step.kind {
-            Kind::Script if step.id == LOCK => self.keep_plan().await?,
+            Kind::Script if step.id == LOCK => self.keep_plan(step).await?,
             Kind::Script => {}
             _ => self.still_ours(step).await?,
         }
@@ -782,11 +708,6 @@ impl Run<'_> {
 pub(crate) fn agent_path(agent: &Agent, host: &Resolved) -> std::path::PathBuf {
     let short: String = agent.sha256.chars().take(12).collect();
     host.state_dir.join("bin").join(format!("lifeboat-{}-{short}", agent.version))
-}
-
-/// Commands that are not begun before all of them have arrived.
-fn whole(commands: &str) -> String {
-    format!("set -eu\nmain() {{\n{commands}\n}}\nmain </dev/null\n")
 }
 
 fn clock() -> f64 {

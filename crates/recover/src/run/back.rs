@@ -58,7 +58,7 @@ impl Run<'_> {
         }
         // Two runs that were begun at once may each hold some of the hosts: neither could claim them all.
         if undoing.is_empty() {
-            self.let_go().await?;
+            self.let_go_of(lock).await?;
             self.journal.note(What::RolledBack, None, None, None)?;
             return Ok(self.look_back(gone).await);
         }

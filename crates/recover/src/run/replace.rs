@@ -116,8 +116,8 @@ impl Run<'_> {
     /// Fails if another process has taken the run over. Who cannot be reached cannot tell, and will not be asked for the change.
     async fn still_ours_through(&self, replace: &Replace, step: &Step) -> Result<(), RunError> {
         let hosts = self.fleet.hosts.iter().enumerate();
-        for (number, _) in hosts.filter(|(_, host)| replace.through.contains(&host.label)) {
-            match self.fleet.remote(number).script(&self.look_for_claim(number)).await {
+        for (number, host) in hosts.filter(|(_, host)| replace.through.contains(&host.label)) {
+            match self.fleet.remote(number).script(&self.look_for_claim(host)).await {
                 Err(error) if !error.is_passing() => {
                     let (step, failures) = (step.title.clone(), vec![error]);
                     return Err(RunError::Hosts { step, failures });
