@@ -33,7 +33,7 @@ mod steps;
 mod transfer;
 
 pub use adopt::Told;
-pub use agent::{Answer, Change, Probe, Question};
+pub use agent::{Answer, Change, Expected, Probe, Question, judge};
 pub use build::{BuildError, Built, Hashes, build, hashes, sha256_of};
 pub use changed::changes;
 pub use claim::{Claim, Ended, Holder, Placed};
