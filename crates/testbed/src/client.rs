@@ -11,6 +11,8 @@ use crate::etcd::Etcd;
 
 /// etcd takes 128 operations in a transaction.
 const TXN_OPERATIONS: usize = 100;
+/// How often a member that is behind is asked again.
+const TOKEN_TRIES: u32 = 10;
 
 /// Where a cluster is, and what it wants to see of its clients.
 #[derive(Clone, Debug)]
@@ -117,7 +119,16 @@ impl Client {
     #[track_caller]
     pub fn hashkv(&self, revision: i64) -> Vec<HashKv> {
         let revision = format!("--rev={revision}");
-        let answer = self.etcdctl(["endpoint", "hashkv", &revision, "-w", "json"]).json();
+        let ask = || self.try_etcdctl(["endpoint", "hashkv", &revision, "-w", "json"]);
+        let mut asked = ask();
+        // A member knows a token when it has applied what made it; one that is behind does not yet.
+        for _ in 0..TOKEN_TRIES {
+            if !asked.stderr.contains("invalid auth token") {
+                break;
+            }
+            asked = ask();
+        }
+        let answer = asked.ok().json();
         let endpoints = answer.as_array().expect("one entry for each endpoint");
         assert_eq!(endpoints.len(), self.endpoints.len(), "every member answers");
         endpoints
