@@ -1,6 +1,6 @@
 //! What every controller works with.
 
-use crate::{failure::Failure, files::Files, metrics::Metrics};
+use crate::{failure::Failure, files::Files, metrics::Metrics, store::Listings};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -54,6 +54,8 @@ pub struct Context {
     pub files: Files,
     /// A permit for each backup that may run at once.
     pub backups: Semaphore,
+    /// What was found in stores.
+    pub listings: Listings,
     /// Who writes into stores.
     pub holder: Holder,
     /// True when nothing new is to begin.
@@ -81,6 +83,7 @@ impl Context {
             metrics: Metrics::new(),
             files: Files::new(&settings.spool)?,
             backups: Semaphore::new(settings.parallel_backups.max(1)),
+            listings: Listings::default(),
             holder: Holder::this_process(),
             stopping,
             interrupt,

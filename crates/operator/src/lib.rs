@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod crds;
+
 pub mod restore;
 pub mod volume;
 pub mod cluster;
@@ -13,6 +14,7 @@ pub mod failure;
 pub mod files;
 pub mod metrics;
 pub mod secrets;
+pub mod store;
 pub mod backup;
 pub mod lease;
 pub mod run;

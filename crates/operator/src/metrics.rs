@@ -145,6 +145,12 @@ impl Metrics {
         }
     }
 
+    /// Says nothing more of a store.
+    pub(crate) fn forget_store(&self, store: &Object) {
+        self.store_up.remove(store);
+        self.store_backups.remove(store);
+    }
+
     /// All of them, as OpenMetrics has them.
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -13,7 +13,7 @@ use crate::{
     failure::Failure,
     http::Server,
     lease::Lease,
-    schedule,
+    schedule, store,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, future::join_all};
 use k8s_openapi::{
@@ -251,6 +251,7 @@ fn controllers(
     vec![
         backup::run(context.clone(), scope.clone(), stop()).boxed(),
         schedule::run(context.clone(), scope.clone(), stop()).boxed(),
+        store::run(context.clone(), scope.clone(), stop()).boxed(),
     ]
 }
 

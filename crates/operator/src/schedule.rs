@@ -190,7 +190,7 @@ fn short(name: &str) -> String {
 }
 
 /// FNV-1a: the same in every version and on every machine.
-fn fnv(text: &str) -> u64 {
+pub(crate) fn fnv(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -1,0 +1,237 @@
+//! The controller of `BackupStore`: whether a store can be used, what is in it, and, with `sync`, its backups as objects.
+//!
+//! * A store is looked at when it changes and every ten minutes; one that cannot be used, every minute.
+//! * Manifests are read once: a listing is kept, and read again only where something is new.
+//! * What `sync` shows it only shows: removing such an object deletes nothing, and one whose backup is gone goes too.
+
+mod sync;
+
+use crate::{
+    api::{BackupStore, BackupStoreStatus},
+    conditions::{self, Is, seconds},
+    context::Context,
+    failure::Failure,
+    metrics,
+    run::Scope,
+    secrets,
+};
+use jiff::Timestamp;
+use kube::{
+    Api, Resource, ResourceExt,
+    runtime::{Controller, controller::Action, watcher},
+};
+use repository::{ClusterName, Repository, RepositoryError, listing::Listing, store::Store};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// How often a store is looked at.
+const LOOK: Duration = Duration::from_secs(600);
+
+/// How often one that cannot be used is.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// What was found in stores, by the object's uid.
+#[derive(Debug, Default)]
+pub struct Listings(Mutex<HashMap<String, Vec<Listing>>>);
+
+impl Listings {
+    fn take(&self, store: &str) -> Vec<Listing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(store).unwrap_or_default()
+    }
+
+    fn put(&self, store: &str, listings: Vec<Listing>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(store.to_owned(), listings);
+    }
+}
+
+/// What is known of a store that can be used.
+struct Found {
+    url: String,
+    create_only: bool,
+    listings: Vec<Listing>,
+    /// Clusters whose backups cannot be listed.
+    unlisted: Vec<Failure>,
+}
+
+/// Follows all objects of the kind.
+pub async fn run(
+    context: Arc<Context>,
+    scope: Scope,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let api: Api<BackupStore> = scope.api(&context.client);
+    let controller = Controller::new(api, watcher::Config::default().page_size(500))
+        .graceful_shutdown_on(stop);
+    crate::run::drive(controller, context, "BackupStore", reconcile).await;
+}
+
+async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result<Action, Failure> {
+    let uid = store.uid().unwrap_or_default();
+    if store.meta().deletion_timestamp.is_some() {
+        context.metrics.forget_store(&object(&store));
+        context.listings.take(&uid);
+        return Ok(Action::await_change());
+    }
+    let status = store.status.clone().unwrap_or_default();
+    let now = Timestamp::now();
+    if let Some(until) = still_good(&store, &status, now) {
+        // Our own writing of the status woke us.
+        return Ok(crate::backup::wait(now, until));
+    }
+    let found = look(&context, &store, now).await;
+    let shown = match &found {
+        Ok(found) => sync::sync(&context, &store, found).await,
+        Err(_) => Ok(()),
+    };
+    let status = judge(&store, status, &found, Timestamp::now());
+    let was_ready = is_ready(store.status.as_ref());
+    if let (Err(failure), true) = (&found, was_ready != Some(false)) {
+        context.warn(&*store, failure.reason, &failure.text()).await;
+    } else if let (Ok(_), true) = (&found, was_ready != Some(true)) {
+        context.note(&*store, "Ready", "the store is reachable and writable").await;
+    }
+    // Before the status says that all was looked at.
+    shown?;
+    context.write_status(&*store, &status).await?;
+    let object = object(&store);
+    context.metrics.store_up.get_or_create(&object).set(i64::from(found.is_ok()));
+    let wait = if found.is_ok() { LOOK } else { LOOK_AGAIN };
+    if let Ok(found) = found {
+        let backups = count(&found.listings);
+        let backups = i64::try_from(backups).unwrap_or(i64::MAX);
+        context.metrics.store_backups.get_or_create(&object).set(backups);
+        context.listings.put(&uid, found.listings);
+    }
+    Ok(Action::requeue(wait))
+}
+
+/// Until when what was last found is good enough, if it is.
+fn still_good(
+    store: &BackupStore,
+    status: &BackupStoreStatus,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    if status.observed_generation != store.meta().generation {
+        return None;
+    }
+    let wait = if is_ready(Some(status)) == Some(true) { LOOK } else { LOOK_AGAIN };
+    let checked = status.checked_at.as_ref()?.0;
+    let until = checked.saturating_add(wait).ok()?;
+    (checked <= now && now < until).then_some(until)
+}
+
+fn is_ready(status: Option<&BackupStoreStatus>) -> Option<bool> {
+    let condition = conditions::get(&status?.conditions, "Ready")?;
+    Some(condition.status == Is::True.name())
+}
+
+fn object(store: &BackupStore) -> metrics::Object {
+    metrics::Object {
+        namespace: store.namespace().unwrap_or_default(),
+        name: store.name_any(),
+    }
+}
+
+fn count(listings: &[Listing]) -> u64 {
+    listings.iter().map(|listing| listing.backups.len() as u64).sum()
+}
+
+async fn look(context: &Context, store: &BackupStore, now: Timestamp) -> Result<Found, Failure> {
+    let namespace = store.namespace().unwrap_or_default();
+    let place = secrets::place_of(context, &namespace, &store.spec).await?;
+    let create_only = place.store.probe().await;
+    let create_only =
+        create_only.map_err(|error| Failure::from(daemon::jobs::Failure::from(&error)))?;
+    let url = place.store.url().to_owned();
+    let mut found = Found { url, create_only, listings: Vec::new(), unlisted: Vec::new() };
+    let Some(repository) = open(place.store, &store.spec.url, now).await? else {
+        return Ok(found);
+    };
+    let mut before = context.listings.take(&store.uid().unwrap_or_default());
+    let clusters = repository.clusters().await.map_err(|error| of(&error))?;
+    for cluster in clusters {
+        let known = before.iter().position(|listing| listing.cluster == cluster);
+        let known = known.map(|at| before.swap_remove(at));
+        match list(&repository, &cluster, known).await {
+            Ok(listing) => found.listings.push(listing),
+            Err(error) if error.is_unreachable() => return Err(of(&error)),
+            Err(error) => found.unlisted.push(of(&error)),
+        }
+    }
+    Ok(found)
+}
+
+/// The repository there. None in a bucket that has none yet: the first backup makes it one. A folder, which cannot be
+/// probed, becomes one at once.
+async fn open(store: Store, url: &str, now: Timestamp) -> Result<Option<Repository>, Failure> {
+    let opened = match url.starts_with("file:") {
+        true => Repository::open_or_create(store, now).await,
+        false => Repository::open(store).await,
+    };
+    match opened {
+        Ok(repository) => Ok(Some(repository)),
+        Err(RepositoryError::NotARepository { .. }) => Ok(None),
+        Err(error) => Err(of(&error)),
+    }
+}
+
+async fn list(
+    repository: &Repository,
+    cluster: &ClusterName,
+    known: Option<Listing>,
+) -> Result<Listing, RepositoryError> {
+    match known {
+        Some(known) => repository.backups_again(known).await,
+        None => repository.backups(cluster).await,
+    }
+}
+
+fn of(error: &RepositoryError) -> Failure {
+    daemon::jobs::Failure::from(error).into()
+}
+
+/// What the store then shows.
+fn judge(
+    store: &BackupStore,
+    mut status: BackupStoreStatus,
+    found: &Result<Found, Failure>,
+    now: Timestamp,
+) -> BackupStoreStatus {
+    let generation = store.meta().generation;
+    let mut set = |type_: &str, is: Is, reason: &str, text: &str| {
+        conditions::set(&mut status.conditions, type_, is, reason, text, generation, now);
+    };
+    match found {
+        Ok(found) => {
+            match found.unlisted.first() {
+                None => set("Ready", Is::True, "Reachable", "the store is reachable and writable"),
+                Some(failure) => set("Ready", Is::True, "PartlyUnreadable", &failure.text()),
+            }
+            match found.create_only {
+                true => set(
+                    "CreateOnly",
+                    Is::True,
+                    "Refused",
+                    "the store refuses to create an object a second time",
+                ),
+                false => set(
+                    "CreateOnly",
+                    Is::False,
+                    "Overwritten",
+                    "the store cannot refuse to overwrite; let no two writers back up one cluster into it",
+                ),
+            }
+            status.backups = Some(count(&found.listings));
+        }
+        Err(failure) => set("Ready", Is::False, failure.reason, &failure.text()),
+    }
+    status.observed_generation = generation;
+    status.checked_at = Some(seconds(now));
+    status
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+use super::{sync::changes, *};
+use crate::{
+    api::{BackupStoreSpec, EtcdBackup},
+    backup::SYNCED,
+};
+use repository::listing::Listing;
+use serde_json::json;
+
+fn store(sync: bool) -> BackupStore {
+    let spec: BackupStoreSpec =
+        serde_json::from_value(json!({ "url": "s3://bucket", "sync": sync })).unwrap();
+    let mut store = BackupStore::new("s", spec);
+    store.metadata.generation = Some(1);
+    store
+}
+
+/// An object that shows a backup of a cluster.
+fn object(store: &str, cluster: &str, backup: Option<&str>, synced: bool) -> EtcdBackup {
+    let spec = json!({
+        "cluster": { "name": cluster, "endpoints": ["http://e:2379"] }, "storeName": store,
+    });
+    let mut object = EtcdBackup::new("x", serde_json::from_value(spec).unwrap());
+    object.status = Some(crate::api::EtcdBackupStatus {
+        backup: backup.map(str::to_owned),
+        ..Default::default()
+    });
+    if synced {
+        object.labels_mut().insert(SYNCED.to_owned(), "true".to_owned());
+    }
+    object
+}
+
+fn found(unlisted: Vec<Failure>) -> Found {
+    Found { url: String::new(), create_only: true, listings: Vec::<Listing>::new(), unlisted }
+}
+
+#[test]
+fn objects_whose_backup_is_gone_go_but_only_those_that_merely_show_it() {
+    let objects = [
+        object("s", "prod", Some("00000000000000000002-20261123T033653Z"), true),
+        object("s", "prod", Some("00000000000000000002-20261123T033653Z"), false),
+        object("other", "prod", Some("00000000000000000002-20261123T033653Z"), true),
+        object("s", "prod", None, true),
+    ];
+    let found = found(Vec::new());
+    assert_eq!(changes(&store(true), &found, &objects).removed(), 1);
+    assert_eq!(changes(&store(false), &found, &objects).removed(), 2, "no sync, no such objects");
+}
+
+#[test]
+fn a_cluster_that_cannot_be_listed_has_lost_nothing() {
+    let objects = [object("s", "prod", Some("00000000000000000002-20261123T033653Z"), true)];
+    let found = found(vec![Failure::settings("torn", "")]);
+    assert_eq!(changes(&store(true), &found, &objects).removed(), 0);
+}
+
+#[test]
+fn a_store_is_looked_at_when_it_changes_and_when_its_time_has_come() {
+    let now: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
+    let mut seen = store(false);
+    let status = judge(&seen, BackupStoreStatus::default(), &Ok(found(Vec::new())), now);
+    let soon = now + LOOK;
+    assert_eq!(still_good(&seen, &status, now), Some(soon));
+    assert_eq!(still_good(&seen, &status, soon), None);
+    seen.metadata.generation = Some(2);
+    assert_eq!(still_good(&seen, &status, now), None);
+    seen.metadata.generation = Some(1);
+    let failed = Err(Failure::settings("no Secret", "make it"));
+    let status = judge(&seen, BackupStoreStatus::default(), &failed, now);
+    assert_eq!(still_good(&seen, &status, now), Some(now + LOOK_AGAIN));
+}
+
+#[test]
+fn a_store_that_fails_says_why_and_keeps_what_is_known_of_it() {
+    let now: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
+    let good = judge(&store(false), BackupStoreStatus::default(), &Ok(found(Vec::new())), now);
+    assert_eq!(conditions::get(&good.conditions, "CreateOnly").unwrap().status, "True");
+    let bad =
+        judge(&store(false), good, &Err(Failure::settings("no Secret \"x\"", "make it")), now);
+    let ready = conditions::get(&bad.conditions, "Ready").unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "Settings"));
+    assert!(ready.message.contains("no Secret") && ready.message.contains("make it"));
+    assert_eq!(bad.backups, Some(0));
+}
