@@ -13,6 +13,7 @@ use crate::{
     failure::Failure,
     http::Server,
     lease::Lease,
+    restore,
     schedule, store,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, future::join_all};
@@ -251,6 +252,7 @@ fn controllers(
     vec![
         backup::run(context.clone(), scope.clone(), stop()).boxed(),
         schedule::run(context.clone(), scope.clone(), stop()).boxed(),
+        restore::run(context.clone(), scope.clone(), stop()).boxed(),
         store::run(context.clone(), scope.clone(), stop()).boxed(),
     ]
 }

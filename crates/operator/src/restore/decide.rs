@@ -1,0 +1,797 @@
+//! What a restore does next: a pure function of its object, of what was seen, and of the time.
+//!
+//! * A phase is a goal. Whatever is not as the phase wants it is asked for again each time, so an action that was lost with a killed
+//!   operator is done by the next.
+//! * The status is written before its actions are done: what must be remembered (the replicas there were) is, before it changes.
+//! * Until [`Stopping`](RestorePhase::Stopping) nothing is changed, so a refusal there leaves nothing to take back. From then on
+//!   every failure leads through [`RollingBack`](RestorePhase::RollingBack).
+
+use super::layout::Layout;
+use crate::{
+    api::{
+        EtcdRestore, EtcdRestoreStatus, Member, RestoreFailure, RestorePhase, RestoreSource,
+        StatefulSetTarget, VolumePhase, VolumeStatus,
+    },
+    conditions::{self, seconds},
+    volume::Answer,
+};
+use RestorePhase::{
+    Building, Checking, Failed, Pending, RollingBack, Starting, Stopping, Succeeded, Swapping,
+    Verifying,
+};
+use jiff::Timestamp;
+use k8s_openapi::{api::apps::v1::StatefulSet, apimachinery::pkg::apis::meta::v1::Time};
+use kube::{Resource, ResourceExt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// How long pods may take to end, or a Job's to begin.
+const PATIENCE_SECONDS: i64 = 600;
+/// When a look is taken again although nothing has told of a change.
+const AGAIN: Duration = Duration::from_secs(5);
+/// The same where somebody else must do something first.
+const LATER: Duration = Duration::from_secs(20);
+
+/// A step that Jobs do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// New data.
+    Build,
+    /// New data in place.
+    Swap,
+    /// Old data in place again.
+    Undo,
+}
+
+impl Step {
+    /// As `lifeboat volume` and labels have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Build => "build",
+            Self::Swap => "swap",
+            Self::Undo => "undo",
+        }
+    }
+}
+
+/// A Job, as far as it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobSeen {
+    /// It runs; or its pod waits, for that.
+    Running {
+        /// Why its pod has not begun.
+        waits_for: Option<String>,
+    },
+    /// It ended well, with its last words.
+    Succeeded(Answer),
+    /// It was given up.
+    Failed(String),
+}
+
+/// How many replicas something has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replicas {
+    /// Asked for.
+    pub wanted: i32,
+    /// There.
+    pub there: i32,
+}
+
+/// A source that was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// It, with a backup's own name in place of `latest`.
+    pub source: RestoreSource,
+    /// The backup's name.
+    pub backup: Option<String>,
+    /// Its revision.
+    pub revision: Option<i64>,
+    /// The members that the cluster had.
+    pub members: Vec<Member>,
+}
+
+/// What was seen. Only what the phase needs is looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The StatefulSet.
+    pub set: Option<StatefulSet>,
+    /// Its pods, and whether each runs.
+    pub pods: BTreeMap<String, bool>,
+    /// The claims that there are.
+    pub claims: BTreeSet<String>,
+    /// Pods that use the one claim that is written to.
+    pub users: Vec<String>,
+    /// The Deployment that is to keep still.
+    pub deployment: Option<Replicas>,
+    /// The Jobs of this run, by step and volume.
+    pub jobs: BTreeMap<(Step, usize), JobSeen>,
+    /// The source, or why it cannot be used now: reason and text.
+    pub source: Option<Result<Found, (String, String)>>,
+    /// What speaks against the restored cluster; none if it was not asked.
+    pub faults: Option<Vec<String>>,
+    /// Another restore that is at work on the target.
+    pub other: Option<String>,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Give the StatefulSet so many replicas.
+    ScaleSet(i32),
+    /// The same for the Deployment that keeps still.
+    ScaleDeployment(i32),
+    /// Start a Job.
+    Start(Step, usize),
+    /// Remove a Job, and its pods.
+    Remove(Step, usize),
+    /// Take hold of the object, or let it go.
+    Hold(bool),
+}
+
+/// What comes next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// The new status, written first.
+    pub status: EtcdRestoreStatus,
+    /// Then this is done.
+    pub actions: Vec<Action>,
+    /// When to look again, if nothing changes before.
+    pub again: Option<Duration>,
+}
+
+/// How a phase goes on.
+enum Next {
+    /// Not yet: a reason, and in full.
+    Stay(String, String, Option<Duration>),
+    Go(RestorePhase),
+    /// What has failed: a reason, and in full.
+    Fail(&'static str, String),
+    /// Nothing was changed, and nothing will be.
+    Refuse(&'static str, String),
+}
+
+/// Holds an object until its cluster runs again.
+pub const FINALIZER: &str = "lifeboat.dev/restore";
+
+/// What is written to, and how it is told: `statefulset/etcd`.
+pub fn target(restore: &EtcdRestore) -> Option<(&'static str, &str)> {
+    let target = &restore.spec.target;
+    match (&target.stateful_set, &target.pvc, &target.files) {
+        (Some(set), None, None) => Some(("statefulset", &set.name)),
+        (None, Some(pvc), None) => Some(("persistentvolumeclaim", &pvc.claim_name)),
+        (None, None, Some(files)) => Some(("persistentvolumeclaim", &files.claim_name)),
+        _ => None,
+    }
+}
+
+/// Whether it works on its target.
+pub fn is_active(phase: RestorePhase) -> bool {
+    !matches!(phase, Pending | Succeeded | Failed)
+}
+
+/// What comes next.
+pub fn decide(restore: &EtcdRestore, seen: &Seen, now: Timestamp) -> Decision {
+    let status = restore.status.clone().unwrap_or_default();
+    let phase = status.phase.unwrap_or_default();
+    let mut turn = Turn { restore, seen, now, status, actions: Vec::new() };
+    let held = restore.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    if matches!(phase, Succeeded | Failed) {
+        turn.actions.extend(held.then_some(Action::Hold(false)));
+        return turn.end(None);
+    }
+    let next = turn.next(phase);
+    let again = turn.apply(phase, next);
+    let active = is_active(turn.status.phase.unwrap_or_default());
+    if active && !held && turn.restore.meta().deletion_timestamp.is_none() {
+        turn.actions.insert(0, Action::Hold(true));
+    }
+    turn.end(again)
+}
+
+struct Turn<'a> {
+    restore: &'a EtcdRestore,
+    seen: &'a Seen,
+    now: Timestamp,
+    status: EtcdRestoreStatus,
+    actions: Vec<Action>,
+}
+
+impl Turn<'_> {
+    fn end(self, again: Option<Duration>) -> Decision {
+        Decision { status: self.status, actions: self.actions, again }
+    }
+
+    fn next(&mut self, phase: RestorePhase) -> Next {
+        let deleted = self.restore.meta().deletion_timestamp.is_some();
+        match phase {
+            Pending | Checking if deleted => {
+                Next::Refuse("Deleted", "the object was deleted".to_owned())
+            }
+            Stopping | Building | Swapping | Starting | Verifying if deleted => {
+                Next::Fail("Deleted", "the object was deleted".to_owned())
+            }
+            Pending => self.pending(),
+            Checking => self.checking().unwrap_or_else(|text| Next::Refuse("Refused", text)),
+            Stopping => self.stopping(),
+            Building => self.building(),
+            Swapping => self.swapping(),
+            Starting => self.starting(),
+            Verifying => self.verifying(),
+            RollingBack => self.rolling_back(),
+            Succeeded | Failed => unreachable!("an end has no next"),
+        }
+    }
+
+    /// Writes down how it goes on.
+    fn apply(&mut self, phase: RestorePhase, next: Next) -> Option<Duration> {
+        let generation = self.restore.meta().generation;
+        self.status.observed_generation = generation;
+        let (reason, message, again) = match next {
+            Next::Stay(reason, message, again) => {
+                self.enter(phase);
+                (reason, message, again)
+            }
+            Next::Go(Succeeded) => {
+                self.enter(Succeeded);
+                let text = self.summary();
+                let (conditions, now) = (&mut self.status.conditions, self.now);
+                conditions::set(conditions, "Succeeded", true, "Restored", &text, generation, now);
+                return None;
+            }
+            Next::Go(Failed) => {
+                self.enter(Failed);
+                let failure = self.status.failure.clone();
+                let failure = failure.map_or_else(
+                    || ("Failed".to_owned(), String::new()),
+                    |failure| {
+                        (failure.reason, format!("{}; the old data are in place", failure.message))
+                    },
+                );
+                (failure.0, failure.1, None)
+            }
+            Next::Go(next) => {
+                self.enter(next);
+                (format!("{next:?}"), doing(next).to_owned(), Some(Duration::ZERO))
+            }
+            Next::Refuse(reason, message) => {
+                self.status.failure = Some(RestoreFailure {
+                    phase,
+                    reason: reason.to_owned(),
+                    message: message.clone(),
+                });
+                self.enter(Failed);
+                (reason.to_owned(), format!("{message}; nothing was changed"), None)
+            }
+            Next::Fail(reason, message) => {
+                self.status.failure = Some(RestoreFailure {
+                    phase,
+                    reason: reason.to_owned(),
+                    message: message.clone(),
+                });
+                self.actions.clear();
+                self.enter(RollingBack);
+                (
+                    reason.to_owned(),
+                    format!("{message}; the old data are put back"),
+                    Some(Duration::ZERO),
+                )
+            }
+        };
+        let (conditions, now) = (&mut self.status.conditions, self.now);
+        conditions::set(conditions, "Succeeded", false, &reason, &message, generation, now);
+        again
+    }
+
+    fn enter(&mut self, phase: RestorePhase) {
+        // What is started has one deadline until it is proved.
+        let goes_on = self.status.phase == Some(Starting) && phase == Verifying;
+        if self.status.phase != Some(phase) && !goes_on {
+            self.status.phase_since = Some(seconds(self.now));
+        }
+        if matches!(phase, Succeeded | Failed) {
+            self.status.finished_at = Some(seconds(self.now));
+        }
+        self.status.phase = Some(phase);
+    }
+
+    fn summary(&self) -> String {
+        let revision = self.status.restored_revision.or(self.status.revision);
+        let revision = revision.map_or_else(String::new, |at| format!(" at revision {at}"));
+        let run = self.run();
+        match &self.restore.spec.target.stateful_set {
+            Some(_) => format!(
+                "{} members serve the backup's data{revision}; the old data are kept in each volume as member.lifeboat-{run}",
+                self.status.volumes.len()
+            ),
+            None => "the volume has what was asked for".to_owned(),
+        }
+    }
+
+    fn run(&self) -> &str {
+        self.status.run.as_deref().unwrap_or_default()
+    }
+
+    /// Seconds since the phase began.
+    fn age(&self) -> i64 {
+        let since = self.status.phase_since.as_ref().map_or(self.now, |Time(since)| *since);
+        self.now.duration_since(since).as_secs()
+    }
+
+    fn set_target(&self) -> Option<&StatefulSetTarget> {
+        self.restore.spec.target.stateful_set.as_ref()
+    }
+
+    fn pending(&mut self) -> Next {
+        let stay = |reason: &str, text, again| Next::Stay(reason.to_owned(), text, again);
+        let Some((kind, name)) = target(self.restore) else {
+            let text = "spec.target must have exactly one of statefulSet, pvc and files";
+            return stay("Refused", text.to_owned(), None);
+        };
+        let confirm = self.restore.spec.confirm.as_deref();
+        if confirm != Some(name) {
+            let text = match confirm {
+                None => format!(
+                    "nothing is done until spec.confirm is {name:?}: what {kind}/{name} has now gives way to the backup"
+                ),
+                Some(other) => format!(
+                    "spec.confirm is {other:?}, but the target is {kind}/{name}: nothing is done until it is {name:?}"
+                ),
+            };
+            return stay("NotConfirmed", text, None);
+        }
+        if let Some(other) = &self.seen.other {
+            let text = format!("EtcdRestore {other} is at work on {kind}/{name}");
+            return stay("Waiting", text, Some(LATER));
+        }
+        let uid: String = self.restore.uid().unwrap_or_default().replace('-', "");
+        self.status.run = Some(uid.chars().take(10).collect());
+        self.status.target = Some(format!("{kind}/{name}"));
+        self.status.started_at = Some(seconds(self.now));
+        Next::Go(Checking)
+    }
+
+    fn checking(&mut self) -> Result<Next, String> {
+        let found = match &self.seen.source {
+            Some(Ok(found)) => found.clone(),
+            Some(Err((reason, text))) => {
+                return Ok(Next::Stay(reason.clone(), text.clone(), Some(LATER)));
+            }
+            None => return Ok(stay("Checking", "the source is looked for", Some(AGAIN))),
+        };
+        let target = self.restore.spec.target.clone();
+        let next = match (&target.stateful_set, &target.pvc) {
+            (Some(set), _) => {
+                self.check_set(set, &found)?;
+                Stopping
+            }
+            (None, Some(pvc)) => {
+                self.check_claim(&pvc.claim_name)?;
+                self.status.volumes = vec![VolumeStatus {
+                    claim: pvc.claim_name.clone(),
+                    member: names(&pvc.members),
+                    peer_urls: Vec::new(),
+                    phase: VolumePhase::Untouched,
+                }];
+                Building
+            }
+            (None, None) => {
+                let claim = self.status.target.as_deref().and_then(|target| target.split_once('/'));
+                let claim = claim.map(|(_, claim)| claim.to_owned()).unwrap_or_default();
+                self.check_claim(&claim)?;
+                self.status.volumes = vec![VolumeStatus {
+                    claim,
+                    member: String::new(),
+                    peer_urls: Vec::new(),
+                    phase: VolumePhase::Untouched,
+                }];
+                Building
+            }
+        };
+        self.status.source = Some(found.source);
+        self.status.backup = found.backup;
+        self.status.revision = found.revision;
+        Ok(Next::Go(next))
+    }
+
+    fn check_claim(&self, claim: &str) -> Result<(), String> {
+        if !self.seen.claims.contains(claim) {
+            return Err(format!(
+                "there is no PersistentVolumeClaim {claim:?}, which spec.target names"
+            ));
+        }
+        match self.seen.users.as_slice() {
+            [] => Ok(()),
+            users => {
+                Err(format!("the claim {claim:?} of spec.target is in use by {}", users.join(", ")))
+            }
+        }
+    }
+
+    /// Remembers the replicas and the volumes.
+    fn check_set(&mut self, target: &StatefulSetTarget, found: &Found) -> Result<(), String> {
+        let name = &target.name;
+        let set = self.seen.set.as_ref().ok_or_else(|| {
+            format!("there is no StatefulSet {name:?}, which spec.target.statefulSet.name names")
+        })?;
+        let had = wanted(set);
+        let replicas = target.replicas.unwrap_or(had);
+        if replicas < 1 {
+            return Err(format!(
+                "StatefulSet {name:?} has no replicas; say in spec.target.statefulSet.replicas how many members there shall be"
+            ));
+        }
+        if target.suspend_deployment.is_some() {
+            let seen = self.seen.deployment.ok_or_else(|| {
+                let name = target.suspend_deployment.as_deref().unwrap_or_default();
+                format!("there is no Deployment {name:?}, which spec.target.statefulSet.suspendDeployment names")
+            })?;
+            self.status.suspended_replicas = Some(seen.wanted);
+        }
+        let layout = Layout::read(set, target, replicas)?;
+        let pods: Vec<String> = (0..replicas).map(|index| layout.pod_name(index)).collect();
+        let members = members(target, found, &pods)?;
+        let mut volumes = Vec::new();
+        for (index, member) in (0..).zip(members) {
+            let claim = layout.claim(index);
+            if !self.seen.claims.contains(&claim) {
+                return Err(format!(
+                    "there is no PersistentVolumeClaim {claim:?} of pod {}; create it first: an empty one will do",
+                    layout.pod_name(index)
+                ));
+            }
+            let Member { name: member, peer_urls } = member;
+            volumes.push(VolumeStatus { claim, member, peer_urls, phase: VolumePhase::Untouched });
+        }
+        self.status.replicas = Some(had);
+        self.status.volumes = volumes;
+        Ok(())
+    }
+
+    /// Stops what runs, and says what is still waited for.
+    fn stop_all(&mut self) -> Option<String> {
+        if self.set_target().is_some_and(|target| target.suspend_deployment.is_some())
+            && let Some(deployment) = self.seen.deployment
+        {
+            if deployment.wanted != 0 {
+                self.actions.push(Action::ScaleDeployment(0));
+                return Some("the Deployment that is suspended".to_owned());
+            }
+            if deployment.there != 0 {
+                return Some("the pods of the Deployment that is suspended".to_owned());
+            }
+        }
+        let set = self.seen.set.as_ref()?;
+        if wanted(set) != 0 {
+            self.actions.push(Action::ScaleSet(0));
+        }
+        let pods: Vec<_> = self.seen.pods.keys().cloned().collect();
+        match pods.is_empty() {
+            false => Some(format!("the end of {}", pods.join(", "))),
+            true if wanted(set) != 0 => Some("the StatefulSet to be scaled to 0".to_owned()),
+            true => None,
+        }
+    }
+
+    fn stopping(&mut self) -> Next {
+        if self.seen.set.is_none() {
+            return Next::Fail("StatefulSetGone", "the StatefulSet is gone".to_owned());
+        }
+        match self.stop_all() {
+            None => Next::Go(Building),
+            Some(what) if self.age() > PATIENCE_SECONDS => {
+                Next::Fail("NotStopped", format!("waited {PATIENCE_SECONDS} s for {what}"))
+            }
+            Some(what) => stay("Stopping", &format!("waits for {what}"), Some(AGAIN)),
+        }
+    }
+
+    /// Whether somebody has started etcd where it must not run.
+    fn started_by_others(&self) -> Option<Next> {
+        let set = self.set_target().and(self.seen.set.as_ref());
+        if self.set_target().is_some() && set.is_none() {
+            return Some(Next::Fail("StatefulSetGone", "the StatefulSet is gone".to_owned()));
+        }
+        let set = set?;
+        let pods: Vec<_> = self.seen.pods.keys().map(String::as_str).collect();
+        if wanted(set) == 0 && pods.is_empty() {
+            return None;
+        }
+        Some(Next::Fail(
+            "ScaledUp",
+            format!(
+                "somebody has scaled StatefulSet {:?} up meanwhile; if that is another operator, name its Deployment in \
+                 spec.target.statefulSet.suspendDeployment",
+                set.name_any()
+            ),
+        ))
+    }
+
+    /// Goes on with the Jobs of a step, one for each volume; their answers when all have ended well.
+    fn jobs(&mut self, step: Step, done: VolumePhase) -> Result<Vec<Answer>, Next> {
+        let mut answers = Vec::new();
+        let mut waits = Vec::new();
+        let claims: Vec<String> =
+            self.status.volumes.iter().map(|volume| volume.claim.clone()).collect();
+        for (index, claim) in claims.iter().enumerate() {
+            match self.seen.jobs.get(&(step, index)) {
+                None => {
+                    self.actions.push(Action::Start(step, index));
+                    waits.push(claim.clone());
+                }
+                Some(JobSeen::Failed(why)) => {
+                    return Err(Next::Fail(failed(step), format!("volume {claim}: {why}")));
+                }
+                Some(JobSeen::Running { waits_for: Some(why) }) => {
+                    if self.age() > PATIENCE_SECONDS {
+                        let text = format!("volume {claim}: its pod has not begun: {why}");
+                        return Err(Next::Fail(failed(step), text));
+                    }
+                    waits.push(format!("{claim} ({why})"));
+                }
+                Some(JobSeen::Running { waits_for: None }) => waits.push(claim.clone()),
+                Some(JobSeen::Succeeded(answer)) => {
+                    self.status.volumes[index].phase = done;
+                    answers.push(answer.clone());
+                }
+            }
+        }
+        match waits.is_empty() {
+            true => Ok(answers),
+            false => {
+                let text = format!("{} volume {}", step.name(), waits.join(", "));
+                Err(stay(
+                    if step == Step::Undo { "RollingBack" } else { doing_reason(step) },
+                    &text,
+                    Some(AGAIN),
+                ))
+            }
+        }
+    }
+
+    fn building(&mut self) -> Next {
+        if let Some(failed) = self.started_by_others() {
+            return failed;
+        }
+        let answers = match self.jobs(Step::Build, VolumePhase::Built) {
+            Ok(answers) => answers,
+            Err(next) => return next,
+        };
+        if self.set_target().is_none() {
+            return Next::Go(Succeeded);
+        }
+        // A pod's last words can be lost; a build that is repeated says the same.
+        let lost: Vec<usize> =
+            answers.iter().enumerate().filter(|(_, a)| a.built.is_none()).map(|(n, _)| n).collect();
+        if !lost.is_empty() {
+            self.actions.extend(lost.into_iter().map(|index| Action::Remove(Step::Build, index)));
+            return stay(
+                "Building",
+                "a pod's last words were lost; its step is repeated",
+                Some(AGAIN),
+            );
+        }
+        let mut built = answers.iter().filter_map(|answer| answer.built);
+        let Some(first) = built.next() else {
+            return Next::Fail("BuildFailed", "there is no volume".to_owned());
+        };
+        if built.any(|other| other != first) {
+            let text = "the members' new data differ: the source was changed while they were built";
+            return Next::Fail("BuildFailed", text.to_owned());
+        }
+        self.status.restored_revision = Some(first.revision);
+        self.status.hash_kv = Some(first.hash_kv);
+        Next::Go(Swapping)
+    }
+
+    fn swapping(&mut self) -> Next {
+        if let Some(failed) = self.started_by_others() {
+            return failed;
+        }
+        match self.jobs(Step::Swap, VolumePhase::Swapped) {
+            Ok(_) => Next::Go(Starting),
+            Err(next) => next,
+        }
+    }
+
+    /// How many members there are to be.
+    fn members(&self) -> i32 {
+        i32::try_from(self.status.volumes.len()).unwrap_or(i32::MAX)
+    }
+
+    fn is_late(&self) -> bool {
+        self.age() > self.restore.spec.ready_seconds
+    }
+
+    fn starting(&mut self) -> Next {
+        let Some(set) = &self.seen.set else {
+            return Next::Fail("StatefulSetGone", "the StatefulSet is gone".to_owned());
+        };
+        let members = self.members();
+        if wanted(set) != members {
+            self.actions.push(Action::ScaleSet(members));
+        }
+        let running = self.seen.pods.values().filter(|runs| **runs).count();
+        if running >= self.status.volumes.len() {
+            return Next::Go(Verifying);
+        }
+        let text = format!("{running} of {members} pods run");
+        match self.is_late() {
+            true => Next::Fail(
+                "NotStarted",
+                format!("after {} s, {text}", self.restore.spec.ready_seconds),
+            ),
+            false => stay("Starting", &text, Some(AGAIN)),
+        }
+    }
+
+    fn verifying(&mut self) -> Next {
+        match &self.seen.faults {
+            Some(faults) if faults.is_empty() => {
+                if let Some(scale) = self.wake_deployment() {
+                    self.actions.push(scale);
+                    return stay(
+                        "Verifying",
+                        "the Deployment that was suspended is started",
+                        Some(AGAIN),
+                    );
+                }
+                Next::Go(Succeeded)
+            }
+            Some(faults) if self.is_late() => {
+                let text =
+                    format!("after {} s: {}", self.restore.spec.ready_seconds, faults.join("; "));
+                Next::Fail("NotVerified", text)
+            }
+            Some(faults) => stay("Verifying", &faults.join("; "), Some(AGAIN)),
+            None if self.is_late() => {
+                Next::Fail("NotVerified", "the members could not be asked".to_owned())
+            }
+            None => stay("Verifying", "the members are asked", Some(AGAIN)),
+        }
+    }
+
+    fn wake_deployment(&self) -> Option<Action> {
+        let (had, now) = (self.status.suspended_replicas?, self.seen.deployment?);
+        (now.wanted != had).then_some(Action::ScaleDeployment(had))
+    }
+
+    fn rolling_back(&mut self) -> Next {
+        let why = self.status.failure.clone();
+        let cause = why.as_ref().map(|failure| failure.message.clone()).unwrap_or_default();
+        let waits = |what: &str, again| {
+            let reason = why.as_ref().map_or("RollingBack", |failure| &failure.reason);
+            Next::Stay(
+                reason.to_owned(),
+                format!("{cause}; the old data are put back: {what}"),
+                Some(again),
+            )
+        };
+        let running = |step: &Step, seen: &JobSeen| {
+            *step != Step::Undo && matches!(seen, JobSeen::Running { .. })
+        };
+        let jobs = self.seen.jobs.iter().filter(|((step, _), seen)| running(step, seen));
+        let jobs: Vec<_> = jobs.map(|((step, index), _)| Action::Remove(*step, *index)).collect();
+        if !jobs.is_empty() {
+            self.actions.extend(jobs);
+            return waits("pods that write are ended", AGAIN);
+        }
+        if self.set_target().is_none() {
+            return Next::Go(Failed);
+        }
+        let Some(had) = self.status.replicas else { return Next::Go(Failed) };
+        if self.seen.set.is_none() {
+            return waits("the StatefulSet is gone; create it again, with 0 replicas", LATER);
+        }
+        let touched = why.as_ref().is_none_or(|failure| failure.phase >= Building);
+        let undone = |volume: &VolumeStatus| volume.phase == VolumePhase::RolledBack;
+        if touched && !self.status.volumes.iter().all(undone) {
+            if let Some(what) = self.stop_all() {
+                return waits(&what, AGAIN);
+            }
+            match self.jobs(Step::Undo, VolumePhase::RolledBack) {
+                Ok(_) => {}
+                Err(Next::Fail(_, text)) => {
+                    let failed = self.seen.jobs.iter().filter(|((step, _), seen)| {
+                        *step == Step::Undo && matches!(seen, JobSeen::Failed(_))
+                    });
+                    self.actions
+                        .extend(failed.map(|((step, index), _)| Action::Remove(*step, *index)));
+                    return waits(&format!("{text}; it is tried again"), LATER);
+                }
+                Err(Next::Stay(_, text, _)) => return waits(&text, AGAIN),
+                Err(next) => return next,
+            }
+        }
+        let set = self.seen.set.as_ref().map_or(had, wanted);
+        if set != had {
+            self.actions.push(Action::ScaleSet(had));
+        }
+        let wake = self.wake_deployment();
+        let is_done = set == had && wake.is_none();
+        self.actions.extend(wake);
+        match is_done {
+            true => Next::Go(Failed),
+            false => waits("the cluster is started again", AGAIN),
+        }
+    }
+}
+
+fn stay(reason: &str, message: &str, again: Option<Duration>) -> Next {
+    Next::Stay(reason.to_owned(), message.to_owned(), again)
+}
+
+fn wanted(set: &StatefulSet) -> i32 {
+    set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+}
+
+fn failed(step: Step) -> &'static str {
+    match step {
+        Step::Build => "BuildFailed",
+        Step::Swap => "SwapFailed",
+        Step::Undo => "UndoFailed",
+    }
+}
+
+fn doing_reason(step: Step) -> &'static str {
+    match step {
+        Step::Build => "Building",
+        Step::Swap => "Swapping",
+        Step::Undo => "RollingBack",
+    }
+}
+
+fn doing(phase: RestorePhase) -> &'static str {
+    match phase {
+        Checking => "source and target are looked at",
+        Stopping => "etcd is stopped",
+        Building => "new data are made beside the old",
+        Swapping => "new and old data change places",
+        Starting => "etcd is started",
+        Verifying => "membership, health and HashKV are asked",
+        Pending | RollingBack | Succeeded | Failed => "",
+    }
+}
+
+fn names(members: &[Member]) -> String {
+    members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The members of the new cluster, in the order of their pods.
+fn members(
+    target: &StatefulSetTarget,
+    found: &Found,
+    pods: &[String],
+) -> Result<Vec<Member>, String> {
+    let given = !target.members.is_empty();
+    let known = if given { &target.members } else { &found.members };
+    let by_name = |pod: &String| known.iter().find(|member| member.name == *pod).cloned();
+    if let Some(members) = pods.iter().map(by_name).collect::<Option<Vec<_>>>() {
+        let without = members.iter().find(|member| member.peer_urls.is_empty());
+        return match without {
+            None => Ok(members),
+            Some(member) => Err(format!(
+                "the backup knows no peer URL of {:?}; say all members in spec.target.statefulSet.members",
+                member.name
+            )),
+        };
+    }
+    match given {
+        true if known.len() == pods.len() => Ok(known.clone()),
+        true => Err(format!(
+            "spec.target.statefulSet.members has {} members, but there will be {} pods",
+            known.len(),
+            pods.len()
+        )),
+        false => Err(format!(
+            "the backup's members ({}) are not the pods ({}); say the members' names and peer URLs, in the order of the pods, in \
+             spec.target.statefulSet.members",
+            if known.is_empty() { "none known".to_owned() } else { names(known) },
+            pods.join(", ")
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;
