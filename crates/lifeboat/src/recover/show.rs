@@ -58,9 +58,13 @@ impl State {
             Event::Done { label, already: false } => say!("  {label}: done"),
             Event::Done { label, already: true } => say!("  {label}: was done before"),
             Event::Waiting { label, why } => say!("  {label}: {why}"),
-            Event::Again { label, why } => say!("  {label}: {why}; trying again"),
+            Event::Again { label, why } => {
+                say!("  {label}: {}; trying again", of_host(&label, &why));
+            }
             Event::Failed { label } => say!("  {label}: FAILED"),
-            Event::LeftAlone { label, why } => say!("  {label}: left alone: {why}"),
+            Event::LeftAlone { label, why } => {
+                say!("  {label}: left alone: {}", of_host(&label, &why));
+            }
             Event::Sent { label, bytes, of } => {
                 let part = bytes.saturating_mul(4) / of.max(1);
                 let mut told = self.told.lock().expect("no holder of the lock panics");
@@ -84,6 +88,11 @@ impl State {
             _ => {}
         }
     }
+}
+
+/// What went wrong on a host, in a line that names the host already.
+fn of_host<'w>(label: &str, why: &'w str) -> &'w str {
+    why.strip_prefix(label).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(why)
 }
 
 impl Table {
@@ -124,7 +133,7 @@ impl Table {
             }),
             Event::Waiting { label, why } => self.on(label, |bar| bar.set_message(why.clone())),
             Event::Again { label, why } => self.on(label, |bar| {
-                bar.set_message(format!("{why}; trying again"));
+                bar.set_message(format!("{}; trying again", of_host(label, why)));
             }),
             Event::Failed { label } => self.on(label, |bar| {
                 bar.disable_steady_tick();
@@ -132,7 +141,7 @@ impl Table {
             }),
             Event::LeftAlone { label, why } => self.on(label, |bar| {
                 bar.disable_steady_tick();
-                bar.set_message(format!("left alone: {why}"));
+                bar.set_message(format!("left alone: {}", of_host(label, why)));
             }),
             _ => {}
         }
@@ -142,5 +151,16 @@ impl Table {
         if let Some((_, bar)) = self.hosts.iter().find(|(known, _)| known == label) {
             change(bar);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_its_host_once() {
+        assert_eq!(of_host("m3", "m3: no answer for 60 s"), "no answer for 60 s");
+        assert_eq!(of_host("m3", "m31: no answer"), "m31: no answer");
     }
 }
