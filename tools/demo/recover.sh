@@ -123,16 +123,20 @@ tell "5. The cluster's file, written on an earlier day. (--discover finds system
 describe >prod.yaml
 run cat prod.yaml
 
-tell "6. What would be done. The plan has every command on every host; this is its beginning:"
+tell "6. Is a data directory left that holds more than the backup? Its database is what was overwritten:"
+runbook left >left.txt 2>&1
+sed -n '/^What there is/,/^Before/p' left.txt | sed '$d'
+
+tell "7. What would be done. The plan has every command on every host; this is its beginning:"
 runbook plan >plan.txt 2>&1
 head -n 45 plan.txt
 echo "   … and $(($(wc -l <plan.txt) - 45)) lines more."
 
-tell "7. It is done. (--yes, as nobody is here to type the cluster's name.)"
+tell "8. It is done. (--yes, as nobody is here to type the cluster's name.)"
 runbook run --yes
 runbook status
 
-tell "8. The proof: members, keys, and the same HashKV in each of them."
+tell "9. The proof: members, keys, and the same HashKV in each of them."
 runbook members
 etcdctl get '' --prefix >keys
 run cmp keys.backed-up keys
@@ -141,7 +145,7 @@ run lifeboat endpoint hashkv --cluster
 hash_of_all >/dev/null
 runbook commit
 
-tell "9. A cluster that works is not stopped by mistake:"
+tell "10. A cluster that works is not stopped by mistake:"
 run etcdctl put /greeting "hello from the cluster that came back"
 ! run lifeboat recover run prod.yaml --backup "$BACKUP" --yes || { echo "It should have refused." >&2; exit 1; }
 
