@@ -59,6 +59,8 @@ pub enum Step {
     Wait(Timestamp),
     /// Make the backup; this would be the attempt of that number. `None`: only look whether it is there already.
     Begin(Option<u32>),
+    /// See how far the Job of that attempt is.
+    Look(u32),
     /// Take hold of the object, or let it go.
     Hold(bool),
     /// Delete its backup, then let it go.
@@ -100,6 +102,7 @@ pub fn decide(backup: &EtcdBackup, now: Timestamp) -> Step {
             Some(Time(at)) if at > now => Step::Wait(at),
             _ => Step::Begin(Some(attempts + 1)),
         },
+        Phase::Running if backup.spec.run_as == RunAs::Job && attempts > 0 => Step::Look(attempts),
         // Nobody runs it: whoever did has ended. An attempt that ended an operator counts.
         Phase::Running if attempts >= backup.spec.attempts => Step::Begin(None),
         Phase::Running => Step::Begin(Some(attempts + 1)),
@@ -157,6 +160,10 @@ async fn reconcile(cached: Arc<EtcdBackup>, context: Arc<Context>) -> Result<Act
         Step::Wait(until) => Ok(wait(now, until)),
         Step::Hold(held) => hold(&api, &backup, held).await,
         Step::Begin(attempt) => Attempt { context: &context, backup: &backup }.begin(attempt).await,
+        Step::Look(attempt) => {
+            let status = backup.status.clone().unwrap_or_default();
+            job::look(&context, &backup, status, attempt).await
+        }
         Step::DeleteBackup => delete(&context, &api, &backup).await,
         Step::RemoveObject => remove_object(&api, &backup).await,
         Step::TellChanged => tell_changed(&context, &backup, now).await,
@@ -328,7 +335,7 @@ impl Attempt<'_> {
             return self.failed(status, ended).await;
         };
         if backup.spec.run_as == RunAs::Job {
-            return job::attempt(context, backup, status, attempt).await;
+            return job::begin(context, backup, status, attempt).await;
         }
         let Some(_permit) = context.permit().await else { return Ok(Action::await_change()) };
         let now = Timestamp::now();

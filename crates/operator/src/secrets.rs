@@ -113,17 +113,20 @@ impl Content {
 
 /// A store of that name: where it is, how to get in, how its objects are stored.
 pub async fn place(context: &Context, namespace: &str, store: &str) -> Result<Place, Failure> {
+    let found = self::store(context, namespace, store).await?;
+    place_of(context, namespace, &found.spec).await
+}
+
+/// The BackupStore of that name.
+pub async fn store(context: &Context, namespace: &str, store: &str) -> Result<BackupStore, Failure> {
     let stores: Api<BackupStore> = Api::namespaced(context.client.clone(), namespace);
-    match stores.get_opt(store).await? {
-        Some(found) => place_of(context, namespace, &found.spec).await,
-        None => Err(Failure {
-            reason: "StoreMissing",
-            ..Failure::settings(
-                format!("there is no BackupStore {store:?} in namespace {namespace:?}"),
-                "create it, or correct the object's storeName",
-            )
-        }),
-    }
+    stores.get_opt(store).await?.ok_or_else(|| Failure {
+        reason: "StoreMissing",
+        ..Failure::settings(
+            format!("there is no BackupStore {store:?} in namespace {namespace:?}"),
+            "create it, or correct the object's storeName",
+        )
+    })
 }
 
 /// A store as its spec says. Nothing of it is reached yet.
@@ -293,14 +296,18 @@ pub async fn identities(
 
 /// Certificates for clients of a cluster's etcd.
 pub async fn tls(context: &Context, namespace: &str, tls: &Tls) -> Result<TlsOptions, Failure> {
-    let secret = Content::read(context, namespace, &tls.secret_name).await?;
+    tls_of(&context.files, &Content::read(context, namespace, &tls.secret_name).await?, tls)
+}
+
+/// The same of a Secret that was read.
+pub fn tls_of(files: &Files, secret: &Content, tls: &Tls) -> Result<TlsOptions, Failure> {
     let ca = secret.bytes(&["ca.crt", "etcd-client-ca.crt"]);
     let cert = secret.bytes(&["tls.crt", "etcd-client.crt"]);
     let key = secret.bytes(&["tls.key", "etcd-client.key"]);
     let identity = match (cert, key) {
         (Some(cert), Some(key)) => Some(Identity {
-            cert: put(&context.files, cert)?.into(),
-            key: put(&context.files, key)?.into(),
+            cert: put(files, cert)?.into(),
+            key: put(files, key)?.into(),
         }),
         (None, None) => None,
         (Some(_), None) => return Err(half(&secret.name, "a certificate without its key")),
@@ -310,7 +317,7 @@ pub async fn tls(context: &Context, namespace: &str, tls: &Tls) -> Result<TlsOpt
         return Err(half(&secret.name, "neither an authority nor a certificate"));
     }
     Ok(TlsOptions {
-        ca: ca.map(|ca| put(&context.files, ca)).transpose()?.map(Into::into),
+        ca: ca.map(|ca| put(files, ca)).transpose()?.map(Into::into),
         identity,
         skip_verify: tls.insecure_skip_verify,
         server_name: tls.server_name.clone(),
@@ -331,12 +338,16 @@ pub async fn user(
     cluster: &Cluster,
 ) -> Result<Option<etcd_live::Credentials>, Failure> {
     let Some(name) = &cluster.auth_secret_name else { return Ok(None) };
-    let secret = Content::read(context, namespace, name).await?;
+    user_of(&Content::read(context, namespace, name).await?).map(Some)
+}
+
+/// The same of a Secret that was read.
+pub fn user_of(secret: &Content) -> Result<etcd_live::Credentials, Failure> {
     secret.needed(&["username"])?;
     secret.needed(&["password"])?;
     let user = secret.text(&["username"])?.unwrap_or_default();
     let password = secret.text(&["password"])?.unwrap_or_default();
-    Ok(Some(etcd_live::Credentials { user, password }))
+    Ok(etcd_live::Credentials { user, password })
 }
 
 /// A file with that content.

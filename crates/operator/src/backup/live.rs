@@ -15,7 +15,7 @@ use repository::{Manifest, lease::Terms};
 use std::time::Duration;
 
 /// How long to wait for another writer of the same cluster, before that counts as a failed attempt.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Makes the backup, once.
 pub async fn attempt(context: &Context, backup: &EtcdBackup) -> Result<Manifest, Failure> {

@@ -51,6 +51,12 @@ fn a_run_whose_operator_ended_is_tried_again_as_often_as_there_are_attempts() {
 }
 
 #[test]
+fn a_run_in_a_job_goes_on_without_its_operator() {
+    let running = with(backup(json!({ "runAs": "Job", "attempts": 1 })), Phase::Running, 1);
+    assert_eq!(decide(&running, now()), Step::Look(1));
+}
+
+#[test]
 fn an_object_that_is_to_take_its_backup_along_is_held_before_anything_begins() {
     let mut owning = backup(json!({ "deletionPolicy": "Delete" }));
     assert_eq!(decide(&owning, now()), Step::Hold(true));
