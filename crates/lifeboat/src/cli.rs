@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Config(serve::ConfigCommand),
     Operator(operator::OperatorArgs),
     #[command(hide = true)]
+    BackupJob(operator::BackupJobArgs),
+    #[command(hide = true)]
     Volume(volume::VolumeArgs),
     Crds(crds::CrdsArgs),
 }
@@ -102,7 +104,7 @@ impl Tool {
 }
 
 /// The commands, and those below them, that ask no etcd whatever its flags say.
-const OFFLINE: [&str; 17] = [
+const OFFLINE: [&str; 18] = [
     "snapshot status",
     "snapshot verify",
     "snapshot hashkv",
@@ -118,6 +120,7 @@ const OFFLINE: [&str; 17] = [
     "serve",
     "config",
     "operator",
+    "backup-job",
     "volume",
     "crds",
 ];
@@ -205,6 +208,7 @@ impl Cli {
             Command::Serve(args) => args.run(),
             Command::Config(command) => command.run(&context),
             Command::Operator(args) => args.run(),
+            Command::BackupJob(args) => args.run(),
             Command::Volume(args) => args.run(&context),
             Command::Crds(args) => args.run(),
         }

@@ -99,9 +99,36 @@ impl OperatorArgs {
         match self.listen.as_str() {
             "none" => Ok(None),
             text => text.parse().map(Some).map_err(|_| {
-                usage(format!("--listen {text:?} is no address"), "write HOST:PORT, as 0.0.0.0:8080")
+                usage(
+                    format!("--listen {text:?} is no address"),
+                    "write HOST:PORT, as 0.0.0.0:8080",
+                )
             }),
         }
+    }
+}
+
+/// What the pod of a Job of an EtcdBackup does
+#[derive(Debug, clap::Args)]
+pub(crate) struct BackupJobArgs {
+    /// What the operator wants, JSON
+    order: String,
+}
+
+impl BackupJobArgs {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let made = runtime.block_on(async {
+            let mut signals = signals().map_err(failure)?;
+            let interrupted = async move {
+                let _ = signals.recv().await;
+            };
+            operator::backup::job::obey(&self.order, interrupted)
+                .await
+                .map_err(|error| failure(RunError::Kubernetes(error)))
+        });
+        runtime.shutdown_background();
+        crate::output::print(&format!("{}\n", made?))
     }
 }
 
@@ -116,6 +143,7 @@ fn usage(message: String, help: &str) -> Failure {
 fn failure(error: RunError) -> Failure {
     let exit = match &error {
         RunError::Kubernetes(failure) if failure.reason == "Kubernetes" => Exit::Unreachable,
+        RunError::Kubernetes(failure) if failure.reason == "Stopped" => Exit::Interrupted,
         _ => Exit::Failed,
     };
     let help = error.remedy();
