@@ -9,6 +9,7 @@ use kube::{
 };
 use operator::crds::{self, Rules};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use testbed::KubeApi;
 
 async fn client(server: &KubeApi) -> Client {
@@ -213,6 +214,7 @@ async fn a_real_api_server_takes_the_kinds_fills_in_defaults_and_refuses_what_is
     definitions_are_taken_as_they_are(&client).await;
     defaults_are_filled_in(&client).await;
     wrong_objects_are_refused_by_the_name_of_the_field(&client).await;
+    the_objects_of_the_guide_are_right(&client).await;
     the_rule_in_cel_holds_where_the_server_knows_it(&client).await;
 }
 
@@ -252,6 +254,33 @@ async fn wrong_objects_are_refused_by_the_name_of_the_field(client: &Client) {
         }
     }
     assert!(taken.is_empty(), "not refused for the field that is wrong:\n{}", taken.join("\n\n"));
+}
+
+/// Every object that stands in `docs/kubernetes.md`.
+async fn the_objects_of_the_guide_are_right(client: &Client) {
+    let guide = include_str!("../../../docs/kubernetes.md");
+    let mut kinds = BTreeSet::new();
+    for block in guide.split("```yaml\n").skip(1) {
+        let yaml = block.split("```").next().unwrap();
+        let mut object: DynamicObject = serde_saphyr::from_str(yaml).unwrap();
+        object.metadata.namespace = None;
+        let kind_name = object.types.clone().unwrap().kind;
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        let made = kind(client, &kind_name).create(&dry, &object).await;
+        let made = made.unwrap_or_else(|error| panic!("{error}\n{yaml}"));
+        assert_no_field_is_lost(&object.data["spec"], &made.data["spec"], &kind_name);
+        kinds.insert(kind_name);
+    }
+    assert_eq!(kinds.len(), 4, "the guide has an object of each kind: {kinds:?}");
+}
+
+/// The server drops fields that it does not know.
+fn assert_no_field_is_lost(given: &Value, kept: &Value, path: &str) {
+    for (name, value) in given.as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        assert!(kept.get(name).is_some(), "{path} is no field");
+        assert_no_field_is_lost(value, &kept[name], &path);
+    }
 }
 
 /// Older servers refuse the definition, as it is applied by the server.
