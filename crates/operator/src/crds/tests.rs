@@ -66,7 +66,9 @@ fn of_several_ways_to_say_a_thing_exactly_one_is_wanted() {
     let mut found = Vec::new();
     for (kind, schema) in schemas() {
         each(&kind, &schema, &mut |path, schema| {
-            let Some(choices) = schema["oneOf"].as_array() else { return };
+            // A status has a copy of what a spec had.
+            let choices = schema["oneOf"].as_array().filter(|_| path.contains(".spec"));
+            let Some(choices) = choices else { return };
             for choice in choices {
                 let field = choice["required"][0].as_str().unwrap();
                 assert!(schema["properties"][field].is_object(), "{path} has no {field}");
