@@ -15,6 +15,9 @@ const ROOT: &str = "/run/lifeboat-testbed";
 /// Enough for all tests of a machine at once; the third byte of the addresses.
 const NUMBERS: std::ops::RangeInclusive<u8> = 1..=250;
 
+/// How many watchers of files root may have, over all hosts: the systemd of each wants eight, and does not boot without.
+const WATCHERS: (&str, u32) = ("/proc/sys/fs/inotify/max_user_instances", 4096);
+
 /// The number of a run, and its folder, while this value lives.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -27,6 +30,7 @@ impl Place {
     #[track_caller]
     pub(super) fn take() -> Self {
         assert!(rustix::process::geteuid().is_root(), "hosts need root: run the tests as root");
+        raise_watchers();
         let mut taken = None;
         for number in NUMBERS {
             let was_used = folder_of(number).exists();
@@ -56,6 +60,15 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         sweep(self.number);
+    }
+}
+
+/// Until the next boot. Where that is not allowed, fewer hosts boot at once.
+fn raise_watchers() {
+    let (file, wanted) = WATCHERS;
+    let now = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    if now.is_some_and(|now| now < wanted) {
+        let _ = std::fs::write(file, wanted.to_string());
     }
 }
 
