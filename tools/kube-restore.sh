@@ -1,0 +1,262 @@
+#!/usr/bin/env bash
+# EtcdRestore for real, on a one-node Kubernetes of its own (tools/kube-node.sh):
+#   tools/kube-restore.sh BINARY
+#
+# The operator runs as a pod, with the rights of deploy/operator/base and no other. An etcd of three members, with a volume each, is
+# backed up to a real S3; then it loses two databases.
+# 1. Without spec.confirm nothing happens. With it, all data of the backup are back, the old data are kept, and nothing that was
+#    written later is there, although the operator is killed in every phase.
+# 2. A cluster that does not come up is taken back: the data from before serve again. The operator is killed in these phases too.
+# 3. A backup that is damaged in the store changes nothing.
+# 4. The data directories, and the snapshot itself, are written into a volume that nothing uses.
+# Needs root, LIFEBOAT_WEED (tools/install.sh test) and what the header of tools/kube-node.sh says. BINARY must need no libraries;
+# else name in IMAGE_TAR an archive with localhost/lifeboat:test.
+set -euo pipefail
+shopt -s inherit_errexit
+cd "$(dirname "$0")/.."
+[ $# = 1 ] || { echo "usage: tools/kube-restore.sh BINARY" >&2; exit 2; }
+binary=$(readlink -f "$1")
+: "${LIFEBOAT_WEED:?run: env=\$(tools/install.sh test) && eval \"\$env\"}"
+image=localhost/lifeboat:test
+host=10.200.0.1 # of the node
+
+say() { printf 'kube: [%3ds] %s\n' "$SECONDS" "$*"; }
+work=$(mktemp -d)
+chmod 755 "$work" # pods with another user look into it
+weed='' killer=''
+clean_up() {
+  code=$?
+  [ -z "$killer" ] || kill "$killer" 2>/dev/null || true
+  [ "$code" = 0 ] || tell_all
+  [ -z "$weed" ] || kill -KILL "$weed" 2>/dev/null || true # asked politely, it waits for a network that is gone
+  tools/kube-node.sh stop || true
+  rm -rf "$work"
+  exit "$code"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+# What a person would ask for when it fails.
+tell_all() {
+  { kubectl get all -A -o wide; kubectl get etcdrestores,etcdbackups,backupstores -o yaml
+    kubectl get events -A --sort-by=.lastTimestamp | tail -n 40
+    kubectl logs -n lifeboat -l app.kubernetes.io/component=operator --tail 60
+    kubectl logs -l lifeboat.dev/job=restore --prefix --tail 20; find "$work/volumes" -maxdepth 3; } >&2 || true
+}
+
+tools/kube-node.sh start >"$work/start.log" 2>&1 || { cat "$work/start.log" >&2; exit 1; }
+KUBECONFIG=$(sed -n 's/^KUBECONFIG=//p' "$work/start.log")
+export KUBECONFIG
+node=${KUBECONFIG%/state/kubeconfig}
+PATH="$node/root"/usr/bin:$PATH
+say 'the node is ready'
+
+[ -n "${IMAGE_TAR:-}" ] || { IMAGE_TAR=$work/image.tar; tools/image.py "$binary" "$image" "$IMAGE_TAR"; }
+tools/kube-node.sh load-image "$IMAGE_TAR" >/dev/null
+
+# until_true SECONDS WHAT COMMAND...
+until_true() {
+  local deadline=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@" >/dev/null 2>&1; do
+    [ "$SECONDS" -lt "$deadline" ] || { say "waited too long: $what"; return 1; }
+    sleep 0.5
+  done
+  say "$what"
+}
+
+# --- a bucket
+cat >"$work/identities.json" <<JSON
+{"identities": [{"name": "admin", "credentials": [{"accessKey": "key", "secretKey": "a-secret"}],
+  "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}
+JSON
+mkdir "$work/weed"
+(
+  cd "$work/weed"
+  TMPDIR=$work/weed exec nsenter --target "$(cut -d' ' -f1 "$node/state/init.pid")" --net \
+    "$LIFEBOAT_WEED" -logtostderr=true server -ip=$host -ip.bind=$host -dir="$work/weed" \
+    -master.telemetry=false -master.volumeSizeLimitMB=64 -volume.preStopSeconds=0 -volume.minFreeSpace=0 \
+    -filer -filer.localSocket="$work/weed/filer.sock" -s3 -s3.localSocket="$work/weed/s3.sock" \
+    -s3.config="$work/identities.json" -s3.iam=false -s3.port.iceberg=0 -s3.port.lance=0
+) >"$work/weed.log" 2>&1 &
+weed=$!
+s3() { tools/kube-node.sh netexec curl -sS --fail --aws-sigv4 aws:amz:us-east-1:s3 --user key:a-secret "$@"; }
+until_true 60 'S3 is ready' s3 http://$host:8333/
+s3 -X PUT http://$host:8333/backups
+
+# --- the operator
+kubectl create -f deploy/operator/base/namespace.yaml >/dev/null
+kubectl create -f deploy/operator/base/crds.yaml >/dev/null
+for part in service-account role deployment; do
+  # It is killed often, so the next one does not wait for its Lease.
+  sed -e "s|lifeboat:latest|$image|" -e 's|--all-namespaces|--all-namespaces, --no-leader-election|' \
+    "deploy/operator/base/$part.yaml" | kubectl create -n lifeboat -f - >/dev/null
+done
+
+kubectl create clusterrolebinding lifeboat-operator --clusterrole=lifeboat-operator \
+  --serviceaccount=lifeboat:lifeboat-operator >/dev/null
+
+# --- etcd
+for n in 0 1 2; do mkdir -p -m 777 "$work/volumes/$n"; chmod 777 "$work/volumes/$n"; done
+sed "s|@FOLDER@|$work/volumes|" tools/kube/etcd-volumes.yaml | kubectl apply -f - >/dev/null
+until_true 120 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
+until_true 120 'the operator is ready' kubectl rollout status -n lifeboat deployment/lifeboat-operator --timeout=1s
+etcdctl() { kubectl exec etcd-0 -- env ETCDCTL_API=3 etcdctl --endpoints http://etcd-0.etcd:2379 "$@"; }
+kubectl exec etcd-0 -- sh -c 'for n in $(seq 200); do ETCDCTL_API=3 etcdctl put key$n value$n; done' >/dev/null
+
+kubectl create secret generic store --from-literal=access-key-id=key --from-literal=secret-access-key=a-secret >/dev/null
+kubectl apply -f - >/dev/null <<YAML
+apiVersion: lifeboat.dev/v1alpha1
+kind: BackupStore
+metadata: {name: s3}
+spec:
+  url: s3://backups/etcd
+  options: {endpoint: 'http://$host:8333', region: us-east-1}
+  credentials: {secretName: store}
+---
+apiVersion: lifeboat.dev/v1alpha1
+kind: EtcdBackup
+metadata: {name: good}
+spec:
+  storeName: s3
+  cluster: {name: prod, statefulSet: {name: etcd}}
+YAML
+# is KIND/NAME PHASE
+is() { [ "$(kubectl get "$1" -o 'jsonpath={.status.phase}')" = "$2" ]; }
+until_true 120 'a backup is made' is etcdbackup/good Succeeded
+etcdctl put later 'than the backup' >/dev/null
+etcdctl del key7 >/dev/null
+
+# Kills the operator whenever a restore has come to a new phase.
+kill_in_each_phase() {
+  local phase last=''
+  kubectl get etcdrestore "$1" -w -o 'jsonpath={.status.phase}{"\n"}' | while read -r phase; do
+    [ "$phase" != "$last" ] || continue
+    last=$phase
+    echo "$phase" >>"$work/killed"
+    kubectl delete pod -n lifeboat -l app.kubernetes.io/component=operator --grace-period=0 --force >/dev/null 2>&1
+  done
+}
+# restore NAME [LINES of the target]: without confirm.
+restore() {
+  kubectl apply -f - >/dev/null <<YAML
+apiVersion: lifeboat.dev/v1alpha1
+kind: EtcdRestore
+metadata: {name: $1}
+spec:
+  source: {backupName: good}
+  readySeconds: ${3:-180}
+  target:
+    statefulSet:
+      name: etcd
+      cluster: {name: prod, statefulSet: {name: etcd}}
+      ${2:-}
+YAML
+}
+confirm() { kubectl patch etcdrestore "$1" --type=merge -p "{\"spec\": {\"confirm\": \"${2:-etcd}\"}}" >/dev/null; }
+reason() { kubectl get etcdrestore "$1" -o 'jsonpath={.status.conditions[?(@.type=="Succeeded")].reason}'; }
+# reason_is NAME REASON
+reason_is() { [ "$(reason "$1")" = "$2" ]; }
+# ended NAME: it has come to an end.
+ended() { is "etcdrestore/$1" Succeeded || is "etcdrestore/$1" Failed; }
+# with_old RUN SUFFIX: each volume has that folder.
+with_old() { for n in 0 1 2; do [ -d "$work/volumes/$n/etcd/member.lifeboat-$1$2" ] || return 1; done; }
+run_of() { kubectl get etcdrestore "$1" -o 'jsonpath={.status.run}'; }
+# All 200 keys of the backup are there.
+has_all() { [ "$(etcdctl get key --prefix --print-value-only | grep -c '^value')" = 200 ]; }
+
+# --- 1. brought back
+restore back
+until_true 60 'it waits to be confirmed' reason_is back NotConfirmed
+kubectl rollout status statefulset/etcd --timeout=1s >/dev/null
+for n in 1 2; do dd if=/dev/zero of="$work/volumes/$n/etcd/member/snap/db" bs=4096 count=8 conv=notrunc status=none; done
+kubectl delete pod etcd-1 etcd-2 --grace-period=0 --force >/dev/null 2>&1
+say 'two databases are overwritten'
+kill_in_each_phase back &
+killer=$!
+confirm back
+until_true 400 'the restore has ended' ended back
+kill "$killer" 2>/dev/null || true
+killer=''
+is etcdrestore/back Succeeded || { say "it failed: $(reason back)"; exit 1; }
+for phase in Checking Stopping Building Swapping Starting Verifying; do
+  grep -qx "$phase" "$work/killed" || { say "the operator was not killed while $phase"; exit 1; }
+done
+say 'the operator was killed in every phase'
+until_true 60 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
+has_all || { say 'keys are missing'; exit 1; }
+[ -z "$(etcdctl get later)" ] || { say 'what was written later is there: that is not the backup'; exit 1; }
+with_old "$(run_of back)" '' || { say 'the old data are gone'; exit 1; }
+[ "$(etcdctl member list | wc -l)" = 3 ]
+say 'all data of the backup are back, and the old ones are kept'
+
+# --- 2. taken back
+etcdctl put since 'the restore' >/dev/null
+restore wrong 'members: [{name: etcd-0, peerUrls: ["http://a.invalid:2380"]}, {name: etcd-1, peerUrls: ["http://b.invalid:2380"]},
+        {name: etcd-2, peerUrls: ["http://c.invalid:2380"]}]' 20
+kill_in_each_phase wrong &
+killer=$!
+confirm wrong
+until_true 400 'a restore to members that cannot meet has ended' ended wrong
+kill "$killer" 2>/dev/null || true
+killer=''
+is etcdrestore/wrong Failed && reason_is wrong NotVerified || { say "it ended otherwise: $(reason wrong)"; exit 1; }
+grep -qx RollingBack "$work/killed"
+until_true 120 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
+[ "$(etcdctl get since --print-value-only)" = 'the restore' ]
+with_old "$(run_of wrong)" .failed
+say 'the data from before serve again, and what failed is kept'
+
+# --- 3. a damaged backup
+object=$(s3 "http://$host:8333/backups?list-type=2&prefix=etcd/" | grep -o '<Key>[^<]*db\.zst</Key>' | sed 's/<[^>]*>//g')
+size=$(s3 -I "http://$host:8333/backups/$object" | tr -d '\r' | sed -n 's/^[Cc]ontent-[Ll]ength: //p')
+head -c "$size" /dev/urandom >"$work/garbage"
+s3 -T "$work/garbage" "http://$host:8333/backups/$object"
+restore damaged
+confirm damaged
+until_true 300 'a restore of a damaged backup has ended' ended damaged
+reason_is damaged BuildFailed || { say "it ended otherwise: $(reason damaged)"; exit 1; }
+until_true 120 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
+[ "$(etcdctl get since --print-value-only)" = 'the restore' ]
+[ "$(find "$work/volumes" -name "member.lifeboat-$(run_of damaged)*" | wc -l)" = 0 ]
+say 'it changed nothing'
+
+# --- 4. into a volume
+kubectl apply -f - >/dev/null <<YAML
+apiVersion: lifeboat.dev/v1alpha1
+kind: EtcdBackup
+metadata: {name: again}
+spec:
+  storeName: s3
+  cluster: {name: prod, statefulSet: {name: etcd}}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: spare}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  claimRef: {namespace: default, name: spare}
+  hostPath: {path: '$work/spare'}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: spare}
+spec: {accessModes: [ReadWriteOnce], storageClassName: "", resources: {requests: {storage: 1Gi}}}
+YAML
+mkdir -m 777 "$work/spare"
+chmod 777 "$work/spare"
+until_true 120 'another backup is made' is etcdbackup/again Succeeded
+for target in 'pvc: {claimName: spare, members: [{name: m1, peerUrls: ["http://127.0.0.1:2380"]}]}' \
+  'files: {claimName: spare, path: snapshots/etcd.db}'; do
+  kubectl apply -f - >/dev/null <<YAML
+apiVersion: lifeboat.dev/v1alpha1
+kind: EtcdRestore
+metadata: {name: ${target%%:*}}
+spec: {source: {store: {name: s3, cluster: prod}}, confirm: spare, target: {$target}}
+YAML
+  until_true 120 "the volume has its ${target%%:*}" is "etcdrestore/${target%%:*}" Succeeded
+done
+[ -s "$work/spare/m1/member/snap/db" ]
+"$binary" snapshot status "$work/spare/snapshots/etcd.db"
+say 'all is well'
