@@ -36,6 +36,9 @@ pub(super) async fn look(context: &Context, restore: &EtcdRestore) -> Result<See
         seen.other = other(context, restore).await?;
         return Ok(seen);
     }
+    if !is_active(phase) {
+        return Ok(seen);
+    }
     let set_target = restore.spec.target.stateful_set.as_ref();
     if let Some(target) = set_target {
         let sets: Api<StatefulSet> = context.beside(restore);
