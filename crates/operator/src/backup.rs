@@ -130,7 +130,11 @@ fn back_off(attempts: u32) -> SignedDuration {
 }
 
 /// Follows all objects of the kind.
-pub async fn run(context: Arc<Context>, scope: Scope, stop: impl Future<Output = ()> + Send + Sync + 'static) {
+pub async fn run(
+    context: Arc<Context>,
+    scope: Scope,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
     let api: Api<EtcdBackup> = scope.api(&context.client);
     let jobs: Api<k8s_openapi::api::batch::v1::Job> = scope.api(&context.client);
     let ours = watcher::Config::default().labels(&format!("{}=backup", job::LABEL));
@@ -190,6 +194,8 @@ async fn hold(api: &Api<EtcdBackup>, backup: &EtcdBackup, held: bool) -> Result<
     match api.patch(&backup.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
         Ok(_) => Ok(Action::await_change()),
         Err(error) if crate::context::is_gone(&error) => Ok(Action::await_change()),
+        // Somebody has changed it meanwhile: of that we hear.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Action::await_change()),
         Err(error) => Err(error.into()),
     }
 }
@@ -215,7 +221,15 @@ async fn tell_changed(
     const MESSAGE: &str = "the spec was changed after the backup had ended, and the change is ignored; make another EtcdBackup";
     let mut status = backup.status.clone().unwrap_or_default();
     let generation = backup.meta().generation;
-    conditions::set(&mut status.conditions, "SpecChanged", true, "Ignored", MESSAGE, generation, now);
+    conditions::set(
+        &mut status.conditions,
+        "SpecChanged",
+        true,
+        "Ignored",
+        MESSAGE,
+        generation,
+        now,
+    );
     context.write_status(backup, &status).await?;
     context.warn(backup, "SpecChanged", MESSAGE).await;
     Ok(Action::await_change())
@@ -264,7 +278,9 @@ async fn delete_backup(context: &Context, backup: &EtcdBackup) -> Result<(), Fai
     if let Some(error) = report.failed.first() {
         return Err(of(error));
     }
-    context.note(backup, "BackupDeleted", &format!("{cluster}/{id} was deleted from the store")).await;
+    context
+        .note(backup, "BackupDeleted", &format!("{cluster}/{id} was deleted from the store"))
+        .await;
     Ok(())
 }
 
@@ -328,8 +344,9 @@ impl Attempt<'_> {
             let ended = Failure {
                 reason: "Interrupted",
                 message: "the operator ended during the last attempt".to_owned(),
-                remedy: "see the operator's memory limit and its logs, then make another EtcdBackup"
-                    .to_owned(),
+                remedy:
+                    "see the operator's memory limit and its logs, then make another EtcdBackup"
+                        .to_owned(),
                 retryable: false,
             };
             return self.failed(status, ended).await;
@@ -476,7 +493,10 @@ impl Attempt<'_> {
         let finished = manifest.finished.as_second() as f64;
         metrics.last_success.get_or_create(&place).set(finished);
         metrics.last_revision.get_or_create(&place).set(manifest.etcd.revision);
-        metrics.size.get_or_create(&place).set(i64::try_from(manifest.db.bytes).unwrap_or(i64::MAX));
+        metrics
+            .size
+            .get_or_create(&place)
+            .set(i64::try_from(manifest.db.bytes).unwrap_or(i64::MAX));
         metrics.duration.get_or_create(&place).set(took.as_secs_f64());
     }
 }

@@ -35,9 +35,8 @@ pub async fn reach(
 ) -> Result<Reached, Failure> {
     let urls = urls(context, namespace, cluster).await?;
     let endpoints = urls.iter().map(|url| {
-        url.parse::<Endpoint>().map_err(|error| {
-            Failure::of_setting("spec.cluster.endpoints", &error, error.remedy())
-        })
+        url.parse::<Endpoint>()
+            .map_err(|error| Failure::of_setting("spec.cluster.endpoints", &error, error.remedy()))
     });
     let endpoints = endpoints.collect::<Result<_, _>>()?;
     let tls = match &cluster.tls {

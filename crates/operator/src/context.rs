@@ -7,10 +7,10 @@ use kube::{
     api::{Patch, PatchParams},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use repository::lease::Holder;
+use repository::{codec::Bandwidth, lease::Holder};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
+use std::{collections::HashMap, fmt::Debug, net::SocketAddr, path::PathBuf, sync::Mutex};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 /// Who owns the fields that the operator writes.
@@ -56,6 +56,8 @@ pub struct Context {
     pub backups: Semaphore,
     /// What was found in stores.
     pub listings: Listings,
+    /// Limits of stores, which all that write there share.
+    pub bandwidths: Mutex<HashMap<(String, String, String), Bandwidth>>,
     /// Who writes into stores.
     pub holder: Holder,
     /// True when nothing new is to begin.
@@ -84,6 +86,7 @@ impl Context {
             files: Files::new(&settings.spool)?,
             backups: Semaphore::new(settings.parallel_backups.max(1)),
             listings: Listings::default(),
+            bandwidths: Mutex::default(),
             holder: Holder::this_process(),
             stopping,
             interrupt,

@@ -20,12 +20,7 @@ pub struct Failure {
 impl Failure {
     /// Something that another setting mends; looked at again later, as Secrets come and go.
     pub fn settings(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            reason: "Settings",
-            message: message.into(),
-            remedy: remedy.into(),
-            retryable: true,
-        }
+        Self { reason: "Settings", message: message.into(), remedy: remedy.into(), retryable: true }
     }
 
     /// The same for an error of a setting.

@@ -134,8 +134,7 @@ impl Lease {
     fn claim(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
         let now = Some(MicroTime(Timestamp::now()));
         let transitions = before.and_then(|before| before.lease_transitions).unwrap_or(0);
-        let was_ours =
-            before.is_some_and(|b| b.holder_identity.as_deref() == Some(&self.identity));
+        let was_ours = before.is_some_and(|b| b.holder_identity.as_deref() == Some(&self.identity));
         let acquired = before.filter(|_| was_ours).and_then(|before| before.acquire_time.clone());
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),

@@ -5,21 +5,21 @@
 pub mod api;
 pub mod crds;
 
-pub mod restore;
-pub mod volume;
+pub mod backup;
+mod client;
 pub mod cluster;
 pub mod conditions;
 pub mod context;
 pub mod failure;
 pub mod files;
-pub mod metrics;
-pub mod secrets;
-pub mod store;
-pub mod backup;
+mod http;
 pub mod lease;
+pub mod metrics;
+pub mod restore;
 pub mod run;
 pub mod schedule;
-mod http;
-mod client;
+pub mod secrets;
+pub mod store;
+pub mod volume;
 
 pub use client::{client, identity};

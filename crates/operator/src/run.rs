@@ -13,8 +13,7 @@ use crate::{
     failure::Failure,
     http::Server,
     lease::Lease,
-    restore,
-    schedule, store,
+    restore, schedule, store,
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture, future::join_all};
 use k8s_openapi::{
@@ -119,7 +118,9 @@ pub fn signals() -> Result<mpsc::Receiver<()>, RunError> {
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
         let mut stream = signal(kind).map_err(RunError::Signals)?;
         let sender = sender.clone();
-        tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(()).await.is_ok() {} });
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() && sender.send(()).await.is_ok() {}
+        });
     }
     Ok(receiver)
 }
@@ -271,14 +272,20 @@ pub(crate) async fn drive<K, F, R>(
 {
     let of_kind = crate::metrics::OfKind { kind };
     let failed: Arc<Mutex<HashMap<ObjectRef<K>, u32>>> = Arc::default();
+    let under_way = Arc::new(watch::Sender::new(0_usize));
+    let idle = idle(&context, &under_way);
     let reconcile = {
         let (failed, of_kind) = (failed.clone(), of_kind.clone());
         move |object: Arc<K>, context: Arc<Context>| {
             let key = ObjectRef::from_obj(&*object);
             let failed = failed.clone();
             context.metrics.reconciled.get_or_create(&of_kind).inc();
-            let work = reconcile(object, context);
+            let counted = UnderWay::new(&under_way);
+            let is_stopping = *context.stopping.borrow();
+            let work = (!is_stopping).then(|| reconcile(object, context));
             async move {
+                let _counted = counted;
+                let Some(work) = work else { return Ok(Action::await_change()) };
                 let done = work.await;
                 if done.is_ok() {
                     failed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
@@ -304,7 +311,7 @@ pub(crate) async fn drive<K, F, R>(
         );
         Action::requeue(wait)
     };
-    controller
+    let followed = controller
         .with_config(controller::Config::default())
         .run(reconcile, on_failure, context)
         .for_each(|outcome| {
@@ -313,8 +320,40 @@ pub(crate) async fn drive<K, F, R>(
                 tracing::warn!(kind, error, "objects cannot be watched; trying again");
             }
             futures::future::ready(())
-        })
-        .await;
+        });
+    tokio::select! {
+        () = followed => {}
+        () = idle => {}
+    }
+}
+
+/// When the operator stops and nothing is under way any more. The controller itself would also wait for what is to be
+/// looked at in minutes or hours.
+fn idle(
+    context: &Context,
+    under_way: &watch::Sender<usize>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (mut stopping, mut under_way) = (context.stopping.clone(), under_way.subscribe());
+    async move {
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+        let _ = under_way.wait_for(|under_way| *under_way == 0).await;
+    }
+}
+
+/// Counts what is under way, for as long as it lives.
+struct UnderWay(Arc<watch::Sender<usize>>);
+
+impl UnderWay {
+    fn new(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// Whether the API server has our kinds, and those are new enough, as far as we may look.

@@ -185,7 +185,11 @@ fn short(name: &str) -> String {
     const MAX: usize = 40;
     match name.len() <= MAX {
         true => name.to_owned(),
-        false => format!("{}-{:08x}", name[..MAX - 9].trim_end_matches(['-', '.']), fnv(name) & 0xffff_ffff),
+        false => format!(
+            "{}-{:08x}",
+            name[..MAX - 9].trim_end_matches(['-', '.']),
+            fnv(name) & 0xffff_ffff
+        ),
     }
 }
 
@@ -222,7 +226,9 @@ async fn reconcile(
     let children = children(&api, &schedule).await?;
     let now = Timestamp::now();
     match decide(&schedule, &children, now) {
-        Ok(decision) => Doing { context: &context, schedule: &schedule, api, children }.act(decision, now).await,
+        Ok(decision) => {
+            Doing { context: &context, schedule: &schedule, api, children }.act(decision, now).await
+        }
         Err(failure) => refuse(&context, &schedule, &failure, now).await,
     }
 }
@@ -235,7 +241,8 @@ async fn children(
     let label = format!("{LABEL}={}", short(&schedule.name_any()));
     let uid = schedule.uid().unwrap_or_default();
     let found = api.list(&ListParams::default().labels(&label)).await?;
-    let is_ours = |child: &EtcdBackup| child.owner_references().iter().any(|owner| owner.uid == uid);
+    let is_ours =
+        |child: &EtcdBackup| child.owner_references().iter().any(|owner| owner.uid == uid);
     Ok(found.items.into_iter().filter(is_ours).collect())
 }
 
@@ -275,7 +282,9 @@ impl Doing<'_> {
             self.create(name).await?;
         }
         if let Some((slot, why)) = decision.skipped {
-            context.warn(schedule, "Skipped", &format!("the backup of {slot} is skipped: {why}")).await;
+            context
+                .warn(schedule, "Skipped", &format!("the backup of {slot} is skipped: {why}"))
+                .await;
         }
         let mut gone = std::mem::take(&mut decision.remove);
         if decision.has_new_success

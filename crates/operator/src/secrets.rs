@@ -13,11 +13,11 @@ use etcd_live::{Identity, TlsOptions};
 use k8s_openapi::api::core::v1;
 use kube::Api;
 use repository::{
-    codec::{Encoding, Identities, Recipients},
+    codec::{Bandwidth, Encoding, Identities, Recipients},
     retention::Policy,
     store::{Credentials, Secret, Store, StoreOptions},
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::PoisonError};
 
 /// The keys under which a Secret may have the id of an access key, or the account's name.
 const ACCESS_KEY_ID: [&str; 6] = [
@@ -118,7 +118,11 @@ pub async fn place(context: &Context, namespace: &str, store: &str) -> Result<Pl
 }
 
 /// The BackupStore of that name.
-pub async fn store(context: &Context, namespace: &str, store: &str) -> Result<BackupStore, Failure> {
+pub async fn store(
+    context: &Context,
+    namespace: &str,
+    store: &str,
+) -> Result<BackupStore, Failure> {
     let stores: Api<BackupStore> = Api::namespaced(context.client.clone(), namespace);
     stores.get_opt(store).await?.ok_or_else(|| Failure {
         reason: "StoreMissing",
@@ -148,10 +152,7 @@ pub async fn place_of(
             identities = self::identities(context, namespace, from).await?;
         }
     }
-    let bandwidth = spec.bandwidth_limit.as_ref().map(|limit| limit.parse()).transpose();
-    let bandwidth = bandwidth.map_err(|error| {
-        Failure::of_setting("spec.bandwidthLimit", &error, "write it as 20MiB/s")
-    })?;
+    let bandwidth = bandwidth(context, namespace, spec)?;
     let options = StoreOptions {
         settings: access.settings,
         credentials: access.credentials,
@@ -166,6 +167,21 @@ pub async fn place_of(
         identities,
         retention: Policy::default(),
     })
+}
+
+/// A store's limit: one for all that write there.
+fn bandwidth(
+    context: &Context,
+    namespace: &str,
+    spec: &BackupStoreSpec,
+) -> Result<Option<Bandwidth>, Failure> {
+    let Some(limit) = &spec.bandwidth_limit else { return Ok(None) };
+    let parsed: Bandwidth = limit.parse().map_err(|error| {
+        Failure::of_setting("spec.bandwidthLimit", &error, "write it as 20MiB/s")
+    })?;
+    let key = (namespace.to_owned(), spec.url.clone(), limit.clone());
+    let mut known = context.bandwidths.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(Some(known.entry(key).or_insert(parsed).clone()))
 }
 
 /// What lets one into a store.
@@ -305,10 +321,9 @@ pub fn tls_of(files: &Files, secret: &Content, tls: &Tls) -> Result<TlsOptions, 
     let cert = secret.bytes(&["tls.crt", "etcd-client.crt"]);
     let key = secret.bytes(&["tls.key", "etcd-client.key"]);
     let identity = match (cert, key) {
-        (Some(cert), Some(key)) => Some(Identity {
-            cert: put(files, cert)?.into(),
-            key: put(files, key)?.into(),
-        }),
+        (Some(cert), Some(key)) => {
+            Some(Identity { cert: put(files, cert)?.into(), key: put(files, key)?.into() })
+        }
         (None, None) => None,
         (Some(_), None) => return Err(half(&secret.name, "a certificate without its key")),
         (None, Some(_)) => return Err(half(&secret.name, "a key without its certificate")),

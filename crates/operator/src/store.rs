@@ -63,8 +63,8 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let api: Api<BackupStore> = scope.api(&context.client);
-    let controller = Controller::new(api, watcher::Config::default().page_size(500))
-        .graceful_shutdown_on(stop);
+    let controller =
+        Controller::new(api, watcher::Config::default().page_size(500)).graceful_shutdown_on(stop);
     crate::run::drive(controller, context, "BackupStore", reconcile).await;
 }
 
@@ -129,10 +129,7 @@ fn is_ready(status: Option<&BackupStoreStatus>) -> Option<bool> {
 }
 
 fn object(store: &BackupStore) -> metrics::Object {
-    metrics::Object {
-        namespace: store.namespace().unwrap_or_default(),
-        name: store.name_any(),
-    }
+    metrics::Object { namespace: store.namespace().unwrap_or_default(), name: store.name_any() }
 }
 
 fn count(listings: &[Listing]) -> u64 {

@@ -138,7 +138,10 @@ pub(super) async fn look(
     let attempting = Attempt { context, backup };
     let name = name(backup, attempt);
     let Some(job) = jobs.get_opt(&name).await? else {
-        return match order(context, backup).await.and_then(|order| job(context, backup, &order, &name)) {
+        return match order(context, backup)
+            .await
+            .and_then(|order| job(context, backup, &order, &name))
+        {
             Ok(job) => match jobs.create(&PostParams::default(), &job).await {
                 Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
                     Ok(Action::await_change())
@@ -156,7 +159,9 @@ pub(super) async fn look(
             None => {
                 let failure = Failure {
                     reason: "Store",
-                    message: format!("Job {name} has ended well, but its backup is not in the store"),
+                    message: format!(
+                        "Job {name} has ended well, but its backup is not in the store"
+                    ),
                     remedy: "see whether the BackupStore was changed meanwhile".to_owned(),
                     retryable: true,
                 };
@@ -274,7 +279,12 @@ fn folder(what: &str) -> PathBuf {
 }
 
 /// The Job.
-fn job(context: &Context, backup: &EtcdBackup, order: &Ordered, name: &str) -> Result<Job, Failure> {
+fn job(
+    context: &Context,
+    backup: &EtcdBackup,
+    order: &Ordered,
+    name: &str,
+) -> Result<Job, Failure> {
     let broken = |error: serde_json::Error| Failure::of_setting("the Job", &error, "");
     let defaults = JobOptions::default();
     let options = backup.spec.job.as_ref().unwrap_or(&defaults);
@@ -284,12 +294,14 @@ fn job(context: &Context, backup: &EtcdBackup, order: &Ordered, name: &str) -> R
             "set spec.job.image, or the operator's --image or LIFEBOAT_IMAGE",
         )
     })?;
-    let volumes = order.secrets.iter().map(
-        |(what, secret)| json!({ "name": what, "secret": { "secretName": secret } }),
-    );
-    let mounts = order.secrets.iter().map(
-        |(what, _)| json!({ "name": what, "mountPath": folder(what), "readOnly": true }),
-    );
+    let volumes = order
+        .secrets
+        .iter()
+        .map(|(what, secret)| json!({ "name": what, "secret": { "secretName": secret } }));
+    let mounts = order
+        .secrets
+        .iter()
+        .map(|(what, _)| json!({ "name": what, "mountPath": folder(what), "readOnly": true }));
     let tmp = [json!({ "name": "tmp", "emptyDir": {} })];
     let tmp_mount = [json!({ "name": "tmp", "mountPath": "/tmp" })];
     let labels = json!({ "app.kubernetes.io/name": "lifeboat", LABEL: "backup" });

@@ -3,7 +3,8 @@ use crate::api::EtcdBackupSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 fn backup(spec: serde_json::Value) -> EtcdBackup {
-    let mut whole = json!({ "cluster": { "name": "prod", "endpoints": ["http://e:2379"] }, "storeName": "s" });
+    let mut whole =
+        json!({ "cluster": { "name": "prod", "endpoints": ["http://e:2379"] }, "storeName": "s" });
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     let spec: EtcdBackupSpec = serde_json::from_value(whole).unwrap();
     let mut backup = EtcdBackup::new("b", spec);

@@ -72,8 +72,9 @@ pub(super) fn changes<'a>(
         let backups = found.listings.iter().flat_map(|listing| &listing.backups);
         backups.filter(|backup| backup.state == State::Whole).map(|backup| &backup.manifest)
     };
-    let there: BTreeSet<_> =
-        manifests().map(|manifest| (manifest.cluster.to_string(), manifest.id.to_string())).collect();
+    let there: BTreeSet<_> = manifests()
+        .map(|manifest| (manifest.cluster.to_string(), manifest.id.to_string()))
+        .collect();
     let key = |object: &EtcdBackup| {
         let backup = object.status.as_ref().and_then(|status| status.backup.clone());
         backup.map(|backup| (object.spec.cluster.name.clone(), backup))
@@ -118,7 +119,10 @@ async fn show(
         Err(error) => return Err(error.into()),
     };
     if !made.labels().contains_key(SYNCED) {
-        tracing::warn!(name, "an EtcdBackup of that name is somebody's own; its backup is not shown");
+        tracing::warn!(
+            name,
+            "an EtcdBackup of that name is somebody's own; its backup is not shown"
+        );
         return Ok(());
     }
     let mut status = EtcdBackupStatus {
