@@ -15,13 +15,16 @@ use crate::ports::Port;
 use crate::server::Server;
 
 /// Who may do all.
-const TOKEN: &str = "token-of-the-tests-admin";
+const ADMIN_TOKEN: &str = "token-of-the-tests-admin";
+
+/// Who may do what is bound to the operator's ServiceAccount.
+const OPERATOR_TOKEN: &str = "token-of-the-operator";
 
 /// A running API server. It ends with this value.
 #[derive(Debug)]
 pub struct KubeApi {
     kubeconfig: PathBuf,
-    _running: Option<Running>,
+    running: Option<Running>,
 }
 
 #[derive(Debug)]
@@ -29,6 +32,7 @@ struct Running {
     // In this order: who asks etcd ends before it.
     _api: Server,
     _etcd: Server,
+    of_operator: PathBuf,
     _ports: [Port; 3],
     _folder: TempDir,
 }
@@ -38,7 +42,7 @@ impl KubeApi {
     #[track_caller]
     pub fn start() -> Self {
         if let Some(kubeconfig) = env::var_os("LIFEBOAT_TEST_KUBECONFIG") {
-            return Self { kubeconfig: kubeconfig.into(), _running: None };
+            return Self { kubeconfig: kubeconfig.into(), running: None };
         }
         let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
         let assets = assets.unwrap_or_else(|| from_environment("LIFEBOAT_KUBE_ASSETS"));
@@ -47,13 +51,21 @@ impl KubeApi {
         let etcd = start_etcd(&assets, folder.path(), &ports[0], &ports[1]);
         let api = start_api(&assets, folder.path(), &ports[0], &ports[2]);
         let kubeconfig = folder.path().join("kubeconfig");
-        let running = Running { _api: api, _etcd: etcd, _ports: ports, _folder: folder };
-        Self { kubeconfig, _running: Some(running) }
+        let of_operator = folder.path().join("kubeconfig-of-operator");
+        let running =
+            Running { _api: api, _etcd: etcd, of_operator, _ports: ports, _folder: folder };
+        Self { kubeconfig, running: Some(running) }
     }
 
     /// The kubeconfig of an administrator.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// The kubeconfig of the ServiceAccount `lifeboat-operator` in the namespace `lifeboat`, who may do what roles say, and
+    /// nothing without. Of a server that ran already there is the administrator's alone.
+    pub fn kubeconfig_of_operator(&self) -> &Path {
+        self.running.as_ref().map_or(&self.kubeconfig, |running| &running.of_operator)
     }
 }
 
@@ -74,7 +86,11 @@ fn start_etcd(assets: &Path, folder: &Path, client: &Port, peer: &Port) -> Serve
 
 fn start_api(assets: &Path, folder: &Path, etcd: &Port, port: &Port) -> Server {
     let (tokens, key) = (folder.join("tokens.csv"), folder.join("accounts.key"));
-    fs::write(&tokens, format!("{TOKEN},admin,admin,system:masters\n")).expect("our own folder");
+    let users = format!(
+        "{ADMIN_TOKEN},admin,admin,system:masters\n\
+         {OPERATOR_TOKEN},system:serviceaccount:lifeboat:lifeboat-operator,operator,\"system:serviceaccounts\"\n"
+    );
+    fs::write(&tokens, users).expect("our own folder");
     let made = Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048").output();
     assert!(made.is_ok_and(|made| made.status.success()), "openssl makes a key");
     let mut command = Command::new(assets.join("kube-apiserver"));
@@ -95,22 +111,24 @@ fn start_api(assets: &Path, folder: &Path, etcd: &Port, port: &Port) -> Server {
         .arg(&key);
     let address = format!("https://127.0.0.1:{}", port.number);
     let ready = format!("{address}/readyz");
-    let bearer = format!("Authorization: Bearer {TOKEN}");
+    let bearer = format!("Authorization: Bearer {ADMIN_TOKEN}");
     let server = Server::start("kube-apiserver", &mut command, &folder.join("api.log"), || {
         said_by(&["--insecure", "--header", &bearer, &ready]) == "ok"
     });
-    fs::write(folder.join("kubeconfig"), kubeconfig(&address, &folder.join("apiserver.crt")))
-        .expect("our own folder");
+    for (file, token) in [("kubeconfig", ADMIN_TOKEN), ("kubeconfig-of-operator", OPERATOR_TOKEN)] {
+        let text = kubeconfig(&address, &folder.join("apiserver.crt"), token);
+        fs::write(folder.join(file), text).expect("our own folder");
+    }
     server
 }
 
-fn kubeconfig(address: &str, ca: &Path) -> String {
+fn kubeconfig(address: &str, ca: &Path, token: &str) -> String {
     let ca = ca.display();
     format!(
         "apiVersion: v1\n\
          kind: Config\n\
          clusters: [{{name: test, cluster: {{server: \"{address}\", certificate-authority: \"{ca}\"}}}}]\n\
-         users: [{{name: test, user: {{token: {TOKEN}}}}}]\n\
+         users: [{{name: test, user: {{token: {token}}}}}]\n\
          contexts: [{{name: test, context: {{cluster: test, user: test}}}}]\n\
          current-context: test\n"
     )
