@@ -107,13 +107,16 @@ pub fn decide(
     status.next_schedule_time = wake.map(seconds);
     status.active = create.clone().or(active);
 
-    let before = status.last_success_time.clone().map(|Time(at)| at);
+    // Times are whole seconds: of two successes in one, the newer revision is the newer.
+    let revision = |child: &EtcdBackup| child.status.as_ref().and_then(|status| status.revision);
+    let before =
+        status.last_success_time.clone().map(|Time(at)| (at, status.last_success_revision));
     let newest = children.iter().filter(|child| phase(child) == Phase::Succeeded);
-    let newest = newest.filter_map(|child| Some((finished(child)?, child)));
-    let newest = newest.max_by_key(|(at, _)| *at).filter(|(at, _)| before < Some(*at));
-    if let Some((at, child)) = newest {
+    let newest = newest.filter_map(|child| Some((finished(child)?, revision(child)))).max();
+    let newest = newest.filter(|newest| before.is_none_or(|before| before < *newest));
+    if let Some((at, revision)) = newest {
         status.last_success_time = Some(Time(at));
-        status.last_success_revision = child.status.as_ref().and_then(|status| status.revision);
+        status.last_success_revision = revision;
     }
     let (is_ready, reason, text) = match schedule.spec.suspend {
         true => (false, "Suspended", "spec.suspend is set"),

@@ -125,6 +125,11 @@ fn a_success_is_shown_once_and_never_goes_back() {
     assert_eq!(first.status.last_success_time, Some(Time(at("09:40:00"))));
     assert_eq!(first.status.last_success_revision, Some(7));
     let shown = after(hourly, &first);
+    let mut next = child("b", Phase::Succeeded, Some("09:40:00"));
+    next.status.as_mut().unwrap().revision = Some(8);
+    let same_second = decided(&shown, &[done[0].clone(), next], "09:41:00");
+    assert!(same_second.has_new_success);
+    assert_eq!(same_second.status.last_success_revision, Some(8));
     assert!(!decided(&shown, &done, "09:42:00").has_new_success);
     assert_eq!(
         decided(&shown, &[], "09:43:00").status.last_success_time,

@@ -1,0 +1,162 @@
+//! One backup: made, shown, deleted or kept.
+
+use crate::world::{World, backup_of, is_synced, plain};
+use kube::api::{ListParams, Patch, PatchParams};
+use operator::api::{BackupStore, EtcdBackup, Phase};
+use operator::conditions;
+use serde_json::json;
+use std::fs;
+use testbed::{Cluster, Etcd, Identity, Security};
+
+const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
+fn is_ready(store: &BackupStore) -> bool {
+    let status = store.status.clone().unwrap_or_default();
+    conditions::get(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True")
+}
+
+#[tokio::test]
+async fn a_backup_is_made_verified_shown_and_goes_with_its_object_only_where_that_is_wanted() {
+    let world = World::ready().await;
+    let cluster = Cluster::builder(Etcd::V3_5).security(Security::Tls).members(3).start();
+    let revision = cluster.write_sample();
+    let read = |path| fs::read_to_string(path).unwrap();
+    let (cert, key) = cluster.certificates().client();
+    let (ca, cert, key) = (read(cluster.certificates().ca()), read(cert), read(key));
+    let keys =
+        [("etcd-client-ca.crt", &*ca), ("etcd-client.crt", &*cert), ("etcd-client.key", &*key)];
+    world.secret("etcd-tls", keys).await;
+    let _operator = world.operator("a");
+
+    let sealed = json!({ "encryption": { "recipients": [RECIPIENT] } });
+    world.store("sealed", "one", sealed).await;
+    let store: BackupStore = world.until("sealed", "ready", is_ready).await;
+    let status = store.status.unwrap();
+    assert_eq!(conditions::get(&status.conditions, "CreateOnly").unwrap().status, "True");
+
+    let spec = |policy: &str| {
+        let mut spec =
+            backup_of(&cluster.endpoints(), "sealed", json!({ "deletionPolicy": policy }));
+        spec["cluster"]["tls"] = json!({ "secretName": "etcd-tls" });
+        spec
+    };
+    world.make::<EtcdBackup>("kept", spec("Retain")).await;
+    let kept = world.until_phase("kept", Phase::Succeeded).await;
+    let shown = kept.status.unwrap();
+    assert_eq!(shown.revision, Some(revision));
+    assert!(shown.etcd_version.unwrap().starts_with("3.5."));
+    let proved = shown.verification.unwrap();
+    assert_eq!((proved.agreed.len(), proved.differed.len()), (3, 0));
+    let uri = shown.uri.unwrap();
+    assert!(uri.ends_with("db.zst.age"), "{uri}");
+    assert_eq!(world.manifests("one").len(), 1);
+
+    world.make::<EtcdBackup>("owned", spec("Delete")).await;
+    world.until_phase("owned", Phase::Succeeded).await;
+    assert_eq!(world.manifests("one").len(), 2);
+    world.remove::<EtcdBackup>("owned").await;
+    assert_eq!(world.manifests("one").len(), 1);
+    assert!(world.manifests("one")[0].contains(&shown.backup.unwrap()), "that one, and no other");
+    world.remove::<EtcdBackup>("kept").await;
+    assert_eq!(world.manifests("one").len(), 1);
+
+    let told = world.told().await;
+    for secret in [Identity::Admin.secret(), key.trim()] {
+        assert!(!told.contains(secret), "a secret was told");
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named_and_a_later_attempt_finds_it() {
+    let world = World::ready().await;
+    let cluster = plain(Etcd::V3_4);
+    cluster.put("a", "b");
+    let _operator = world.operator("a");
+    world.store("s3", "two", json!({})).await;
+
+    let once = json!({ "attempts": 1 });
+    world
+        .make::<EtcdBackup>("lost", backup_of(&cluster.endpoints(), "nowhere", once.clone()))
+        .await;
+    let lost = world.until_phase("lost", Phase::Failed).await.status.unwrap();
+    let why = conditions::get(&lost.conditions, "Succeeded").unwrap().clone();
+    assert_eq!((why.reason.as_str(), why.status.as_str()), ("StoreMissing", "False"));
+    assert!(why.message.contains("\"nowhere\"") && why.message.contains("create it"), "{why:?}");
+    assert_eq!(world.events("lost").await, ["BackupFailed"]);
+
+    let mut guarded = backup_of(&cluster.endpoints(), "s3", json!({ "attempts": 3 }));
+    guarded["cluster"]["authSecretName"] = json!("etcd-user");
+    world.make::<EtcdBackup>("patient", guarded).await;
+    let is_waiting = |backup: &EtcdBackup| {
+        backup.status.as_ref().is_some_and(|status| status.retry_at.is_some())
+    };
+    let waiting: EtcdBackup = world.until("patient", "waiting", is_waiting).await;
+    let why = waiting.status.unwrap().conditions[0].message.clone();
+    assert!(why.contains("Secret \"etcd-user\""), "{why}");
+    // etcd without users takes anybody's name for nobody's: what counts is that the Secret was read.
+    world.secret("etcd-user", [("username", "root"), ("password", "pass-word-of-etcd")]).await;
+    let ended = |backup: &EtcdBackup| {
+        backup.status.as_ref().is_some_and(|status| {
+            status.attempts == Some(2) && status.phase != Some(Phase::Running)
+        })
+    };
+    let tried: EtcdBackup = world.until("patient", "tried again", ended).await;
+    let message = tried.status.unwrap().conditions[0].message.clone();
+    assert!(!message.contains("Secret \"etcd-user\""), "{message}");
+    assert!(!world.told().await.contains("pass-word-of-etcd"));
+}
+
+#[tokio::test]
+async fn a_change_after_the_end_changes_nothing_and_is_told() {
+    let world = World::ready().await;
+    let cluster = plain(Etcd::V3_4);
+    cluster.put("a", "b");
+    let _operator = world.operator("a");
+    world.store("s3", "three", json!({})).await;
+    world.make::<EtcdBackup>("done", backup_of(&cluster.endpoints(), "s3", json!({}))).await;
+    let done = world.until_phase("done", Phase::Succeeded).await;
+    let patch = json!({ "spec": { "cluster": { "name": "other" } } });
+    let all = world.all::<EtcdBackup>();
+    all.patch("done", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    let is_told = |backup: &EtcdBackup| {
+        let status = backup.status.clone().unwrap_or_default();
+        conditions::get(&status.conditions, "SpecChanged").is_some()
+    };
+    let told: EtcdBackup = world.until("done", "told", is_told).await;
+    assert_eq!(told.status.unwrap().backup, done.status.unwrap().backup);
+    assert_eq!(world.manifests("three").len(), 1);
+
+    let brief = json!({ "ttlSecondsAfterFinished": 0 });
+    world.make::<EtcdBackup>("brief", backup_of(&cluster.endpoints(), "s3", brief)).await;
+    world.until::<BackupStore>("s3", "ready", is_ready).await;
+    while all.get_opt("brief").await.unwrap().is_some() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.manifests("three").len(), 2, "its backup stays");
+}
+
+#[tokio::test]
+async fn backups_of_a_lost_cluster_reappear_as_objects_that_delete_nothing() {
+    let world = World::ready().await;
+    let cluster = plain(Etcd::V3_4);
+    cluster.put("a", "b");
+    let operator = world.operator("a");
+    world.store("first", "four", json!({})).await;
+    world.make::<EtcdBackup>("made", backup_of(&cluster.endpoints(), "first", json!({}))).await;
+    let made = world.until_phase("made", Phase::Succeeded).await.status.unwrap();
+    world.remove::<EtcdBackup>("made").await;
+
+    world.store("again", "four", json!({ "sync": true })).await;
+    world.until::<BackupStore>("again", "ready", is_ready).await;
+    let all = world.all::<EtcdBackup>();
+    let found = all.list(&ListParams::default()).await.unwrap().items;
+    let [shown] = &found[..] else { panic!("{found:#?}") };
+    assert!(is_synced(shown));
+    let status = shown.status.clone().unwrap();
+    assert_eq!((status.phase, &status.backup), (Some(Phase::Succeeded), &made.backup));
+    assert_eq!((status.revision, &status.sha256), (made.revision, &made.sha256));
+
+    world.remove::<EtcdBackup>(shown.metadata.name.as_deref().unwrap()).await;
+    assert_eq!(world.manifests("four").len(), 1);
+    assert!(operator.stop().await.success());
+}

@@ -1,0 +1,77 @@
+//! Operators that begin, end, and wait for each other.
+
+use crate::world::{World, backup_of, plain};
+use operator::api::{EtcdBackup, Phase};
+use serde_json::json;
+use std::sync::atomic::Ordering;
+use testbed::Etcd;
+
+#[tokio::test]
+async fn without_its_kinds_the_operator_says_what_to_apply() {
+    let world = World::new().await;
+    let mut operator = world.operator("a");
+    assert!(!operator.end().await.success());
+    let log = operator.log();
+    assert!(log.contains("does not know the kind") && log.contains("lifeboat crds"), "{log}");
+}
+
+#[tokio::test]
+async fn of_two_operators_one_works_and_the_other_takes_over_when_it_stops() {
+    let world = World::ready().await;
+    let first = world.operator("first");
+    first.says("leading").await;
+    let second = world.operator("second");
+    second.says("another operator leads").await;
+    assert!(!second.log().contains("leading\""), "{}", second.log());
+    assert!(first.stop().await.success());
+    second.says("\"message\":\"leading\"").await;
+
+    let cluster = plain(Etcd::V3_4);
+    cluster.put("a", "b");
+    world.store("s3", "lead", json!({})).await;
+    world.make::<EtcdBackup>("one", backup_of(&cluster.endpoints(), "s3", json!({}))).await;
+    world.until_phase("one", Phase::Succeeded).await;
+    assert!(second.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_backup_whose_operator_is_killed_is_made_by_the_next_and_once() {
+    let world = World::ready().await;
+    let cluster = plain(Etcd::V3_4);
+    cluster.write_sample();
+    let (proxy, over) = world.stalled_store("slow", "kill").await;
+    let first = world.operator("first");
+    world.make::<EtcdBackup>("one", backup_of(&cluster.endpoints(), "slow", json!({}))).await;
+    world.until_phase("one", Phase::Running).await;
+    world.until_stalled(&proxy).await;
+    first.kill();
+
+    over.store(true, Ordering::Release);
+    let second = world.operator("second");
+    let one = world.until_phase("one", Phase::Succeeded).await;
+    assert_eq!(one.status.unwrap().attempts, Some(2), "the attempt that was cut counts");
+    let listed = world.s3.list("kill/prod/snapshots/");
+    assert_eq!(listed.iter().filter(|path| path.contains("/db.zst")).count(), 1, "{listed:?}");
+    assert!(second.stop().await.success());
+}
+
+#[tokio::test]
+async fn an_operator_that_stops_hands_a_backup_over_without_counting_it() {
+    let world = World::ready().await;
+    let cluster = plain(Etcd::V3_4);
+    cluster.write_sample();
+    let (proxy, _) = world.stalled_store("slow", "stop").await;
+    let first = world.operator_with("first", &["--stop-grace", "0"]);
+    world.make::<EtcdBackup>("one", backup_of(&cluster.endpoints(), "slow", json!({}))).await;
+    world.until_phase("one", Phase::Running).await;
+    world.until_stalled(&proxy).await;
+    assert!(first.stop().await.success());
+    let status = world.until_phase("one", Phase::Pending).await.status.unwrap();
+    assert_eq!(status.attempts, Some(0));
+    assert!(
+        world
+            .manifests("stop")
+            .iter()
+            .all(|path| { String::from_utf8(world.s3.get(path)).unwrap().contains("abandoned") })
+    );
+}

@@ -1,0 +1,106 @@
+//! Backups that recur.
+
+use crate::world::{World, backup_of, plain};
+use kube::api::{ListParams, Patch, PatchParams};
+use operator::api::{EtcdBackup, EtcdBackupSchedule};
+use operator::conditions;
+use serde_json::{Value, json};
+use testbed::Etcd;
+
+fn schedule(backup: Value, more: Value) -> Value {
+    let mut spec = json!({ "schedule": "0 0 1 1 *", "template": { "spec": backup } });
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
+}
+
+async fn run_now(world: &World, name: &str, value: &str) {
+    let patch = json!({ "metadata": { "annotations": { "lifeboat.dev/run-now": value } } });
+    let all = world.all::<EtcdBackupSchedule>();
+    all.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+}
+
+/// Waits until a run that was asked for has succeeded, and been looked after.
+async fn answered(world: &World, name: &str, value: &str) -> EtcdBackupSchedule {
+    let is_answered = |schedule: &EtcdBackupSchedule| {
+        let status = schedule.status.clone().unwrap_or_default();
+        status.last_run_now.as_deref() == Some(value)
+            && status.active.is_none()
+            && status.last_success_time.is_some()
+    };
+    world.until(name, "answered", is_answered).await
+}
+
+#[tokio::test]
+async fn a_run_that_is_asked_for_is_made_at_once_and_retention_keeps_what_it_says() {
+    let world = World::ready().await;
+    let cluster = plain(Etcd::V3_5);
+    let _operator = world.operator("a");
+    world.store("s3", "sched", json!({})).await;
+    let template = backup_of(&cluster.endpoints(), "s3", json!({ "deletionPolicy": "Delete" }));
+    let more = json!({ "retention": { "keepLast": 2 }, "suspend": true });
+    world.make::<EtcdBackupSchedule>("yearly", schedule(template, more)).await;
+
+    let mut revisions = Vec::new();
+    for run in ["1", "2", "3"] {
+        cluster.put("run", run);
+        revisions.push(cluster.revision());
+        run_now(&world, "yearly", run).await;
+        let done = answered(&world, "yearly", run).await.status.unwrap();
+        assert_eq!(done.last_success_revision, revisions.last().copied());
+    }
+    assert_eq!(world.manifests("sched").len(), 2);
+    let all = world.all::<EtcdBackup>();
+    let shown = all.list(&ListParams::default()).await.unwrap().items;
+    let mut shown: Vec<_> = shown.into_iter().filter_map(|b| b.status?.revision).collect();
+    shown.sort_unstable();
+    assert_eq!(shown, revisions[1..], "an object whose backup is gone goes too");
+    assert!(world.events("yearly").await.contains(&"Pruned".to_owned()));
+}
+
+#[tokio::test]
+async fn objects_that_history_removes_leave_their_backups_to_retention() {
+    let world = World::ready().await;
+    let cluster = plain(Etcd::V3_4);
+    let _operator = world.operator("a");
+    world.store("s3", "hist", json!({})).await;
+    let template = backup_of(&cluster.endpoints(), "s3", json!({ "deletionPolicy": "Delete" }));
+    let more = json!({ "successfulHistoryLimit": 1 });
+    world.make::<EtcdBackupSchedule>("kept", schedule(template, more)).await;
+    for run in ["1", "2"] {
+        cluster.put("run", run);
+        run_now(&world, "kept", run).await;
+        answered(&world, "kept", run).await;
+    }
+    let all = world.all::<EtcdBackup>();
+    while all.list(&ListParams::default()).await.unwrap().items.len() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.manifests("hist").len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_no_schedule_says_so_and_is_followed_when_it_is_mended() {
+    let world = World::ready().await;
+    let _operator = world.operator("a");
+    let template = backup_of("http://127.0.0.1:1", "s3", json!({}));
+    let wrong = json!({ "schedule": "99 0 1 1 *" });
+    world.make::<EtcdBackupSchedule>("wrong", schedule(template, wrong)).await;
+    let ready = |schedule: &EtcdBackupSchedule| {
+        let status = schedule.status.clone().unwrap_or_default();
+        conditions::get(&status.conditions, "Ready").map(|ready| ready.clone())
+    };
+    let is_refused = |schedule: &EtcdBackupSchedule| {
+        ready(schedule).is_some_and(|ready| {
+            ready.reason == "Invalid" && ready.message.contains("spec.schedule")
+        })
+    };
+    world.until::<EtcdBackupSchedule>("wrong", "refused", is_refused).await;
+    let patch = json!({ "spec": { "schedule": "0 0 1 1 *" } });
+    let all = world.all::<EtcdBackupSchedule>();
+    all.patch("wrong", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    let is_followed = |schedule: &EtcdBackupSchedule| {
+        ready(schedule).is_some_and(|ready| ready.status == "True")
+            && schedule.status.as_ref().is_some_and(|status| status.next_schedule_time.is_some())
+    };
+    world.until::<EtcdBackupSchedule>("wrong", "followed", is_followed).await;
+}

@@ -1,0 +1,334 @@
+//! A Kubernetes without nodes, with our kinds, and operators in it.
+
+use k8s_openapi::api::core::v1::{Event, Secret};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, Client, Config, Resource, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::wait::{await_condition, conditions::is_crd_established},
+};
+use operator::{
+    api::{BackupStore, EtcdBackup, Phase},
+    crds::{self, Rules},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use std::{
+    fmt::Debug,
+    fs::File,
+    path::PathBuf,
+    process::{Child, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use testbed::{Cluster, Etcd, Fault, FaultProxy, Identity, KubeApi, S3, Security, Tool};
+
+/// Longer than anything here takes; only a fault lasts that long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often a condition is asked for anew.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The API server, a client of it, a store, and a folder.
+pub(crate) struct World {
+    pub(crate) client: Client,
+    pub(crate) s3: S3,
+    kube: KubeApi,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let (kube, s3) = (KubeApi::start(), S3::start());
+        let kubeconfig = Kubeconfig::read_from(kube.kubeconfig()).unwrap();
+        let options = KubeConfigOptions::default();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        let client = Client::try_from(config).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        Self { client, s3, kube, folder }
+    }
+
+    /// One with our kinds, and the Secret `s3` with the store's credentials.
+    pub(crate) async fn ready() -> Self {
+        let world = Self::new().await;
+        world.install_kinds().await;
+        let identity = Identity::Admin;
+        let keys =
+            [("access-key-id", identity.access_key()), ("secret-access-key", identity.secret())];
+        world.secret("s3", keys).await;
+        world
+    }
+
+    async fn install_kinds(&self) {
+        let api: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        let printed = Tool::new(env!("CARGO_BIN_EXE_lifeboat")).run(["crds"]).ok().stdout;
+        let definitions: Vec<Value> = serde_saphyr::from_multiple(&printed).unwrap();
+        assert_eq!(definitions, crds::definitions(Rules::Structural));
+        for definition in definitions {
+            let name = definition["metadata"]["name"].as_str().unwrap();
+            let params = PatchParams::apply("test").force();
+            api.patch(name, &params, &Patch::Apply(&definition)).await.unwrap();
+            await_condition(api.clone(), name, is_crd_established()).await.unwrap();
+        }
+    }
+
+    pub(crate) fn all<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    pub(crate) async fn secret<const N: usize>(&self, name: &str, data: [(&str, &str); N]) {
+        let data: serde_json::Map<_, _> =
+            data.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+        let secret = json!({ "metadata": { "name": name }, "stringData": data });
+        let secret: Secret = serde_json::from_value(secret).unwrap();
+        self.all().create(&PostParams::default(), &secret).await.unwrap();
+    }
+
+    /// Makes an object.
+    pub(crate) async fn make<K>(&self, name: &str, spec: Value) -> K
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Serialize,
+    {
+        let object = json!({
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+            "metadata": { "name": name }, "spec": spec,
+        });
+        let object: K = serde_json::from_value(object).unwrap();
+        self.all().create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    /// A BackupStore in SeaweedFS, with more in its spec.
+    pub(crate) async fn store(&self, name: &str, prefix: &str, more: Value) -> BackupStore {
+        let url = self.s3.url(prefix);
+        let (url, _) = url.split_once('?').unwrap();
+        let mut spec = json!({
+            "url": url,
+            "options": { "endpoint": self.s3.endpoint(), "region": "us-east-1" },
+            "credentials": { "secretName": "s3" },
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.make(name, spec).await
+    }
+
+    /// A BackupStore where no snapshot gets through, until that is over.
+    pub(crate) async fn stalled_store(
+        &self,
+        name: &str,
+        prefix: &str,
+    ) -> (FaultProxy, Arc<AtomicBool>) {
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = over.clone();
+        let proxy = FaultProxy::before(self.s3.endpoint(), move |request| {
+            let is_snapshot = request.is("PUT", "/db.zst") || request.is("POST", "/db.zst");
+            match is_snapshot && !is_over.load(Ordering::Acquire) {
+                true => Fault::Stall,
+                false => Fault::Pass,
+            }
+        });
+        let options = json!({ "endpoint": proxy.url(), "region": "us-east-1" });
+        self.store(name, prefix, json!({ "options": options })).await;
+        (proxy, over)
+    }
+
+    /// Waits until a snapshot is held up.
+    pub(crate) async fn until_stalled(&self, proxy: &FaultProxy) {
+        let begun = Instant::now();
+        while proxy.faults() == 0 {
+            assert!(begun.elapsed() < PATIENCE, "no snapshot came\n{}", self.logs());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Asks for an object until `there` says so, and gives it.
+    #[track_caller]
+    pub(crate) fn until<'a, K>(
+        &'a self,
+        name: &'a str,
+        what: &'a str,
+        there: impl Fn(&K) -> bool + 'a,
+    ) -> impl Future<Output = K> + 'a
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + 'a,
+    {
+        async move {
+            let (api, begun) = (self.all::<K>(), Instant::now());
+            loop {
+                let found = api.get_opt(name).await.unwrap();
+                if let Some(found) = found.as_ref().filter(|found| there(found)) {
+                    return found.clone();
+                }
+                assert!(
+                    begun.elapsed() < PATIENCE,
+                    "{name} never was {what}: {found:#?}\n{}",
+                    self.logs()
+                );
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    pub(crate) async fn until_phase(&self, name: &str, phase: Phase) -> EtcdBackup {
+        let is = |backup: &EtcdBackup| {
+            backup.status.as_ref().is_some_and(|status| status.phase == Some(phase))
+        };
+        self.until(name, "in that phase", is).await
+    }
+
+    /// Removes an object, and waits until it is gone.
+    pub(crate) async fn remove<K>(&self, name: &str)
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        let api = self.all::<K>();
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+        let begun = Instant::now();
+        while api.get_opt(name).await.unwrap().is_some() {
+            assert!(begun.elapsed() < PATIENCE, "{name} stays\n{}", self.logs());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Reasons of the events about an object.
+    pub(crate) async fn events(&self, name: &str) -> Vec<String> {
+        let events = self.all::<Event>().list(&ListParams::default()).await.unwrap();
+        let about = events.items.into_iter();
+        let about = about.filter(|event| event.involved_object.name.as_deref() == Some(name));
+        about.filter_map(|event| event.reason).collect()
+    }
+
+    /// The manifests below a prefix of the bucket.
+    pub(crate) fn manifests(&self, prefix: &str) -> Vec<String> {
+        let all = self.s3.list(&format!("{prefix}/"));
+        all.into_iter().filter(|path| path.ends_with("/manifest.json")).collect()
+    }
+
+    /// Starts an operator, which logs to a file of that name.
+    pub(crate) fn operator(&self, name: &str) -> Operator {
+        self.operator_with(name, &[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn operator_with(&self, name: &str, flags: &[&str]) -> Operator {
+        let log = self.folder.path().join(format!("{name}.log"));
+        let mut command = Tool::new(env!("CARGO_BIN_EXE_lifeboat")).command([
+            "operator",
+            "--namespace",
+            "default",
+            "--listen",
+            "none",
+        ]);
+        command.args(flags).arg("--spool").arg(self.folder.path());
+        command.env("KUBECONFIG", self.kube.kubeconfig()).env("POD_NAME", name);
+        let file = File::create(&log).unwrap();
+        let child = command.stderr(file).stdout(Stdio::null()).spawn().unwrap();
+        Operator { child, log }
+    }
+
+    /// All that operators have said.
+    pub(crate) fn logs(&self) -> String {
+        let files = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap());
+        let logs = files.filter(|entry| entry.path().extension().is_some_and(|e| e == "log"));
+        logs.map(|entry| std::fs::read_to_string(entry.path()).unwrap()).collect()
+    }
+
+    /// All that anybody may read: objects, events, logs.
+    pub(crate) async fn told(&self) -> String {
+        let all = ListParams::default();
+        let backups = self.all::<EtcdBackup>().list(&all).await.unwrap();
+        let stores = self.all::<BackupStore>().list(&all).await.unwrap();
+        let events = self.all::<Event>().list(&all).await.unwrap();
+        let objects = serde_json::to_string(&(backups.items, stores.items, events.items)).unwrap();
+        objects + &self.logs()
+    }
+}
+
+/// A running operator. Killed when it is dropped.
+pub(crate) struct Operator {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Operator {
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until it has said that.
+    pub(crate) async fn says(&self, what: &str) {
+        let begun = Instant::now();
+        while !self.log().contains(what) {
+            assert!(begun.elapsed() < PATIENCE, "it never said {what:?}:\n{}", self.log());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// SIGKILL: it can do nothing more.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, as Kubernetes does.
+    pub(crate) async fn stop(mut self) -> ExitStatus {
+        let id = i32::try_from(self.child.id()).unwrap();
+        let pid = rustix::process::Pid::from_raw(id).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.end().await
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) async fn end(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it does not end:\n{}", self.log());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An etcd of one member, without TLS.
+pub(crate) fn plain(version: Etcd) -> Cluster {
+    Cluster::builder(version).members(1).security(Security::Plain).start()
+}
+
+/// What an EtcdBackup says of a plain cluster.
+pub(crate) fn backup_of(endpoints: &str, store: &str, more: Value) -> Value {
+    let endpoints: Vec<_> = endpoints.split(',').collect();
+    let mut spec =
+        json!({ "cluster": { "name": "prod", "endpoints": endpoints }, "storeName": store });
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
+}
+
+/// The labels of an object that shows a backup of the store.
+pub(crate) fn is_synced(backup: &EtcdBackup) -> bool {
+    backup.labels().contains_key(operator::backup::SYNCED)
+}
