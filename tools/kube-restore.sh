@@ -208,10 +208,10 @@ with_old "$(run_of wrong)" .failed
 say 'the data from before serve again, and what failed is kept'
 
 # --- 3. a damaged backup
-object=$(s3 "http://$host:8333/backups?list-type=2&prefix=etcd/" | grep -o '<Key>[^<]*db\.zst</Key>' | sed 's/<[^>]*>//g')
-size=$(s3 -I "http://$host:8333/backups/$object" | tr -d '\r' | sed -n 's/^[Cc]ontent-[Ll]ength: //p')
+object=$(kubectl get etcdbackup good -o 'jsonpath={.status.uri}' | sed 's|^s3://||')
+size=$(s3 -I "http://$host:8333/$object" | tr -d '\r' | sed -n 's/^[Cc]ontent-[Ll]ength: //p')
 head -c "$size" /dev/urandom >"$work/garbage"
-s3 -T "$work/garbage" "http://$host:8333/backups/$object"
+s3 -T "$work/garbage" "http://$host:8333/$object"
 restore damaged
 confirm damaged
 until_true 300 'a restore of a damaged backup has ended' ended damaged
