@@ -27,7 +27,7 @@ use crate::{
     failure::Failure,
     run::Scope,
 };
-use decide::{Action, FINALIZER, decide};
+use decide::{Action, FINALIZER, JobSeen, decide};
 use jiff::Timestamp;
 use job::Writer;
 use k8s_openapi::api::{
@@ -45,6 +45,10 @@ use std::{sync::Arc, time::Duration};
 
 /// The least time between two looks, so that a status that was just written has come back.
 const SOON: Duration = Duration::from_millis(200);
+
+/// What is told where no image is known.
+const NO_IMAGE: &str =
+    "no image is known for the pods; give the operator --image, or the object spec.job.image";
 
 /// Follows all objects of the kind.
 pub async fn run(
@@ -74,20 +78,42 @@ async fn reconcile(
         return Ok(controller::Action::await_change());
     }
     let before = restore.status.clone().unwrap_or_default();
-    let seen = observe::look(&context, &restore).await?;
+    let mut seen = observe::look(&context, &restore).await?;
     let decision = decide(&restore, &seen, Timestamp::now());
-    let status = decision.status;
-    if status != before {
-        context.write_status(&restore, &status).await?;
-        tell(&context, &restore, &before, &status).await;
-    }
+    remember(&context, &restore, &before, &decision.status).await?;
     for action in &decision.actions {
-        act(&context, &restore, &status, &seen, action).await?;
+        let done = act(&context, &restore, &decision.status, &seen, action).await;
+        match (action, done) {
+            // A Job that can't be, with etcd stopped: it has failed like one that was.
+            (Action::Start(step, index), Err(failure)) if !failure.retryable => {
+                seen.jobs.insert((*step, *index), JobSeen::Failed(failure.text()));
+                let stopped =
+                    EtcdRestore { status: Some(decision.status.clone()), ..restore.clone() };
+                let after = decide(&stopped, &seen, Timestamp::now());
+                remember(&context, &restore, &decision.status, &after.status).await?;
+                return Ok(controller::Action::requeue(after.again.unwrap_or(SOON).max(SOON)));
+            }
+            (_, done) => done?,
+        }
     }
     Ok(match decision.again {
         Some(again) => controller::Action::requeue(again.max(SOON)),
         None => controller::Action::await_change(),
     })
+}
+
+/// Writes the status, if it is another one.
+async fn remember(
+    context: &Context,
+    restore: &EtcdRestore,
+    before: &EtcdRestoreStatus,
+    status: &EtcdRestoreStatus,
+) -> Result<(), Failure> {
+    if status != before {
+        context.write_status(restore, status).await?;
+        tell(context, restore, before, status).await;
+    }
+    Ok(())
 }
 
 /// Tells of a new phase.
@@ -148,7 +174,15 @@ async fn act(
             let jobs: Api<Job> = context.beside(restore);
             match jobs.create(&PostParams::default(), &job).await {
                 Err(kube::Error::Api(told)) if told.code == 409 => {}
-                created => drop(created?),
+                Err(error) => {
+                    let code = match &error {
+                        kube::Error::Api(told) => told.code,
+                        _ => 0,
+                    };
+                    let retryable = !matches!(code, 400 | 403 | 404 | 422);
+                    return Err(Failure { retryable, ..Failure::from(error) });
+                }
+                Ok(_) => {}
             }
         }
         Action::Remove(step, index) => {
@@ -165,6 +199,12 @@ async fn act(
     Ok(())
 }
 
+/// The image of the pods.
+fn image<'a>(context: &'a Context, restore: &'a EtcdRestore) -> Option<&'a str> {
+    let of_object = restore.spec.job.as_ref().and_then(|job| job.image.as_deref());
+    of_object.or(context.settings.image.as_deref())
+}
+
 /// The Job of a step.
 async fn written(
     context: &Context,
@@ -174,7 +214,8 @@ async fn written(
     step: decide::Step,
     index: usize,
 ) -> Result<Job, Failure> {
-    let wrong = |text: String| Failure { reason: "Job", ..Failure::settings(text, "") };
+    let wrong =
+        |text: String| Failure { reason: "Job", retryable: false, ..Failure::settings(text, "") };
     let members = i32::try_from(status.volumes.len()).unwrap_or(i32::MAX);
     let target = restore.spec.target.stateful_set.as_ref().zip(seen.set.as_ref());
     let layout = target.map(|(target, set)| Layout::read(set, target, members)).transpose();
@@ -186,10 +227,7 @@ async fn written(
         }
         _ => None,
     };
-    let options = restore.spec.job.as_ref().and_then(|job| job.image.as_deref());
-    let image = options.or(context.settings.image.as_deref()).ok_or_else(|| {
-        wrong("no image is known for the pods; give the operator --image, or the object spec.job.image".to_owned())
-    })?;
+    let image = image(context, restore).ok_or_else(|| wrong(NO_IMAGE.to_owned()))?;
     let writer = Writer { restore, status, layout: layout.as_ref(), store: store.as_ref(), image };
     writer.job(step, index).map_err(wrong)
 }
@@ -209,6 +247,7 @@ async fn hold_object(context: &Context, restore: &EtcdRestore, hold: bool) -> Re
         restores.patch(&restore.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await;
     match patched {
         Err(error) if crate::context::is_gone(&error) => Ok(()),
-        patched => Ok(drop(patched?)),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
     }
 }

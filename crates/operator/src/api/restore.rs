@@ -286,6 +286,7 @@ pub struct VolumeStatus {
     /// The claim.
     pub claim: String,
     /// The member whose data are in it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub member: String,
     /// Where its peers will reach it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

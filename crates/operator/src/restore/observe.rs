@@ -62,7 +62,11 @@ pub(super) async fn look(context: &Context, restore: &EtcdRestore) -> Result<See
         if let (None, Some((_, claim))) = (set_target, target(restore)) {
             seen.users = users(context, restore, claim).await?;
         }
-        let found = source(context, restore).await;
+        // Whatever would keep Jobs from being made is better known while etcd still runs.
+        let found = match super::image(context, restore) {
+            Some(_) => source(context, restore).await,
+            None => Err(Failure { reason: "NoImage", ..Failure::settings(super::NO_IMAGE, "") }),
+        };
         seen.source = Some(found.map_err(|failure| (failure.reason.to_owned(), failure.text())));
     }
     if phase >= RestorePhase::Building {
