@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use std::{
     fmt::Debug,
     fs::File,
-    path::PathBuf,
-    process::{Child, ExitStatus, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -56,11 +56,25 @@ impl World {
     pub(crate) async fn ready() -> Self {
         let world = Self::new().await;
         world.install_kinds().await;
+        world.install_rights();
         let identity = Identity::Admin;
         let keys =
             [("access-key-id", identity.access_key()), ("secret-access-key", identity.secret())];
         world.secret("s3", keys).await;
         world
+    }
+
+    /// What `deploy/operator` allows: operators here act as its ServiceAccount, and so prove that it is enough.
+    fn install_rights(&self) {
+        let kubectl = std::env::var_os("LIFEBOAT_KUBECTL").expect("tools/install.sh test says it");
+        let all =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/operator/lifeboat-operator.yaml");
+        let mut command = Command::new(kubectl);
+        command.arg("--kubeconfig").arg(self.kube.kubeconfig());
+        // Definitions were applied before, by another name.
+        command.args(["apply", "--server-side", "--force-conflicts", "-f", all]);
+        let run = command.output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     }
 
     async fn install_kinds(&self) {
@@ -206,12 +220,20 @@ impl World {
         }
     }
 
-    /// Reasons of the events about an object.
+    /// Reasons of the events about an object, once there is one: a status is written before it is told of.
     pub(crate) async fn events(&self, name: &str) -> Vec<String> {
-        let events = self.all::<Event>().list(&ListParams::default()).await.unwrap();
-        let about = events.items.into_iter();
-        let about = about.filter(|event| event.involved_object.name.as_deref() == Some(name));
-        about.filter_map(|event| event.reason).collect()
+        let begun = Instant::now();
+        loop {
+            let events = self.all::<Event>().list(&ListParams::default()).await.unwrap();
+            let about = events.items.into_iter();
+            let about = about.filter(|event| event.involved_object.name.as_deref() == Some(name));
+            let reasons: Vec<_> = about.filter_map(|event| event.reason).collect();
+            if !reasons.is_empty() {
+                return reasons;
+            }
+            assert!(begun.elapsed() < PATIENCE, "nothing was told of {name}\n{}", self.logs());
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// The manifests below a prefix of the bucket.
@@ -232,14 +254,21 @@ impl World {
             "operator",
             "--namespace",
             "default",
+            "--lease-namespace",
+            "lifeboat",
             "--listen",
             "none",
         ]);
         command.args(flags).arg("--spool").arg(self.folder.path());
-        command.env("KUBECONFIG", self.kube.kubeconfig()).env("POD_NAME", name);
+        command.env("KUBECONFIG", self.kube.kubeconfig_of_operator()).env("POD_NAME", name);
         let file = File::create(&log).unwrap();
         let child = command.stderr(file).stdout(Stdio::null()).spawn().unwrap();
         Operator { child, log }
+    }
+
+    /// A folder for the test's own files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// All that operators have said.

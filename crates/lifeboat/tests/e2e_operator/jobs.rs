@@ -1,0 +1,120 @@
+//! Backups in Jobs. No pod runs here: the test does what its Job says, and says what Kubernetes would.
+
+use crate::world::{World, backup_of, plain};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, Patch, PatchParams, PostParams},
+};
+use operator::api::{BackupStore, EtcdBackup, Phase};
+use serde_json::{Value, json};
+use testbed::{Etcd, Run, Tool};
+
+/// The Job of an attempt, when it is there.
+async fn job(world: &World, attempt: u32) -> Job {
+    let jobs: Api<Job> = world.all();
+    loop {
+        let all = jobs.list(&ListParams::default()).await.unwrap().items;
+        let is_meant = |job: &Job| job.name_any().ends_with(&format!("-{attempt}"));
+        if let Some(job) = all.into_iter().find(is_meant) {
+            return job;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Does what a Job's container does.
+fn obey(job: &Job) -> Run {
+    let pod = job.spec.clone().unwrap().template.spec.unwrap();
+    let args = pod.containers[0].args.clone().unwrap();
+    Tool::new(env!("CARGO_BIN_EXE_lifeboat")).run(args)
+}
+
+async fn end(world: &World, job: &Job, how: &str) {
+    let status = json!({ "status": { "conditions": [{ "type": how, "status": "True" }] } });
+    let jobs: Api<Job> = world.all();
+    let params = PatchParams::default();
+    jobs.patch_status(&job.name_any(), &params, &Patch::Merge(&status)).await.unwrap();
+}
+
+/// What a pod of the Job left behind.
+async fn leave_pod(world: &World, job: &Job, terminated: Value) {
+    let name = job.name_any();
+    let pod = json!({
+        "metadata": { "name": name, "labels": { "job-name": name } },
+        "spec": { "containers": [{ "name": "lifeboat", "image": "i" }] },
+    });
+    let pods: Api<Pod> = world.all();
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    pods.create(&PostParams::default(), &pod).await.unwrap();
+    let status = json!({ "status": { "containerStatuses": [{
+        "name": "lifeboat", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "terminated": terminated },
+    }] } });
+    pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_in_a_job_outlives_its_operator_and_is_found_by_the_next() {
+    let world = World::ready().await;
+    let cluster = plain(Etcd::V3_5);
+    let revision = cluster.write_sample();
+    let first = world.operator("first");
+    let url = format!("file://{}/store", world.folder().display());
+    world.make::<BackupStore>("here", json!({ "url": url })).await;
+    let more =
+        json!({ "runAs": "Job", "job": { "image": "lifeboat:1" }, "deletionPolicy": "Delete" });
+    world.make::<EtcdBackup>("near", backup_of(&cluster.endpoints(), "here", more)).await;
+
+    let failed = job(&world, 1).await;
+    let told = json!({ "exitCode": 137, "reason": "OOMKilled" });
+    leave_pod(&world, &failed, told).await;
+    end(&world, &failed, "Failed").await;
+    let second_job = job(&world, 2).await;
+    first.kill();
+    obey(&second_job).ok();
+    end(&world, &second_job, "Complete").await;
+
+    let _second = world.operator("second");
+    let near = world.until_phase("near", Phase::Succeeded).await.status.unwrap();
+    assert_eq!((near.attempts, near.revision), (Some(2), Some(revision)));
+    assert!(world.events("near").await.contains(&"BackupFailed".to_owned()));
+    let snapshots = world.folder().join("store/prod/snapshots");
+    let folder = snapshots.join(near.backup.unwrap());
+    assert!(folder.join("manifest.json").exists());
+    world.remove::<EtcdBackup>("near").await;
+    assert!(!folder.exists(), "and it goes with its object");
+}
+
+#[tokio::test]
+async fn a_job_without_an_image_is_not_made_and_says_what_to_set() {
+    let world = World::ready().await;
+    let _operator = world.operator("a");
+    world.store("s3", "jobs", json!({})).await;
+    let more = json!({ "runAs": "Job", "attempts": 1 });
+    world.make::<EtcdBackup>("imageless", backup_of("http://127.0.0.1:1", "s3", more)).await;
+    let failed = world.until_phase("imageless", Phase::Failed).await.status.unwrap();
+    assert!(failed.conditions[0].message.contains("spec.job.image"), "{:?}", failed.conditions);
+    let jobs: Api<Job> = world.all();
+    assert!(jobs.list(&ListParams::default()).await.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn a_job_has_its_secrets_mounted_and_none_in_its_order() {
+    let world = World::ready().await;
+    let _operator = world.operator("a");
+    world.secret("etcd-user", [("username", "root"), ("password", "pass-word-of-etcd")]).await;
+    world.store("s3", "jobs", json!({})).await;
+    let more = json!({ "runAs": "Job", "job": { "image": "lifeboat:1" } });
+    let mut spec = backup_of("http://127.0.0.1:1", "s3", more);
+    spec["cluster"]["authSecretName"] = json!("etcd-user");
+    world.make::<EtcdBackup>("near", spec).await;
+    let job = job(&world, 1).await;
+    let text = serde_json::to_string(&job).unwrap();
+    assert!(!text.contains("pass-word-of-etcd"));
+    assert!(!text.contains(testbed::Identity::Admin.secret()));
+    let pod = job.spec.unwrap().template.spec.unwrap();
+    let secrets = pod.volumes.unwrap().into_iter().filter_map(|volume| volume.secret?.secret_name);
+    assert_eq!(secrets.collect::<Vec<_>>(), ["etcd-user", "s3"]);
+    assert_eq!(pod.automount_service_account_token, Some(false));
+}
