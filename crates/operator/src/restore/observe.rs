@@ -24,7 +24,7 @@ use kube::{
     Api, ResourceExt,
     api::{ListParams, ObjectList},
 };
-use repository::{Manifest, Repository, listing};
+use repository::{Manifest, Repository, codec::Identities, listing};
 use std::collections::BTreeMap;
 
 /// Looks at what this phase needs to know.
@@ -150,6 +150,7 @@ async fn source(context: &Context, restore: &EtcdRestore) -> Result<Found, Failu
     let namespace = restore.namespace().unwrap_or_default();
     let place = secrets::place(context, &namespace, &point.name).await?;
     let manifest = find(place.store, &point).await?;
+    readable(&manifest, &place.identities, &point.name)?;
     let id = manifest.id.to_string();
     let members = manifest
         .etcd
@@ -164,6 +165,26 @@ async fn source(context: &Context, restore: &EtcdRestore) -> Result<Found, Failu
         backup: Some(id),
         revision: Some(manifest.etcd.revision),
         members: members.collect(),
+    })
+}
+
+/// Refuses a backup that none of the store's keys opens, while etcd still runs.
+fn readable(manifest: &Manifest, identities: &Identities, store: &str) -> Result<(), Failure> {
+    let Some(encryption) = &manifest.encryption else { return Ok(()) };
+    let ours = identities.recipients().keys();
+    if encryption.recipients.iter().any(|recipient| ours.contains(recipient)) {
+        return Ok(());
+    }
+    let recipients = encryption.recipients.join(", ");
+    Err(Failure {
+        reason: "KeyMissing",
+        ..Failure::settings(
+            format!(
+                "backup {} is encrypted to {recipients}, and no such key is known",
+                manifest.id
+            ),
+            format!("name its private key in spec.encryption.identities of BackupStore {store:?}"),
+        )
     })
 }
 
