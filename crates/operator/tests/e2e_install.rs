@@ -1,5 +1,7 @@
 //! What installs the operator, on a real API server: what it may do then, and what is left when it is removed.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use k8s_openapi::api::{
     apps::v1::Deployment,
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},

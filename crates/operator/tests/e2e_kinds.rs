@@ -1,5 +1,7 @@
 //! The kinds as a real API server takes them: definitions, defaults, refusals.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client, Config, ResourceExt,
