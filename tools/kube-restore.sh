@@ -4,8 +4,8 @@
 #
 # The operator runs as a pod, with the rights of deploy/operator/base and no other. An etcd of three members, with a volume each, is
 # backed up to a real S3; then it loses two databases.
-# 1. Without spec.confirm nothing happens. With it, all data of the backup are back, the old data are kept, and nothing that was
-#    written later is there, although the operator is killed in every phase.
+# 1. Without spec.confirm nothing happens. With it, what owns the cluster is suspended, all data of the backup are back, the old data
+#    are kept, and nothing that was written later is there, although the operator is killed in every phase.
 # 2. A cluster that does not come up is taken back: the data from before serve again. The operator is killed in these phases too.
 # 3. A backup that is damaged in the store changes nothing.
 # 4. The data directories, and the snapshot itself, are written into a volume that nothing uses.
@@ -165,15 +165,19 @@ run_of() { kubectl get etcdrestore "$1" -o 'jsonpath={.status.run}'; }
 # All 200 keys of the backup are there.
 has_all() { [ "$(etcdctl get key --prefix --print-value-only | grep -c '^value')" = 200 ]; }
 
-# --- 1. brought back
-restore back
+# --- 1. brought back, while its owner keeps still
+kubectl create deployment owner --image=localhost/busybox:1.35 -- sleep 100000 >/dev/null
+until_true 60 'its owner runs' kubectl rollout status deployment/owner --timeout=1s
+restore back 'suspendDeployment: owner'
 until_true 60 'it waits to be confirmed' reason_is back NotConfirmed
 kubectl rollout status statefulset/etcd --timeout=1s >/dev/null
 for n in 1 2; do dd if=/dev/zero of="$work/volumes/$n/etcd/member/snap/db" bs=4096 count=8 conv=notrunc status=none; done
 kubectl delete pod etcd-1 etcd-2 --grace-period=0 --force >/dev/null 2>&1
 say 'two databases are overwritten'
+: >"$work/killed"
 kill_in_each_phase back &
 killer=$!
+until_true 60 'each phase is waited for' grep -qx Pending "$work/killed"
 confirm back
 until_true 400 'the restore has ended' ended back
 kill "$killer" 2>/dev/null || true
@@ -184,6 +188,8 @@ for phase in Checking Stopping Building Swapping Starting Verifying; do
 done
 say 'the operator was killed in every phase'
 until_true 60 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
+until_true 60 'its owner runs again' kubectl rollout status deployment/owner --timeout=1s
+kubectl get events -o 'jsonpath={.items[?(@.involvedObject.name=="owner")].message}' | grep -q 'Scaled down replica set owner-[^ ]* to 0'
 has_all || { say 'keys are missing'; exit 1; }
 [ -z "$(etcdctl get later)" ] || { say 'what was written later is there: that is not the backup'; exit 1; }
 with_old "$(run_of back)" '' || { say 'the old data are gone'; exit 1; }
@@ -194,8 +200,10 @@ say 'all data of the backup are back, and the old ones are kept'
 etcdctl put since 'the restore' >/dev/null
 restore wrong 'members: [{name: etcd-0, peerUrls: ["http://a.invalid:2380"]}, {name: etcd-1, peerUrls: ["http://b.invalid:2380"]},
         {name: etcd-2, peerUrls: ["http://c.invalid:2380"]}]' 20
+: >"$work/killed"
 kill_in_each_phase wrong &
 killer=$!
+until_true 60 'each phase is waited for' grep -qx Pending "$work/killed"
 confirm wrong
 until_true 400 'a restore to members that cannot meet has ended' ended wrong
 kill "$killer" 2>/dev/null || true
