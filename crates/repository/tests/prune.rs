@@ -418,3 +418,18 @@ impl Backend for Locking {
         self.store.delete(path)
     }
 }
+
+#[tokio::test]
+async fn one_backup_is_removed_whatever_a_policy_says_unless_it_is_pinned() {
+    let place = place().await;
+    let (new, old) = (place.backup(days_ago(1)), place.backup(days_ago(2)));
+    let pin = Pin::new(old, None, None, now());
+    place.repository.pin(&place.cluster, &"held".parse().unwrap(), &pin).await.unwrap();
+    let refused = place.repository.remove(&place.cluster, old, now()).await.unwrap_err();
+    assert!(matches!(refused, PruneError::Pinned { .. }), "{refused}");
+    let report = place.repository.remove(&place.cluster, new, now()).await.unwrap();
+    assert!(report.is_complete() && report.removed == [new]);
+    assert_eq!(ids(&list(&place).await), [old]);
+    let again = place.repository.remove(&place.cluster, new, now()).await.unwrap();
+    assert!(again.is_complete() && again.removed.is_empty(), "gone is gone");
+}
