@@ -245,6 +245,9 @@ fn of_choice(
     }
     match chosen.held.log {
         _ if rescue.db_only => lines.push(format!("{label}'s log is left out, as --db-only says.")),
+        Some(log) if log.beyond_commit == 1 => lines.push(format!(
+            "The last entry of {label}'s log lies beyond the commit that it tells. It is kept: a client may have been told that it is done.",
+        )),
         Some(log) if log.beyond_commit > 0 => lines.push(format!(
             "{} of the last entries of {label}'s log lie beyond the commit that it tells. They are kept: clients may have been told that they are done.",
             log.beyond_commit

@@ -30,6 +30,16 @@ use tokio::{
 
 /// ssh's own exit code when it, and not the command, failed.
 const SSH_FAILED: i32 = 255;
+/// What ssh says where waiting rarely helps.
+const MISTAKES: [&str; 7] = [
+    "Could not resolve hostname",
+    "Connection refused",
+    "Permission denied",
+    "Host key verification failed",
+    "REMOTE HOST IDENTIFICATION HAS CHANGED",
+    "Bad configuration option",
+    "Can't open user config file",
+];
 /// A script that takes longer hangs: the longest wait inside of one is shorter.
 pub(crate) const SCRIPT_SECONDS: u64 = 900;
 /// A transfer that does not move for so long hangs.
@@ -60,6 +70,8 @@ pub enum HostError {
         label: String,
         /// Where to.
         destination: String,
+        /// The command line that a person would type to get there.
+        line: String,
         /// What ssh said.
         said: String,
     },
@@ -127,6 +139,13 @@ impl HostError {
         matches!(self, Self::Unreachable { .. } | Self::Silent { .. } | Self::Damaged { .. })
     }
 
+    /// Whether it looks like a mistake rather than like a host that is still booting: a host that nobody knows, a key that is not
+    /// accepted, a port at which nobody listens.
+    pub(crate) fn looks_mistaken(&self) -> bool {
+        let Self::Unreachable { said, .. } = self else { return false };
+        MISTAKES.iter().any(|mistake| said.contains(mistake))
+    }
+
     /// The exit code of what ran on the host, if that is what failed.
     pub(crate) fn exit_code(&self) -> Option<i32> {
         match self {
@@ -139,8 +158,8 @@ impl HostError {
     pub fn remedy(&self) -> String {
         match self {
             Self::NoSsh(_) => "install OpenSSH's client".to_owned(),
-            Self::Unreachable { destination, .. } => format!(
-                "try `ssh {destination} true` yourself: it must work without a question; a key of an unknown host is to be accepted there first"
+            Self::Unreachable { line, .. } => format!(
+                "try `{line} true` yourself: it must work without a question; a key of an unknown host is to be accepted there first"
             ),
             Self::Failed { .. } => {
                 "put right what the host says, then run the same command again: it goes on from there".to_owned()
@@ -173,6 +192,7 @@ pub(crate) struct Connections {
 pub(crate) struct Remote {
     label: String,
     destination: String,
+    line: String,
     arguments: Vec<String>,
     sudo: bool,
     patience: Duration,
@@ -218,7 +238,7 @@ impl Connections {
         };
         let sudo = host.ssh.sudo.unwrap_or(true);
         let label = host.label.clone();
-        Remote { label, destination, arguments, sudo, patience: PATIENCE }
+        Remote { label, destination, line: ssh_line(host), arguments, sudo, patience: PATIENCE }
     }
 }
 
@@ -396,7 +416,8 @@ impl Remote {
         match (status.code(), status.signal()) {
             (Some(0), _) => Ok(()),
             (Some(SSH_FAILED), _) => {
-                Err(HostError::Unreachable { label, destination: self.destination.clone(), said })
+                let (destination, line) = (self.destination.clone(), self.line.clone());
+                Err(HostError::Unreachable { label, destination, line, said })
             }
             (Some(code), _) => {
                 let status = format!("exit code {code}");
@@ -530,6 +551,22 @@ hosts: [{host: h, member: {name: m1, peer-urls: ['http://h:2380']}}]",
         assert!(!dead.exists());
         assert!(mixed.join("a file").exists() && !mixed.join("0").exists());
         assert!([new, living, other].iter().all(|folder| folder.join("0").exists()));
+    }
+
+    #[test]
+    fn a_host_that_cannot_be_reached_is_tried_by_hand_with_the_whole_command() {
+        let spec = "cluster: c
+ssh: {user: admin, port: 2222, config: /etc/ssh/rescue, options: [ProxyJump=b]}
+hosts: [{host: h, member: {name: m1, peer-urls: ['http://h:2380']}}]";
+        let host = &Spec::parse(spec).unwrap().resolved()[0];
+        let remote = Connections::new().unwrap().remote(0, host);
+        let failed = |said: &str| remote.judge(ExitStatus::from_raw(255 << 8), said.as_bytes());
+        let refused = failed("ssh: connect to host h port 2222: Connection refused").unwrap_err();
+        let command = "`ssh -F /etc/ssh/rescue -p 2222 -o ProxyJump=b admin@h true`";
+        assert!(refused.remedy().contains(command), "{}", refused.remedy());
+        assert!(refused.looks_mistaken() && refused.is_passing());
+        let silent = failed("ssh: connect to host h port 2222: Connection timed out").unwrap_err();
+        assert!(!silent.looks_mistaken() && silent.is_passing());
     }
 
     #[test]

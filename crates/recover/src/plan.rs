@@ -5,7 +5,7 @@ use crate::{
     contents::Contents,
     facts::Facts,
     place::Places,
-    replace::Replace,
+    replace::{Replace, minor},
     rescue::{Rescue, Survivor},
     shell::{Frame, quote_path},
     spec::{Resolved, Spec},
@@ -189,6 +189,13 @@ impl Plan {
         self.facts(host).data.as_ref().is_some_and(|data| data.filled)
     }
 
+    /// Another run that holds the host, and where it keeps the old data if it has set them aside.
+    pub(crate) fn other_holder(&self, host: &Resolved) -> Option<(&str, PathBuf)> {
+        let run = self.facts(host).lock.as_ref().map(|lock| lock.run.as_str());
+        let run = run.filter(|run| *run != self.run)?;
+        Some((run, self.places_of(host, run).data.old))
+    }
+
     /// The reserved key that is written, read and removed, and its value.
     pub fn probe(&self) -> (String, String) {
         (
@@ -225,6 +232,10 @@ impl Plan {
     }
 
     pub(crate) fn places(&self, host: &Resolved) -> Places {
+        self.places_of(host, &self.run)
+    }
+
+    fn places_of(&self, host: &Resolved, run: &str) -> Places {
         let facts = self.facts(host);
         let real = |found: Option<&crate::facts::Directory>, said: &std::path::Path| {
             found.map_or_else(|| said.to_owned(), |directory| directory.path.clone())
@@ -232,7 +243,7 @@ impl Plan {
         let inside = facts.data.as_ref().is_some_and(|data| data.mount_point);
         let data_dir = real(facts.data.as_ref(), &host.data_dir);
         let wal_dir = host.wal_dir.as_ref().map(|wal_dir| real(facts.wal.as_ref(), wal_dir));
-        Places::new(&data_dir, wal_dir.as_deref(), inside, &self.run)
+        Places::new(&data_dir, wal_dir.as_deref(), inside, run)
     }
 
     /// What speaks against it, as far as the hosts tell.
@@ -246,10 +257,32 @@ impl Plan {
                 "data cannot be made for etcd {version}, which will run: only for 3.4, 3.5 and 3.6"
             ));
         }
+        self.check_said_version(&mut findings);
         for host in self.hosts() {
             self.check_host(&host, machine, &mut findings);
         }
         findings
+    }
+
+    /// Data are made for the etcd that is said, so it must be the one that is there.
+    fn check_said_version(&self, findings: &mut Findings) {
+        let Some(said) = self.spec.etcd.version.as_ref().filter(|_| self.replace.is_none()) else {
+            return;
+        };
+        let mut others = BTreeMap::<String, Vec<String>>::new();
+        for host in self.hosts().into_iter().filter(|host| host.member.is_some()) {
+            let found = self.facts(&host).etcd_version.clone();
+            let other = found.filter(|found| minor(found).is_some() && minor(found) != minor(said));
+            other
+                .into_iter()
+                .for_each(|found| others.entry(found).or_default().push(host.label.clone()));
+        }
+        for (found, labels) in others {
+            findings.problems.push(format!(
+                "etcd.version says {said}, but etcd on {} is {found}: data are made for what it says. Correct it, or leave it out",
+                labels.join(", ")
+            ));
+        }
     }
 
     fn check_host(&self, host: &Resolved, machine: &str, findings: &mut Findings) {
@@ -314,7 +347,7 @@ impl Plan {
                 findings.warnings.push(text);
             }
         }
-        if self.gets_data(host) && !self.has_old_data(host) {
+        if self.gets_data(host) && !self.has_old_data(host) && self.other_holder(host).is_none() {
             findings
                 .warnings
                 .push(format!("{label}: there are no old data in {}", host.data_dir.display()));
@@ -369,10 +402,6 @@ impl Plan {
 
     /// etcd opens data of its own minor version and of the one before.
     fn check_version(&self, label: &str, facts: &Facts, findings: &mut Findings) {
-        let minor = |text: &str| {
-            let mut parts = text.trim_start_matches('v').split('.');
-            Some((parts.next()?.parse::<u32>().ok()?, parts.next()?.parse::<u32>().ok()?))
-        };
         let (Some(runs), Some(backup)) = (
             facts.etcd_version.as_deref().and_then(minor),
             self.backup.version.as_deref().and_then(minor),
@@ -604,6 +633,36 @@ hosts:
             problems,
             ["data cannot be made for etcd 3.7.0, which will run: only for 3.4, 3.5 and 3.6"]
         );
+    }
+
+    #[test]
+    fn a_version_in_the_file_that_is_not_the_one_on_the_hosts_is_refused() {
+        let mut plan = plan();
+        plan.spec.etcd.version = Some("3.6".parse().unwrap());
+        assert_eq!(
+            plan.findings("x86_64").problems,
+            [
+                "etcd.version says 3.6, but etcd on m1, m2, m3 is 3.5.16: data are made for what it says. Correct it, or leave it out"
+            ]
+        );
+        plan.spec.etcd.version = Some("3.5".parse().unwrap());
+        assert_eq!(plan.findings("x86_64").problems, [""; 0]);
+    }
+
+    #[test]
+    fn data_that_another_run_has_set_aside_are_not_told_to_be_missing() {
+        let mut plan = plan();
+        let facts = plan.facts.get_mut("m2").unwrap();
+        facts.data.as_mut().unwrap().filled = false;
+        let missing = "m2: there are no old data in /var/lib/my etcd";
+        assert!(plan.findings("x86_64").warnings.contains(&missing.to_owned()));
+        plan.facts.get_mut("m2").unwrap().lock =
+            Some(crate::claim::Claim { run: "r0".to_owned(), ..Default::default() });
+        assert!(!plan.findings("x86_64").warnings.contains(&missing.to_owned()));
+        let text = crate::runbook::summary(&plan, plan.made);
+        assert!(text.contains("run r0 holds the host"), "{text}");
+        assert!(text.contains("/var/lib/my etcd.lifeboat-r0"), "{text}");
+        assert!(!text.contains("there are no old data"), "{text}");
     }
 
     #[test]

@@ -420,7 +420,7 @@ async fn fetch(
         if fetches == FETCHES_MAX {
             return Err(error);
         }
-        watcher(Event::Again { label: label.clone(), why: error.to_string() });
+        watcher(Event::Again { label: label.clone(), why: error.to_string(), left: None });
     }
     put_in_place(&part, to).map_err(local)?;
     Ok(rescued)

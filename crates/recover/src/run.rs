@@ -26,6 +26,8 @@ use tokio::{task::JoinSet, time::Instant};
 
 /// The wait between two tries.
 const AGAIN: Duration = Duration::from_secs(2);
+/// Who waits is told so often that it is tried again.
+const AGAIN_TOLD: Duration = Duration::from_secs(10);
 /// A host that fetches the backup itself more slowly than this hangs.
 const PULL_BYTES_PER_SECOND: u64 = 50_000;
 
@@ -93,6 +95,8 @@ pub enum Event {
         label: String,
         /// Why.
         why: String,
+        /// For how long it is tried again at most, if that is by time.
+        left: Option<Duration>,
     },
     /// A host's part failed; why, the error tells at the end.
     Failed {
@@ -220,6 +224,8 @@ pub struct Fleet {
     hosts: Vec<Resolved>,
     remotes: Vec<Remote>,
     pub(crate) watcher: Watcher,
+    /// Who looks at the hosts for the first time learns at once what looks like a mistake.
+    waits_for_anything: bool,
     /// What hosts are told that fetch the backup themselves: variables and their values.
     variables: Vec<(String, String)>,
     _connections: Connections,
@@ -235,7 +241,14 @@ impl Fleet {
             .enumerate()
             .map(|(number, host)| connections.remote(number, host))
             .collect();
-        Ok(Self { hosts, remotes, watcher, variables: Vec::new(), _connections: connections })
+        Ok(Self {
+            hosts,
+            remotes,
+            watcher,
+            waits_for_anything: false,
+            variables: Vec::new(),
+            _connections: connections,
+        })
     }
 
     /// Hosts that fetch the backup themselves are told these variables with what they hold: on ssh's standard input, for the time
@@ -248,6 +261,11 @@ impl Fleet {
     pub fn patient(mut self, patience: Duration) -> Self {
         self.remotes.iter_mut().for_each(|remote| remote.be_patient(patience));
         self
+    }
+
+    /// Also a host whose name is not known, or that refuses, may be on its way up: it is waited for from the beginning.
+    pub fn waiting_for_anything(self, waits_for_anything: bool) -> Self {
+        Self { waits_for_anything, ..self }
     }
 
     fn exports(&self) -> String {
@@ -264,15 +282,22 @@ impl Fleet {
         &self.remotes[number]
     }
 
-    /// Reaches every host, and looks at it.
+    /// Reaches every host, and looks at it. One that cannot be reached is waited for, unless that looks like a mistake: nothing
+    /// has begun yet.
     pub async fn inspect(&self, run: &str) -> Result<BTreeMap<String, Facts>, RunError> {
         let parts = self.hosts.iter().zip(&self.remotes).map(|(host, remote)| {
             let frame = Frame { run, label: &host.label, state_dir: &host.state_dir, claim: None };
             let (text, remote) = (frame.look(&facts::script(host, &frame)), remote.clone());
+            let (watcher, anything) = (self.watcher.clone(), self.waits_for_anything);
             async move {
-                let begun = clock();
-                let answer = remote.script(&text).await?;
-                let facts = facts::parse(&answer, begun, clock());
+                let look = || async {
+                    let begun = clock();
+                    let answer = remote.script(&text).await?;
+                    Ok((facts::parse(&answer, begun, clock()), answer))
+                };
+                let is_hopeless = |error: &HostError| !anything && error.looks_mistaken();
+                let (facts, answer) =
+                    patiently_unless(&remote, &watcher, is_hopeless, look).await?;
                 match facts.machine.is_empty() {
                     true => Err(remote.not_understood(&answer)),
                     false => Ok((remote.label().to_owned(), facts)),
@@ -294,7 +319,8 @@ impl Fleet {
                     "set -u\nif [ -x {to} ] && {} && {to} --version >/dev/null; then echo {ALREADY}; fi\n",
                     has_sha256(&to, &sha256)
                 );
-                if remote.script(&look).await?.contains(ALREADY) {
+                let there = patiently(&remote, &watcher, || remote.script(&look)).await?;
+                if there.contains(ALREADY) {
                     return Ok(());
                 }
                 let proved = "chmod 755 \"$part\"\n\"$part\" --version >/dev/null";
@@ -447,8 +473,11 @@ impl Run<'_> {
         let members = self.fleet.hosts.iter().zip(&self.fleet.remotes);
         let parts = members.filter(|(host, _)| host.member.is_some()).map(|(host, remote)| {
             let text = format!("if {}; then echo {ALREADY}; fi\n", has_data(self.plan, host));
-            let remote = remote.clone();
-            async move { Ok(remote.script(&text).await?.contains(ALREADY)) }
+            let (remote, watcher) = (remote.clone(), self.fleet.watcher.clone());
+            async move {
+                let said = patiently(&remote, &watcher, || remote.script(&text)).await?;
+                Ok(said.contains(ALREADY))
+            }
         });
         let have = gather("look for data on the hosts", parts.collect()).await?;
         Ok(!have.into_iter().all(|has| has))
@@ -720,17 +749,36 @@ fn clock() -> f64 {
 pub(crate) async fn patiently<T, F>(
     remote: &Remote,
     watcher: &Watcher,
+    attempt: impl FnMut() -> F,
+) -> Result<T, HostError>
+where
+    F: Future<Output = Result<T, HostError>>,
+{
+    patiently_unless(remote, watcher, |_| false, attempt).await
+}
+
+/// The same, but what is hopeless is not tried again.
+async fn patiently_unless<T, F>(
+    remote: &Remote,
+    watcher: &Watcher,
+    is_hopeless: impl Fn(&HostError) -> bool,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, HostError>
 where
     F: Future<Output = Result<T, HostError>>,
 {
     let until = Instant::now() + remote.patience();
+    let mut told: Option<Instant> = None;
     loop {
         match attempt().await {
-            Err(error) if error.is_passing() && Instant::now() < until => {
-                let (label, why) = (remote.label().to_owned(), error.to_string());
-                watcher(Event::Again { label, why });
+            Err(error) if error.is_passing() && !is_hopeless(&error) && Instant::now() < until => {
+                // Who waits for minutes is told now and then, not at every try.
+                if told.is_none_or(|told| told.elapsed() >= AGAIN_TOLD) {
+                    told = Some(Instant::now());
+                    let (label, why) = (remote.label().to_owned(), error.to_string());
+                    let left = Some(until.saturating_duration_since(Instant::now()));
+                    watcher(Event::Again { label, why, left });
+                }
                 tokio::time::sleep(AGAIN).await;
             }
             result => return result,

@@ -167,9 +167,13 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
                 host.host,
                 host.service.name(),
                 host.data_dir.display(),
-                match plan.has_old_data(&host) {
-                    true => format!("old data: {}", places.data.old.display()),
-                    false => "there are no old data".to_owned(),
+                match (plan.has_old_data(&host), plan.other_holder(&host)) {
+                    (true, _) => format!("old data: {}", places.data.old.display()),
+                    (false, Some((run, old))) => format!(
+                        "run {run} holds the host, and may have set the old data aside: {}",
+                        old.display()
+                    ),
+                    (false, None) => "there are no old data".to_owned(),
                 }
             ),
             None => format!("{} is stopped on {}, and stays so", host.service.name(), host.host),
@@ -208,7 +212,7 @@ fn lost(plan: &Plan, now: Timestamp) -> String {
             format!("what only other members had, and {} had not yet{seen}", rescue.member)
         }
         (None, Some(taken)) => {
-            format!("all writes since the backup, {} ago{seen}", span(taken, now))
+            format!("all writes since the backup, which was begun {} ago{seen}", span(taken, now))
         }
         (None, None) => format!("all writes since the backup{seen}"),
     }
@@ -487,7 +491,7 @@ mod tests {
         for part in [
             "from      00000000000000000100-20261122T150000Z in s3://backups/etcd",
             "begun     2026-11-22T15:00:00Z, 60 min ago",
-            "lost      all writes since the backup, 60 min ago: 50 revisions, up to 150, which m1 was seen at",
+            "lost      all writes since the backup, which was begun 60 min ago: 50 revisions, up to 150, which m1 was seen at",
             "revision  100, raised by 1050 to 1150",
             "m2: ssh -p 2222 admin@10.0.0.2 true",
             "From here on the cluster is down\n\n5. Stop what uses etcd\n   on m1, m2:\n",

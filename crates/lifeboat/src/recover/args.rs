@@ -5,7 +5,7 @@ use crate::{
     report::{Exit, Failure},
 };
 use daemon::config::Span;
-use recover::{Agent, Runs, sha256_of, spec::Spec};
+use recover::{Agent, Fleet, Runs, sha256_of, spec::Spec};
 use repository::listing::Target;
 use std::{
     path::{Path, PathBuf},
@@ -34,14 +34,28 @@ pub(super) struct RunsArgs {
 /// How long hosts are waited for.
 #[derive(Debug, clap::Args)]
 pub(super) struct PatienceArgs {
-    /// For how long a host that cannot be reached is tried again before the command ends: 10m while one is booting
-    #[arg(long, value_name = "TIME", default_value = "60s")]
-    patience: Span,
+    /// For how long a host that cannot be reached is tried again before the command ends: 10m while one is booting, 0 for not at
+    /// all [default: 60s; before a run begins, a host that is not known or refuses ends the command at once]
+    #[arg(long, value_name = "TIME", value_parser = patience)]
+    patience: Option<Duration>,
+}
+
+/// Unless something else is said: a reboot takes longer, a network that hiccups does not.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A length of time; zero needs no unit.
+fn patience(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { text.parse::<Span>().map(|span| span.0) }
 }
 
 impl PatienceArgs {
     pub(super) fn time(&self) -> Duration {
-        self.patience.0
+        self.patience.unwrap_or(PATIENCE)
+    }
+
+    /// The same hosts, waited for before anything has begun.
+    pub(super) fn at_first(&self, fleet: Fleet) -> Fleet {
+        fleet.patient(self.time()).waiting_for_anything(self.patience.is_some())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `recover plan`: what would be done, printed.
 
 use super::{
-    args::{ClusterArgs, ProgramArgs},
+    args::{ClusterArgs, PatienceArgs, ProgramArgs},
     discover::DiscoverArgs,
     prepare::{self, BackupArgs},
     show::Shown,
@@ -39,6 +39,9 @@ pub(crate) struct PlanArgs {
 
     #[command(flatten)]
     program: ProgramArgs,
+
+    #[command(flatten)]
+    patience: PatienceArgs,
 }
 
 impl PlanArgs {
@@ -50,7 +53,7 @@ impl PlanArgs {
         let asks = self.ask || self.backup.rescue.is_asked();
         let shown = Shown::new(&spec);
         let looked = context.block_on(async {
-            let fleet = Fleet::new(&spec, shown.watcher())?;
+            let fleet = self.patience.at_first(Fleet::new(&spec, shown.watcher())?);
             prepare::look(&spec, &fleet, &agent, asks.then_some(program.as_path())).await
         })?;
         let selected = self.backup.rescue.select(&spec, &looked, source.as_ref())?;

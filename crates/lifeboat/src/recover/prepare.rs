@@ -22,7 +22,7 @@ use recover::{
     survivors,
 };
 use repository::{
-    ClusterName, Repository,
+    ClusterName, Repository, RepositoryError,
     codec::Identities,
     listing::{FindError, Target, TargetError},
     manifest::Source as Origin,
@@ -148,6 +148,7 @@ impl BackupArgs {
         context: &Context,
         spec: &Spec,
     ) -> Result<Option<Source>, Failure> {
+        self.rescue.is_known_in(spec)?;
         match (self.find(context, spec), self.rescue.is_asked()) {
             (Ok(source), _) => Ok(Some(source)),
             (Err(failure), true) => {
@@ -290,7 +291,7 @@ impl BackupArgs {
         let of_spec = spec.backup.clone().unwrap_or_default();
         if let Some(backup) = &self.backup {
             let path = Path::new(backup);
-            let is_repository = path.join("lifeboat.json").exists() || backup.contains("://");
+            let is_repository = path.is_dir() || backup.contains("://");
             return match is_repository {
                 true => Place::Repo(backup.clone()),
                 false => Place::File(path.to_owned()),
@@ -316,6 +317,14 @@ impl BackupArgs {
             let help = "give a snapshot file, or a repository, with --backup";
             Failure::new(Exit::Failed, format!("cannot read {}: {error}", file.display()), help)
         })?;
+        if !found.is_file() {
+            let what = if found.is_dir() { "is a folder" } else { "is no file" };
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("{} {what}, not a snapshot", file.display()),
+                "a folder with backups is a repository: name it with --backup, or as `backup.repo` in the cluster's file",
+            ));
+        }
         let modified = found.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
         let contents = Contents::of_file(&absolute).unwrap_or_default();
         let chosen = Chosen {
@@ -347,7 +356,16 @@ impl BackupArgs {
             (None, None) => target("newest")?,
         };
         let manifest = context.block_on(async {
-            let repository = Repository::open(place.store.clone()).await?;
+            let repository = match Repository::open(place.store.clone()).await {
+                Err(RepositoryError::NotARepository { url }) => {
+                    return Err(Failure::new(
+                        Exit::Failed,
+                        format!("{url} holds no backup: it is no repository, as it has no lifeboat.json"),
+                        "give a snapshot file, or the folder or URL that backups were made to, with --backup",
+                    ));
+                }
+                opened => opened?,
+            };
             let known = repository.clusters().await?;
             let said = match (&self.backup_cluster, &of_spec.cluster) {
                 (Some(name), _) => Some(name.clone()),
@@ -471,11 +489,16 @@ pub(super) async fn look(
     program: Option<&Path>,
 ) -> Result<Looked, Failure> {
     let run = Plan::new_run(Timestamp::now())?;
-    let facts = fleet.inspect(&run).await?;
+    let mut facts = fleet.inspect(&run).await?;
     let answers = match program {
         Some(program) => ask(fleet, agent, program).await?,
         None => Vec::new(),
     };
+    for (label, answer) in answers.iter().filter(|(_, answer)| !answer.version.is_empty()) {
+        // Which etcd a command starts, only that etcd can tell.
+        let found = facts.get_mut(label).map(|facts| &mut facts.etcd_version);
+        found.into_iter().for_each(|known| *known = known.take().or(Some(answer.version.clone())));
+    }
     let survivors = match has_quorum(spec, &facts, &answers) {
         true => Vec::new(),
         false => survivors(spec, &facts, &answers),

@@ -4,7 +4,7 @@ use super::{
     args::{ClusterArgs, PatienceArgs, ProgramArgs},
     discover::DiscoverArgs,
     prepare::{self, Looked},
-    run::{confirm, going_on, rolling_back, stopped, unless_interrupted, with_spec},
+    run::{broken_off, confirm, going_on, rolling_back, stopped, unless_interrupted, with_spec},
     show::Shown,
 };
 use crate::{
@@ -101,7 +101,7 @@ impl ReplaceArgs {
         }
         lock.names(&plan.run);
         let gone_on = self.go_on(context, &plan, &journal, &interrupt);
-        gone_on.map_err(|failure| stopped(failure, going_on(&plan)))?;
+        gone_on.map_err(|failure| broken_off(failure, &plan, &journal))?;
         say!("{} is back after {:.1} s", self.member, begun.elapsed().as_secs_f64());
         Ok(())
     }
@@ -117,7 +117,7 @@ impl ReplaceArgs {
         let (program, agent) = self.program.program()?;
         let shown = Shown::new(&spec);
         let (looked, replace) = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&spec, shown.watcher())?.patient(self.patience.time());
+            let fleet = self.patience.at_first(Fleet::new(&spec, shown.watcher())?);
             let mut looked = prepare::look(&spec, &fleet, &agent, Some(&program)).await?;
             let mut examined = self.examine(&spec, &looked);
             for _ in 0..ELECTIONS {
@@ -219,7 +219,8 @@ impl ReplaceArgs {
         let answers = unless_interrupted(context, interrupt, async {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
             prepare::ask(&fleet, &plan.agent, &program).await
-        })?;
+        });
+        let answers = answers.map_err(|failure| stopped(failure, going_on(&plan)))?;
         let even_so = self.even_though_healthy;
         let now = Replace::examine(&plan.spec, &self.member, &plan.facts, &answers, even_so)?;
         // Who is healthy may have changed; who is a member may not.

@@ -46,6 +46,22 @@ impl RescueArgs {
         self.from_member.is_some()
     }
 
+    /// Nothing is looked for on hosts that the file does not name.
+    pub(super) fn is_known_in(&self, spec: &Spec) -> Result<(), Failure> {
+        let Some(named) = self.from_member.as_ref().filter(|named| *named != NEWEST) else {
+            return Ok(());
+        };
+        let known: Vec<_> = spec.resolved().into_iter().map(|host| host.label).collect();
+        match known.contains(named) {
+            true => Ok(()),
+            false => Err(Failure::new(
+                Exit::Usage,
+                format!("--from-member: the cluster's file has no {named}"),
+                format!("it has {}; `{NEWEST}` takes the most recent data", known.join(", ")),
+            )),
+        }
+    }
+
     /// The backup, or the member that is named.
     pub(super) fn select(
         &self,
@@ -109,7 +125,7 @@ impl RescueArgs {
             Some(best) if named == NEWEST => Ok(best),
             Some(best) => Err(Failure::new(
                 Exit::Failed,
-                format!("{named} has no data left, or is no host of the cluster"),
+                format!("{named} has no data left"),
                 format!("the most recent data are {}'s: --from-member {}", best.label, best.label),
             )),
             None => {

@@ -98,15 +98,7 @@ impl RunArgs {
         };
         lock.names(&plan.run);
         let gone_on = self.go_on(context, &plan, &journal, source, &interrupt);
-        gone_on.map_err(|failure| stopped(failure, going_on(&plan))).inspect_err(|failure| {
-            // The help is to take another backup, which is no going on with this run.
-            let dropped = failure.exit == Exit::Damaged
-                && journal.has_begun_a_step().is_ok_and(|begun| !begun)
-                && undo::drop_untouched(&journal).is_ok();
-            if dropped {
-                say!("nothing was changed on any host, and run {} is dropped", plan.run);
-            }
-        })?;
+        gone_on.map_err(|failure| broken_off(failure, &plan, &journal))?;
         say!("{} is back after {:.1} s", plan.spec.cluster, begun.elapsed().as_secs_f64());
         Ok(())
     }
@@ -123,7 +115,7 @@ impl RunArgs {
         let source = self.backup.find_if_needed(context, &spec)?;
         let shown = Shown::new(&spec);
         let looked = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&spec, shown.watcher())?.patient(self.patience.time());
+            let fleet = self.patience.at_first(Fleet::new(&spec, shown.watcher())?);
             let mut looked = prepare::look(&spec, &fleet, &agent, Some(&program)).await?;
             prepare::free_ended(runs, &spec, &mut looked, &shown.watcher()).await?;
             Ok(looked)
@@ -502,12 +494,28 @@ pub(super) fn rolling_back(plan: &Plan) -> Failure {
     )
 }
 
-/// What a signal has stopped that had begun to change things.
+/// What a signal, or a host that cannot be reached, has stopped that had begun to change things.
 pub(super) fn stopped(failure: Failure, help: String) -> Failure {
-    match failure.exit {
-        Exit::Interrupted => Failure::new(Exit::Interrupted, "stopped; nothing is lost", help),
-        _ => failure,
+    match (failure.exit, failure.help) {
+        (Exit::Interrupted, _) => Failure::new(Exit::Interrupted, "stopped; nothing is lost", help),
+        (Exit::Unreachable, Some(first)) => {
+            Failure { help: Some(format!("{first}\nhelp: then {help}")), ..failure }
+        }
+        (_, first) => Failure { help: first, ..failure },
     }
+}
+
+/// What has ended a run before its end. One that has done nothing on a host yet is dropped: there is nothing to go on with, and
+/// another backup or another file may be given.
+pub(super) fn broken_off(failure: Failure, plan: &Plan, journal: &Journal) -> Failure {
+    let dropped = failure.exit != Exit::Interrupted
+        && journal.has_begun_a_step().is_ok_and(|begun| !begun)
+        && undo::drop_untouched(journal).is_ok();
+    if dropped {
+        say!("nothing was changed on any host, and run {} is dropped", plan.run);
+        return failure;
+    }
+    stopped(failure, going_on(plan))
 }
 
 /// What is done after a run was stopped.

@@ -58,8 +58,8 @@ impl State {
             Event::Done { label, already: false } => say!("  {label}: done"),
             Event::Done { label, already: true } => say!("  {label}: was done before"),
             Event::Waiting { label, why } => say!("  {label}: {why}"),
-            Event::Again { label, why } => {
-                say!("  {label}: {}; trying again", of_host(&label, &why));
+            Event::Again { label, why, left } => {
+                say!("  {label}: {}; {}", of_host(&label, &why), trying_again(left));
             }
             Event::Failed { label } => say!("  {label}: FAILED"),
             Event::LeftAlone { label, why } => {
@@ -93,6 +93,15 @@ impl State {
 /// What went wrong on a host, in a line that names the host already.
 fn of_host<'w>(label: &str, why: &'w str) -> &'w str {
     why.strip_prefix(label).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(why)
+}
+
+/// That it is tried again, and until when.
+fn trying_again(left: Option<Duration>) -> String {
+    match left {
+        None => "trying again".to_owned(),
+        // The next try may be the last one.
+        Some(left) => format!("trying again for up to {} s (--patience)", left.as_secs().max(1)),
+    }
 }
 
 impl Table {
@@ -132,8 +141,8 @@ impl Table {
                 bar.set_message(if *already { "was done before" } else { "done" });
             }),
             Event::Waiting { label, why } => self.on(label, |bar| bar.set_message(why.clone())),
-            Event::Again { label, why } => self.on(label, |bar| {
-                bar.set_message(format!("{}; trying again", of_host(label, why)));
+            Event::Again { label, why, left } => self.on(label, |bar| {
+                bar.set_message(format!("{}; {}", trying_again(*left), of_host(label, why)));
             }),
             Event::Failed { label } => self.on(label, |bar| {
                 bar.disable_steady_tick();

@@ -77,7 +77,7 @@ pub(super) async fn send(
         if sends == SENDS_MAX {
             return Err(error);
         }
-        watcher(Event::Again { label, why: error.to_string() });
+        watcher(Event::Again { label, why: error.to_string(), left: None });
     }
 }
 
