@@ -32,6 +32,9 @@ pub(crate) const LOCK: &str = "lock";
 /// The step in which hosts get the new data.
 pub(crate) const SEND: &str = "send";
 
+/// How long a process may have the database open after it was told to stop.
+const UNLOCKED_SECONDS: u32 = 60;
+
 /// A step, on all hosts at the same time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -439,7 +442,11 @@ impl<'a> Site<'a> {
         let run = format!(
             "{}\n{}",
             etcd.stop(),
-            service::wait(&self.unlocked(), 60, "a process has the database open still")
+            service::wait(
+                &self.unlocked(),
+                UNLOCKED_SECONDS,
+                "a process has the database open still"
+            )
         );
         // Without its data, etcd would begin a cluster of its own.
         let undo =
@@ -518,16 +525,33 @@ impl<'a> Site<'a> {
         format!("{{ [ ! -e {db} ] || ! command -v flock >/dev/null || flock -n {db} true; }}")
     }
 
+    /// Before a data directory is renamed: whoever may have started etcd meanwhile, as a supervisor does, would have it serve from
+    /// a directory that has another name by then.
+    fn is_stopped(&self) -> String {
+        let etcd = self.etcd();
+        format!(
+            "if {}; then\n{}\nfi\n{}",
+            etcd.running(),
+            etcd.stop(),
+            service::wait(
+                &self.unlocked(),
+                UNLOCKED_SECONDS,
+                "a process has the database open still"
+            )
+        )
+    }
+
     fn set_aside(&self) -> OnHost {
         let (data, swapped) = (&self.places.data, self.swapped());
+        let stopped = self.is_stopped();
         let mut check = format!("{{ {swapped} || {}; }}", absent(&data.current));
-        let mut run = aside(data, &swapped);
-        let mut undo = String::new();
+        let mut run = format!("{stopped}\n{}", aside(data, &swapped));
+        let mut undo = format!("if {}; then\n{stopped}\nfi\n", exists(&data.old));
         if let Some(wal) = &self.places.wal {
             let is_new = format!("{{ {swapped} && {}; }}", absent(&wal.new));
             check += &format!(" && {{ {is_new} || {}; }}", absent(&wal.current));
             run += &format!("\n{}", aside(wal, &is_new));
-            undo = back(wal) + "\n";
+            undo += &(back(wal) + "\n");
         }
         undo += &back(data);
         self.on_host(check, run, undo)
@@ -536,21 +560,31 @@ impl<'a> Site<'a> {
     fn swap_in(&self) -> OnHost {
         let (data, swapped) = (&self.places.data, self.swapped());
         let mut check = swapped.clone();
-        let mut run = format!("if ! {swapped}; then\n{}\nfi", rename(&data.new, &data.current));
+        let mut run = format!(
+            "{}\nif ! {swapped}; then\n{}\nfi",
+            self.is_stopped(),
+            rename(&data.new, &data.current)
+        );
         // The mark goes with the data, so they are taken out last.
-        let mut undo = format!("if {swapped}; then\n{}\nfi", rename(&data.current, &data.undone));
+        let mut undo = format!("if {swapped}; then\n{}\nfi", put_away(data));
         if let Some(wal) = &self.places.wal {
             check += &format!(" && {} && {}", absent(&wal.new), exists(&wal.current));
             run +=
                 &format!("\nif {}; then\n{}\nfi", exists(&wal.new), rename(&wal.new, &wal.current));
             undo = format!(
-                "if {swapped} && {} && {} && {}; then\n{}\nfi\n{undo}",
+                "if {swapped} && {} && {}; then\n{}\nfi\n{undo}",
                 absent(&wal.new),
-                absent(&wal.undone),
                 exists(&wal.current),
-                rename(&wal.current, &wal.undone)
+                put_away(wal)
             );
         }
+        // What has run is kept, whoever started it.
+        undo = format!(
+            "if {swapped}; then\nif {}; then {}; fi\n{}\nfi\n{undo}",
+            self.etcd().running(),
+            self.note_has_run(),
+            self.is_stopped()
+        );
         // What no etcd of ours has run with is what was built, and nothing else.
         let undone: Vec<_> = self.places.all().map(|place| quote_path(&place.undone)).collect();
         undo += &format!("\nif ! {}; then rm -rf {}; fi", self.has_run(), undone.join(" "));
@@ -562,16 +596,23 @@ impl<'a> Site<'a> {
         self.on_host(check, run, undo)
     }
 
+    fn note_has_run(&self) -> String {
+        let has_run = format!("{}/has-run", self.run_dir);
+        format!("touch {has_run}; {}", durable(&has_run))
+    }
+
     fn start_etcd(&self) -> OnHost {
         let (etcd, started) = (self.etcd(), self.started());
         let mark = format!("{}/started", self.run_dir);
         let check = format!("{started} && {}", etcd.started());
         let run = format!("touch {mark}\n{}\n{}", durable(&mark), etcd.start());
-        let has_run = format!("{}/has-run", self.run_dir);
+        // Somebody else may have started the new members, after they were stopped by a rollback that was cut.
         let undo = format!(
-            "if {started}; then\n{}\ntouch {has_run}\n{}\nrm -f {mark}\nfi",
+            "if {started} || {{ {} && {{ {}; }}; }}; then\n{}\n{}\nrm -f {mark}\nfi",
+            self.swapped(),
+            etcd.running(),
             etcd.stop(),
-            durable(&has_run)
+            self.note_has_run()
         );
         self.on_host(check, run, undo)
     }
@@ -654,6 +695,20 @@ fn rename(from: &std::path::Path, to: &std::path::Path) -> String {
         from = quote_path(from),
         to = quote_path(to),
         parent = parent(to),
+    )
+}
+
+/// Takes away what is current. What an earlier rollback has taken away is left as it is.
+fn put_away(place: &Place) -> String {
+    format!(
+        "undone={undone}\n\
+         number=2\n\
+         while [ -e \"$undone\" ]; do undone={undone}.$number; number=$((number+1)); done\n\
+         mv {current} \"$undone\"\n\
+         sync {parent} 2>/dev/null || sync",
+        undone = quote_path(&place.undone),
+        current = quote_path(&place.current),
+        parent = parent(&place.undone),
     )
 }
 

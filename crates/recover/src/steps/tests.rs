@@ -202,6 +202,57 @@ fn new_data_that_etcd_has_run_with_are_kept_by_a_rollback_and_others_removed() {
     }
 }
 
+/// Goal: no directory is renamed below an etcd that runs. Method: somebody starts it again before each step that renames, and before
+/// each part of a rollback.
+#[test]
+fn etcd_does_not_run_while_its_directories_are_renamed_whoever_started_it() {
+    each_scene(|scene, wal| {
+        let up = scene.root().join("etcd up");
+        let steps = scene.steps();
+        let mut renamed = Vec::new();
+        for step in steps.iter().take_while(|step| step.id != "start-etcd") {
+            let renames = ["set-aside", "swap-in"].contains(&step.id.as_str());
+            if renames {
+                fs::write(&up, "").unwrap();
+            }
+            let (ok, text) = scene.run(step);
+            assert!(ok && (!renames || !up.exists()), "{}: {text}", step.id);
+            renamed.extend(renames.then_some(&step.id));
+        }
+        assert_eq!(renamed.len(), 2);
+        for id in ["start-etcd", "swap-in", "set-aside"] {
+            fs::write(&up, "").unwrap();
+            let step = steps.iter().find(|step| step.id == id).unwrap();
+            let (ok, text) = scene.undo(step);
+            assert!(ok && !up.exists(), "{id}: {text}");
+        }
+        assert_eq!(scene.db(), "old");
+        // etcd ran with the new data, though the run has not started it.
+        let places = scene.plan.places(&scene.plan.hosts()[0]);
+        let kept = places.all().filter(|place| place.undone.exists()).count();
+        assert_eq!(kept, 1 + usize::from(wal));
+    });
+}
+
+#[test]
+fn what_an_earlier_rollback_has_taken_away_is_in_nobodys_way() {
+    each_scene(|scene, wal| {
+        let places = scene.plan.places(&scene.plan.hosts()[0]);
+        places.all().for_each(|place| fs::create_dir_all(&place.undone).unwrap());
+        let steps = scene.steps();
+        for step in &steps {
+            assert!(scene.run(step).0);
+        }
+        for step in steps.iter().rev() {
+            let (ok, text) = scene.undo(step);
+            assert!(ok, "{}: {text}", step.id);
+        }
+        let second = |place: &Place| format!("{}.2", place.undone.display());
+        let kept = places.all().filter(|place| Path::new(&second(place)).exists()).count();
+        assert_eq!((kept, scene.db().as_str()), (1 + usize::from(wal), "old"));
+    });
+}
+
 #[test]
 fn folders_that_a_run_has_made_are_removed_by_a_rollback_if_they_are_empty() {
     let mut scene = Scene::new(false, true);
