@@ -4,7 +4,9 @@
 
 use sha2::{Digest, Sha256};
 use std::{
+    fs::Permissions,
     io::{self, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 use tempfile::{NamedTempFile, TempDir};
@@ -18,8 +20,9 @@ pub struct Files {
 impl Files {
     /// An empty one, in `base`.
     pub fn new(base: &Path) -> io::Result<Self> {
-        // Mode 0700: tempfile's way with folders.
-        Ok(Self { folder: tempfile::Builder::new().prefix("lifeboat-secrets-").tempdir_in(base)? })
+        let mut folder = tempfile::Builder::new();
+        folder.prefix("lifeboat-secrets-").permissions(Permissions::from_mode(0o700));
+        Ok(Self { folder: folder.tempdir_in(base)? })
     }
 
     /// A file with that content. The same content is the same file.
@@ -38,7 +41,6 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_file_of_a_secret_is_for_its_owner_alone_and_goes_with_the_folder() {
