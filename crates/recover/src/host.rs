@@ -15,7 +15,7 @@ use std::{
     fs::{self, File},
     io::{self, Seek},
     os::unix::{
-        fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+        fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
         process::ExitStatusExt,
     },
     path::{Path, PathBuf},
@@ -201,7 +201,9 @@ pub(crate) struct Remote {
 impl Connections {
     /// Nothing is connected yet. What a process that was killed left behind is removed.
     pub(crate) fn new() -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir_in(FOLDERS)?;
+        let mut folder = tempfile::Builder::new();
+        folder.prefix(FOLDER_PREFIX).permissions(fs::Permissions::from_mode(0o700));
+        let folder = folder.tempdir_in(FOLDERS)?;
         let held = File::open(folder.path())?;
         flock(&held, FlockOperation::NonBlockingLockExclusive)?;
         sweep(Path::new(FOLDERS), held.metadata()?.uid());
