@@ -27,7 +27,7 @@ use crate::report::{Exit, Failure};
 pub(crate) use etcd_schema::humanize_bytes;
 pub(crate) use json::{is_default, json};
 pub(crate) use quote::quote;
-pub(crate) use table::table;
+pub(crate) use table::{table, wide_table};
 pub(crate) use visible::one_line;
 
 /// The shape of a result on stdout

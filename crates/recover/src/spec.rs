@@ -22,9 +22,10 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
     fmt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
+mod lines;
 mod word;
 
 pub use word::{ClusterName, EtcdVersion, Owner, WordError};
@@ -273,6 +274,8 @@ pub struct Resolved {
 pub struct Problem {
     /// The setting, as `hosts.10.0.0.1.member`.
     pub at: String,
+    /// Its line in the file, where it was read from one.
+    pub line: Option<usize>,
     /// What is wrong with it, and what would be right.
     pub what: String,
 }
@@ -333,7 +336,12 @@ impl Spec {
         spec.make_absolute();
         match spec.check() {
             problems if problems.is_empty() => Ok(spec),
-            problems => Err(SpecError::Problems { path: path.to_owned(), problems }),
+            mut problems => {
+                let labels = spec.resolved().into_iter().map(|host| host.label).collect();
+                let lines = lines::Lines::of(&yaml, labels);
+                problems.iter_mut().for_each(|problem| problem.line = lines.line_of(&problem.at));
+                Err(SpecError::Problems { path: path.to_owned(), problems })
+            }
         }
     }
 
@@ -476,7 +484,11 @@ impl From<Client> for ClientYaml {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.at, self.what)
+        let Self { at, line, what } = self;
+        match line {
+            Some(line) => write!(f, "line {line}: {at}: {what}"),
+            None => write!(f, "{at}: {what}"),
+        }
     }
 }
 
@@ -499,7 +511,7 @@ struct Problems(Vec<Problem>);
 impl Problems {
     fn unless(&mut self, right: bool, at: impl fmt::Display, what: impl fmt::Display) {
         if !right {
-            self.0.push(Problem { at: at.to_string(), what: what.to_string() });
+            self.0.push(Problem { at: at.to_string(), line: None, what: what.to_string() });
         }
     }
 
@@ -539,8 +551,22 @@ impl Problems {
             ("etcd.password-file", host.password_file.as_ref()),
             ("ssh.state-dir", Some(&host.state_dir)),
         ] {
-            let right = path.is_none_or(|path| is_plain_absolute(path));
-            self.unless(right, format_args!("{at}.{name}"), "must be an absolute path, and not /");
+            let wrong = path.and_then(|path| wrong_path(path));
+            self.unless(wrong.is_none(), format_args!("{at}.{name}"), wrong.unwrap_or_default());
+        }
+        // They are renamed as a whole, and made anew.
+        for (name, path) in
+            [("etcd.data-dir", Some(&host.data_dir)), ("etcd.wal-dir", host.wal_dir.as_ref())]
+        {
+            let Some(path) = path.filter(|path| wrong_path(path).is_none()) else { continue };
+            self.unless(
+                !is_the_systems(path),
+                format_args!("{at}.{name}"),
+                format_args!(
+                    "{} is a folder of the system, which is never renamed: name a folder of etcd's own",
+                    path.display()
+                ),
+            );
         }
         if let Some(wal_dir) = &host.wal_dir {
             let apart = !wal_dir.starts_with(&host.data_dir) && !host.data_dir.starts_with(wal_dir);
@@ -567,14 +593,18 @@ impl Problems {
 
     fn member(&mut self, at: &str, member: &Member) {
         let name = &member.name;
+        // It names a folder, is written into a list, and is an argument of commands.
         let folder = !name.is_empty()
-            && !name.contains(['/', '\0', ',', '='])
+            && !name.starts_with('-')
+            && !name.contains(|c: char| c.is_control() || "/,=".contains(c))
             && name != ".."
             && name != ".";
         self.unless(
             folder,
             format_args!("{at}.name"),
-            format_args!("{name:?} is no member's name"),
+            format_args!(
+                "{name:?} is no member's name: it has no '/', ',', '=' and no control characters, and begins with no '-'"
+            ),
         );
         self.unless(!member.peer_urls.is_empty(), format_args!("{at}.peer-urls"), "there is none");
         for url in member.peer_urls.iter().chain(&member.client_urls) {
@@ -596,11 +626,10 @@ impl Problems {
                     && !unit.starts_with('-');
                 self.unless(right, at, format_args!("{unit:?} is no unit's name"));
             }
-            Service::StaticPod(manifest) => self.unless(
-                is_plain_absolute(manifest),
-                at,
-                format_args!("{} is not an absolute path", manifest.display()),
-            ),
+            Service::StaticPod(manifest) => {
+                let wrong = wrong_path(manifest);
+                self.unless(wrong.is_none(), at, wrong.unwrap_or_default());
+            }
             Service::Command(commands) => {
                 for text in [&commands.start, &commands.stop, &commands.running] {
                     self.unless(!text.trim().is_empty(), at, "start, stop and running are needed");
@@ -623,11 +652,35 @@ impl Problems {
     }
 }
 
-/// An absolute path that names one thing: no `..`, no control characters, and not the root.
-fn is_plain_absolute(path: &Path) -> bool {
+/// What keeps a path from being an absolute one that names one thing.
+fn wrong_path(path: &Path) -> Option<String> {
     let text = path.to_str().unwrap_or_default();
-    let plain = !text.chars().any(char::is_control) && !text.split('/').any(|part| part == "..");
-    plain && path.is_absolute() && path.file_name().is_some()
+    if text.chars().any(char::is_control) {
+        return Some(format!("{text:?} has control characters"));
+    }
+    if text.split('/').any(|part| part == "..") {
+        return Some(format!("{text} has `..` in it: write the path without"));
+    }
+    if !path.is_absolute() {
+        return Some(format!("{text:?} is not an absolute path: it must begin with /"));
+    }
+    path.file_name().is_none().then(|| "must not be /".to_owned())
+}
+
+/// Folders that belong to the system, or to its packages as a whole.
+const OF_THE_SYSTEM: &str = "dev etc etc/kubernetes home opt root run tmp usr usr/local usr/share var var/cache var/lib var/lib/containerd var/lib/docker var/lib/kubelet var/log var/run var/tmp";
+/// The same with all that is in them.
+const WHOLLY_OF_THE_SYSTEM: &str =
+    "bin boot lib lib32 lib64 libx32 proc sbin sys usr/bin usr/lib usr/lib64 usr/sbin";
+
+/// Whether a host is no host any more when this folder is renamed.
+fn is_the_systems(path: &Path) -> bool {
+    // `/etc/` and `/./etc` are `/etc`.
+    let plain: PathBuf =
+        path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+    let is = |known: &str| plain == Path::new(known);
+    let is_in = |known: &str| plain.starts_with(known);
+    OF_THE_SYSTEM.split(' ').any(is) || WHOLLY_OF_THE_SYSTEM.split(' ').any(is_in)
 }
 
 #[cfg(test)]

@@ -22,12 +22,24 @@ const WRAP_WIDTH: usize = 30;
 /// # Panics
 /// When a row has not one cell for each header.
 pub(crate) fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
+    drawn(headers, rows, Cell::wrapped)
+}
+
+/// The same with each row in one line, however wide, for who reads it by lines.
+///
+/// # Panics
+/// When a row has not one cell for each header.
+pub(crate) fn wide_table(headers: &[&str], rows: &[Vec<String>]) -> String {
+    drawn(headers, rows, Cell::whole)
+}
+
+fn drawn(headers: &[&str], rows: &[Vec<String>], cell: impl Fn(&str) -> Cell) -> String {
     let titles: Vec<String> = headers.iter().map(|header| header.to_uppercase()).collect();
     let rows: Vec<Vec<Cell>> = rows
         .iter()
         .map(|row| {
             assert_eq!(row.len(), headers.len(), "one cell for each header: {row:?}");
-            row.iter().map(|text| Cell::wrapped(text)).collect()
+            row.iter().map(|text| cell(text)).collect()
         })
         .collect();
     let widths = column_widths(&titles, &rows);
@@ -58,6 +70,14 @@ impl Cell {
         let width = text.width().min(WRAP_WIDTH).max(longest);
         let lines = break_evenly(&words, width).iter().map(|line| line.join(" ")).collect();
         Self { lines, width }
+    }
+}
+
+impl Cell {
+    /// A text in one line.
+    fn whole(text: &str) -> Self {
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        Self { width: line.width(), lines: vec![line] }
     }
 }
 
@@ -148,13 +168,24 @@ fn line_width(words: &[&str]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use super::{table, wide_table};
 
     fn row(cells: &[&str]) -> Vec<String> {
         cells.iter().map(|cell| (*cell).to_owned()).collect()
     }
 
     /// The expected text is what `etcdctl -w table snapshot status` prints.
+    #[test]
+    fn a_wide_table_has_each_row_in_one_line() {
+        let long = "a text of more than thirty columns,\nin two lines";
+        let drawn = wide_table(&["a", "b"], &[vec![long.to_owned(), "x".to_owned()]]);
+        assert_eq!(drawn.lines().count(), 5, "{drawn}");
+        assert!(
+            drawn.contains("| a text of more than thirty columns, in two lines | x |"),
+            "{drawn}"
+        );
+    }
+
     #[test]
     fn a_table_is_drawn_as_etcdctl_draws_it() {
         let drawn = table(

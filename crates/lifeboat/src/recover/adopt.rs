@@ -12,14 +12,18 @@ use crate::{
     report::{Exit, Failure},
 };
 use jiff::Timestamp;
-use recover::{Claim, Ended, Facts, Fleet, Plan, Run, State, What};
+use recover::{
+    Claim, Elsewhere, Ended, Facts, Fleet, Line, Plan, Run, RunError, Runs, State, What,
+};
 use std::collections::BTreeMap;
 
 /// Take over a run that was begun on a machine that is gone
 ///
-/// Without RUN, tells which runs hold the hosts or have their data in place: who began them, on which machine, and when. With RUN, that one
-/// goes on from here: `recover run` finishes it, `recover rollback` takes it back, and one that had finished is committed or taken back.
-/// A process of it that still works elsewhere does nothing further on the hosts.
+/// Without RUN, tells which runs hold the hosts or have their data in place: who
+/// began them, on which machine, and when. With RUN, that one goes on from here:
+/// `recover run` finishes it, `recover rollback` takes it back, and one that had
+/// finished is committed or taken back. A process of it that still works
+/// elsewhere does nothing further on the hosts.
 ///
 /// Examples:
 ///   lifeboat recover adopt prod.yaml
@@ -75,13 +79,7 @@ impl AdoptArgs {
             }
             return Ok(());
         };
-        if runs.open(wanted).is_ok() {
-            return Err(Failure::new(
-                Exit::Refused,
-                format!("run {wanted} is known on this machine already"),
-                "go on with it, or take it back; `lifeboat recover status` shows where it is",
-            ));
-        }
+        let known = self.known(context, &runs, wanted, &interrupt)?;
         if !found.iter().any(|found| found.claim.run == *wanted) {
             return Err(Failure::new(
                 Exit::Refused,
@@ -103,15 +101,29 @@ impl AdoptArgs {
             )
         })?;
         let before = plan.by.clone();
-        let plan = with_spec(plan, spec)?;
+        let copy = kept_at(&plan);
+        let mut plan = with_spec(plan, spec).map_err(|refused| Failure {
+            help: Some(format!(
+                "adopt it with the file as it was: it lies on the hosts, below `spec:` in {copy}; nothing was done now"
+            )),
+            ..refused
+        })?;
+        plan.by = Some(runs.holder()?);
         let state = unless_interrupted(context, &interrupt, async {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?;
             let told = fleet.told_of(&plan).await?;
             let by = before.map_or_else(|| "another machine".to_owned(), |by| by.to_string());
-            let journal = runs.adopt(&plan, &told.lines, &format!("taken over from {by}"))?;
+            let mut lines = known;
+            lines.extend(told.lines);
+            lines.sort_by_key(|line| line.at);
+            let journal = runs.adopt(&plan, &lines, &format!("taken over from {by}"))?;
+            let run = Run { plan: &plan, journal: &journal, fleet: &fleet };
             match told.has_finished {
-                true => journal.note(What::Finished, None, None, None)?,
-                false => Run { plan: &plan, journal: &journal, fleet: &fleet }.claim().await?,
+                true => {
+                    run.end(Ended::Finished).await?;
+                    journal.note(What::Finished, None, None, None)?;
+                }
+                false => run.claim().await?,
             }
             Ok(journal.state()?)
         })?;
@@ -119,6 +131,34 @@ impl AdoptArgs {
         output::print(&format!("{}: run {wanted} goes on from here\n", plan.spec.cluster))?;
         say!("help: {}", self.next(&plan, state));
         Ok(())
+    }
+
+    /// What this machine knows of the run already: another one has taken it over since.
+    fn known(
+        &self,
+        context: &Context,
+        runs: &Runs,
+        wanted: &str,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Line>, Failure> {
+        let Ok((mut plan, journal)) = runs.open(wanted) else { return Ok(Vec::new()) };
+        plan.by = Some(runs.holder()?);
+        let shown = Shown::new(&plan.spec);
+        let elsewhere = unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.refuse_elsewhere().await)
+        })?;
+        match elsewhere {
+            Err(RunError::Elsewhere { how: Elsewhere::TakenOver { .. }, .. }) => {
+                Ok(journal.lines()?)
+            }
+            Err(error) => Err(error.into()),
+            Ok(()) => Err(Failure::new(
+                Exit::Refused,
+                format!("run {wanted} is known on this machine already"),
+                "go on with it, or take it back; `lifeboat recover status` shows where it is",
+            )),
+        }
     }
 
     /// What can be done with it now.
@@ -136,6 +176,14 @@ impl AdoptArgs {
             _ => format!("`lifeboat recover run {file}` finishes it; {back}"),
         }
     }
+}
+
+/// Where hosts keep the plan of a run.
+fn kept_at(plan: &Plan) -> String {
+    let hosts = plan.hosts();
+    let Some(host) = hosts.first() else { return "plan.yaml".to_owned() };
+    let below = format!("recover/{}/{}/plan.yaml", plan.run, host.label);
+    format!("{}:{}", host.host, host.state_dir.join(below).display())
 }
 
 impl Found<'_> {

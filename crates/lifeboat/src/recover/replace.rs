@@ -40,7 +40,7 @@ const ELECTION: Duration = Duration::from_secs(2);
 ///   lifeboat recover replace prod.yaml m3 --dry-run
 ///   lifeboat recover replace prod.yaml m3
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, mut_arg("from_backup", |arg| arg.hide(true)))]
 pub(crate) struct ReplaceArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -82,7 +82,13 @@ impl ReplaceArgs {
         let (plan, journal) = match runs.of(&spec.cluster)?.into_iter().next_back() {
             Some((plan, State::Unfinished)) => {
                 let (_, journal) = runs.open(&plan.run)?;
-                let plan = self.take_up(context, plan, spec, &journal, &interrupt)?;
+                let mut plan = self.take_up(context, plan, spec, &journal, &interrupt)?;
+                plan.by = Some(runs.holder()?);
+                let shown = Shown::new(&plan.spec);
+                unless_interrupted(context, &interrupt, async {
+                    let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+                    Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.refuse_elsewhere().await?)
+                })?;
                 (plan, journal)
             }
             Some((plan, State::RollingBack)) => return Err(rolling_back(&plan)),
@@ -143,7 +149,7 @@ impl ReplaceArgs {
             token: format!("lifeboat-{run}"),
             run,
             made: Timestamp::now(),
-            by: Some(Holder::here()),
+            by: Some(runs.holder()?),
             backup: Chosen { bytes: bytes.unwrap_or_default(), ..Chosen::default() },
             bump: Bump::default(),
             rescue: None,

@@ -38,8 +38,10 @@ const SIGNAL_TICK: Duration = Duration::from_millis(100);
 
 /// Bring a cluster back
 ///
-/// Hosts and backup are checked, and the new data built, before anything is stopped; old data are kept. After any stop (Ctrl-C, a lost
-/// connection, a reboot), the same command goes on where it was. `recover rollback` takes it back.
+/// Hosts and backup are checked, and the new data built, before anything is
+/// stopped; old data are kept. After any stop (Ctrl-C, a lost connection, a
+/// reboot), the same command goes on where it was. `recover rollback` takes it
+/// back.
 ///
 /// Examples:
 ///   lifeboat recover run prod.yaml --backup s3://backups/etcd
@@ -84,6 +86,8 @@ impl RunArgs {
                 let (_, journal) = runs.open(&plan.run)?;
                 say!("going on with run {}, begun {:.0}", plan.run, plan.made);
                 let mut plan = with_spec(plan, spec)?;
+                plan.by = Some(runs.holder()?);
+                self.look_elsewhere(context, &plan, &journal, &interrupt)?;
                 // Another build of lifeboat may go on with it.
                 plan.agent = prepare::program(&self.program)?.1;
                 let source = self.go_on_with(context, &plan)?;
@@ -124,7 +128,8 @@ impl RunArgs {
         self.guard(&looked.answers)?;
         let bump = self.backup.bump(&looked.answers)?;
         let pull = self.backup.pull(&spec)?;
-        let plan = prepare::plan(spec, looked, &selected, bump, pull, agent);
+        let mut plan = prepare::plan(spec, looked, &selected, bump, pull, agent);
+        plan.by = Some(runs.holder()?);
         say_part!("{}", summary(&plan, Timestamp::now()));
         prepare::check(&plan)?;
         confirm(&plan, self.yes, interrupt)?;
@@ -153,6 +158,21 @@ impl RunArgs {
                 plan.run
             ),
         ))
+    }
+
+    /// Another machine may have taken the run over, or back.
+    fn look_elsewhere(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        journal: &Journal,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
+        let shown = Shown::new(&plan.spec);
+        unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
+            Ok(Run { plan, journal, fleet: &fleet }.refuse_elsewhere().await?)
+        })
     }
 
     /// As long as nothing was stopped, the cluster may have come back by itself.

@@ -2,7 +2,8 @@
 
 use super::{
     args::{PatienceArgs, RunsArgs},
-    run::{stopped, unless_interrupted},
+    replace::another_run,
+    run::{rolling_back, stopped, unless_interrupted},
     show::Shown,
 };
 use crate::{
@@ -12,11 +13,11 @@ use crate::{
     report::{Exit, Failure},
 };
 use recover::{
-    Ended, Fleet, Holder, Journal, Plan, Question, Run, Runs, State, What, not_serving,
+    Elsewhere, Ended, Fleet, Journal, Plan, Question, Run, RunError, Runs, State, What, not_serving,
     rolled_back, spec::Resolved,
 };
 use serde::Serialize;
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 
 /// So many runs are named to who names one that there is not.
 const KNOWN_MAX: usize = 10;
@@ -104,7 +105,7 @@ impl Meant {
         };
         let Some(found) = found else { return Err(self.unknown(&all)) };
         let (mut plan, journal) = runs.open(&found.run)?;
-        plan.by = Some(Holder::here());
+        plan.by = Some(runs.holder()?);
         Ok((runs, plan, journal))
     }
 }
@@ -138,9 +139,10 @@ impl RollbackArgs {
         lock.names(&plan.run);
         match journal.state()? {
             State::Committed => {
+                let how = ending(&journal)?.unwrap_or_else(|| "was committed".to_owned());
                 return Err(Failure::new(
                     Exit::Refused,
-                    format!("run {} was committed", plan.run),
+                    format!("run {} {how}", plan.run),
                     "the old data are where they were set aside; docs/recover.md says how to put them back by hand",
                 ));
             }
@@ -158,12 +160,20 @@ impl RollbackArgs {
             }
             _ => {}
         }
+        say_part!("{}", given_up(&plan, journal.state()?));
         let interrupt = Interrupt::watch()?;
         let shown = Shown::new(&plan.spec);
         let back = unless_interrupted(context, &interrupt, async {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
             Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.roll_back().await?)
         });
+        if let Err(failure) = &back
+            && let Some(RunError::Elsewhere { how: Elsewhere::TakenBack { by_us: true, .. }, .. }) =
+                failure.error.downcast_ref()
+        {
+            say!("run {} was taken back before", plan.run);
+            return Ok(());
+        }
         let back = back.map_err(|failure| match journal.state() {
             // It was only not asked to its end whether the old cluster serves.
             Ok(State::RolledBack) => failure,
@@ -178,6 +188,35 @@ impl RollbackArgs {
         }
         Ok(())
     }
+}
+
+/// How a run has ended elsewhere, as its journal tells.
+fn ending(journal: &Journal) -> Result<Option<String>, Failure> {
+    let lines = journal.lines()?;
+    let last = lines.iter().rev().find_map(|line| match line.what {
+        What::RolledBack => Some(("was taken back", line)),
+        What::Committed => Some(("is final", line)),
+        _ => None,
+    });
+    Ok(last.and_then(|(what, line)| Some(format!("{what}: {}", line.note.as_ref()?))))
+}
+
+/// What a rollback is about to do, before it does it.
+fn given_up(plan: &Plan, state: State) -> String {
+    let what = match &plan.replace {
+        Some(replace) => format!("the replacement of {}", replace.member),
+        None => "the recovery of the whole cluster".to_owned(),
+    };
+    let lost = match (state, &plan.replace) {
+        (State::Finished, None) => {
+            "; what was written since then is not in the old data: the new data are kept beside them"
+        }
+        _ => "",
+    };
+    format!(
+        "{}: run {}, {what}, begun {:.0}, is taken back{lost}\n",
+        plan.spec.cluster, plan.run, plan.made
+    )
 }
 
 /// A run that has changed nothing on any host is no run any more.
@@ -212,18 +251,22 @@ impl CommitArgs {
                     plan.spec.cluster, plan.run
                 ));
             }
-            _ => {
+            State::RolledBack => {
+                let how = ending(&journal)?.unwrap_or_else(|| "was taken back".to_owned());
                 return Err(Failure::new(
                     Exit::Refused,
-                    format!("run {} is not finished", plan.run),
-                    "finish it with `lifeboat recover run`, or take it back with `lifeboat recover rollback`",
+                    format!("run {} {how}", plan.run),
+                    "there is nothing to commit: the old data are in place",
                 ));
             }
+            State::RollingBack => return Err(rolling_back(&plan)),
+            State::Unfinished => return Err(another_run(&plan)),
         }
         let shown = Shown::new(&plan.spec);
         context.block_on(async {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?;
             let run = Run { plan: &plan, journal: &journal, fleet: &fleet };
+            run.refuse_elsewhere().await?;
             run.refuse_overtaken().await?;
             Ok(run.end(Ended::Committed).await?)
         })?;
@@ -249,6 +292,10 @@ impl StatusArgs {
             State::RolledBack => "taken back",
             State::Committed => "committed",
         };
+        let unknown: Vec<_> = found
+            .iter()
+            .filter_map(|(host, found)| Some((host.clone(), found.as_ref().err()?.remedy())))
+            .collect();
         let hosts = found.into_iter().map(|(host, found)| match found {
             Ok(on) => {
                 HostJson { host, data: on.data, etcd: on.etcd, clients: on.clients, last: on.last }
@@ -284,7 +331,14 @@ impl StatusArgs {
             state,
             hosts,
         };
-        output::print(&json.render(context.format))
+        output::print(&json.render(context.format))?;
+        let Some((_, remedy)) = unknown.first() else { return Ok(()) };
+        let labels: Vec<_> = unknown.iter().map(|(label, _)| label.as_str()).collect();
+        Err(Failure::new(
+            Exit::Unreachable,
+            format!("where {} is could not be found out", labels.join(", ")),
+            remedy,
+        ))
     }
 }
 
@@ -316,7 +370,13 @@ impl StatusJson {
         if format == Format::Json {
             return output::json(self);
         }
-        let headers = ["host", "data", "etcd", "clients", "last"];
+        // Hosts without a member have their own name.
+        let headers = ["member", "data", "etcd", "clients", "last"];
+        // Who reads it line by line finds each in one.
+        let table = match std::io::stdout().is_terminal() {
+            true => output::table,
+            false => output::wide_table,
+        };
         let rows = self.hosts.iter().map(|on| {
             [&on.host, &on.data, &on.etcd, &on.clients, &on.last].map(Clone::clone).to_vec()
         });
@@ -325,7 +385,7 @@ impl StatusJson {
             self.run,
             self.cluster,
             self.state,
-            output::table(&headers, &rows.collect::<Vec<_>>())
+            table(&headers, &rows.collect::<Vec<_>>())
         )
     }
 }

@@ -107,7 +107,8 @@ hosts:
         "hosts: names: \"m1\" is there twice",
         "hosts.m1.host: \"-oProxyCommand=x\" is no host",
         "\"10.0.0.1:2380\" is not of the form",
-        "hosts.m1.etcd.data-dir: must be an absolute path",
+        "hosts.m1.etcd.data-dir: \"etcd\" is not an absolute path",
+        "hosts.m1.etcd.data-dir: /a/../b has `..` in it",
         "hosts.m1.etcd.user: needs password-file",
         "\"a; b\" is no unit's name",
         "hosts.m1.member.peer-urls: there is none",
@@ -138,5 +139,63 @@ fn one_client_url_cannot_be_two_members_but_each_may_name_its_own_loopback() {
     );
     for own in ["http://127.0.0.1:2379", "http://localhost:2379", "http://[::1]:2379"] {
         Spec::parse(&yaml(own)).unwrap();
+    }
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prod.yaml");
+    let yaml = "cluster: c
+# data-dir: not this one
+etcd:
+  data-dir: /etc
+  user: root
+hosts:
+- host: 10.0.0.1
+  member: {name: m1, peer-urls: ['http://10.0.0.1:2380']}
+- host: 10.0.0.2
+  etcd:
+    data-dir: /a/../b
+  member:
+    name: -m2
+    peer-urls: ['http://10.0.0.2:2380']
+";
+    std::fs::write(&file, yaml).unwrap();
+    let error = Spec::load(&file).unwrap_err().to_string();
+    for part in [
+        "line 4: hosts.m1.etcd.data-dir: /etc is a folder of the system",
+        "line 5: hosts.m1.etcd.user: needs password-file",
+        "line 11: hosts.-m2.etcd.data-dir: /a/../b has `..` in it",
+        "line 13: hosts.-m2.member.name: \"-m2\" is no member's name",
+    ] {
+        assert!(error.contains(part), "{part}\nnot in\n{error}");
+    }
+}
+
+#[test]
+fn folders_of_the_system_are_nobodys_data() {
+    let refused = |dir: &str| {
+        let yaml = SHORT.to_owned() + &format!("  etcd: {{data-dir: '{dir}'}}\n");
+        problems(&yaml).iter().any(|problem| problem.contains("is a folder of the system"))
+    };
+    for dir in ["/etc", "/etc/", "/./var/lib", "/usr", "/root", "/opt", "/proc/1", "/usr/lib/x"] {
+        assert!(refused(dir), "{dir}");
+    }
+    for dir in ["/var/lib/etcd", "/data", "/opt/etcd/data", "/srv/etcd", "/home/me/etcd", "/mnt"] {
+        assert!(!refused(dir), "{dir}");
+    }
+}
+
+#[test]
+fn a_members_name_has_nothing_that_leads_elsewhere() {
+    for name in ["a\\nb", "\\tx", "-rf", "a/b", "a,b", "a=b", ".."] {
+        let yaml = format!(
+            "cluster: c\nhosts:\n- {{host: a, member: {{name: \"{name}\", peer-urls: ['http://a:2380']}}}}\n"
+        );
+        assert!(
+            problems(&yaml).iter().any(|problem| problem.contains("is no member's name")),
+            "{name}"
+        );
     }
 }
