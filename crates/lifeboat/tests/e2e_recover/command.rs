@@ -47,7 +47,11 @@ pub(crate) fn scene() -> Scene {
 
 #[test]
 fn etcd_as_a_plain_command_comes_back_and_is_taken_back() {
-    let scene = scene();
+    let mut scene = scene();
+    let right = std::mem::replace(&mut scene.more_etcd, "  version: '3.6'\n".to_owned());
+    let refused = Run::of(&mut scene.run_over_the_living()).code_is(5);
+    refused.stderr_has(&["etcd.version says 3.6, but etcd on m1, m2, m3 is 3.5."]);
+    scene.more_etcd = right;
     for host in scene.hosts.iter() {
         host.ssh("kill -KILL $(cat /run/etcd.pid)");
     }

@@ -108,6 +108,7 @@ pub(crate) fn only_run(scene: &Scene) -> String {
 fn a_run_whose_machine_is_gone_is_taken_back_or_finished_from_another() {
     let mut scene = Scene::without_clients(tls(Etcd::V3_5).security(Security::Plain));
     let machine = |scene: &Scene, name: &str| scene.hosts.folder().join(name);
+    let first = scene.state_dir.clone();
     let mut asleep = Watched::start(&mut scene.run_over_the_living());
     assert!(asleep.wait_for(|line| is_step(line) && line.contains("Set the old data")).is_some());
     let id = Pid::from_raw(i32::try_from(asleep.child.id()).unwrap()).unwrap();
@@ -129,6 +130,14 @@ fn a_run_whose_machine_is_gone_is_taken_back_or_finished_from_another() {
     scene.serves_the_old_data("after the backup");
     let nothing = Run::of(&mut scene.recover("adopt", [""; 0])).code_is(1);
     nothing.stderr_has(&["no run holds these hosts"]);
+    let since: Vec<_> = scene.hosts.iter().map(|host| host.active_since("etcd")).collect();
+    // Where it was begun it is unfinished still, for all that this machine knew.
+    scene.state_dir = first;
+    let over = Run::of(&mut scene.run_over_the_living()).code_is(5);
+    over.stderr_has(&[&run, "was taken back, 2", " by ", "begins anew"]);
+    let nothing = Run::of(&mut scene.recover("commit", [""; 0])).code_is(5);
+    nothing.stderr_has(&["was taken back", "there is nothing to commit"]);
+    untouched(&scene, &since);
 
     scene.state_dir = machine(&scene, "third");
     let mut killed = Watched::start(&mut scene.run_over_the_living());
@@ -138,14 +147,34 @@ fn a_run_whose_machine_is_gone_is_taken_back_or_finished_from_another() {
     let run = only_run(&scene);
     scene.state_dir = machine(&scene, "fourth");
     Run::of(&mut scene.recover("adopt", [&run])).ok();
+    scene.state_dir = machine(&scene, "third");
+    let there = |scene: &Scene, command| {
+        let refused = Run::of(&mut scene.recover(command, [""; 0])).code_is(5);
+        refused.stderr_has(&[&run, "was taken over, 2", &format!("adopt CLUSTER.yaml {run}")]);
+    };
+    there(&scene, "rollback");
+    Run::of(&mut scene.run_over_the_living()).code_is(5).stderr_has(&["was taken over, 2"]);
+    // And back, as whoever is told how to do it may.
+    Run::of(&mut scene.recover("adopt", [&run])).ok();
+    scene.state_dir = machine(&scene, "fourth");
+    there(&scene, "rollback");
+    Run::of(&mut scene.recover("adopt", [&run])).ok();
     Run::of(&mut scene.run_over_the_living()).ok().stderr_has(&["going on with run"]);
     scene.serves_the_backup();
+    scene.state_dir = machine(&scene, "third");
+    there(&scene, "rollback");
 
     scene.state_dir = machine(&scene, "fifth");
     let finished = Run::of(&mut scene.recover("adopt", [&run])).ok();
     finished.stderr_has(&["was neither committed nor taken back", "recover commit"]);
+    scene.state_dir = machine(&scene, "fourth");
+    there(&scene, "commit");
+    scene.state_dir = machine(&scene, "fifth");
     Run::of(&mut scene.recover("commit", [""; 0])).ok();
     scene.serves_the_backup();
+    scene.state_dir = machine(&scene, "fourth");
+    let late = Run::of(&mut scene.recover("rollback", [""; 0])).code_is(5);
+    late.stderr_has(&["was committed, 2"]);
 }
 
 /// Goal: a run that another one followed stops nothing. Method: the second is begun on a machine that knows nothing of
@@ -193,8 +222,23 @@ fn a_run_that_a_later_one_followed_is_not_taken_back_before_it() {
 
 #[test]
 fn a_run_that_has_changed_nothing_is_dropped_and_starts_nothing() {
-    let scene = Scene::without_clients(tls(Etcd::V3_5));
+    let mut scene = Scene::without_clients(tls(Etcd::V3_5));
     scene.lose_all_members();
+
+    // What can be known without a run does not begin one.
+    let folder = scene.hosts.folder().to_str().unwrap().to_owned();
+    for command in ["plan", "run"] {
+        let refused = Run::of(&mut scene.recover(command, ["--backup", &folder])).code_is(1);
+        assert_eq!(refused.stdout, "");
+        refused.stderr_has(&["holds no backup"]);
+        let unknown = Run::of(&mut scene.recover(command, ["--from-member", "m9"])).code_is(2);
+        unknown.stderr_has(&["has no m9", "m1, m2, m3"]);
+    }
+    scene.more_etcd = "  version: '3.6'\n".to_owned();
+    scene.run().code_is(5).stderr_has(&["etcd.version says 3.6, but etcd on m1, m2, m3 is 3.5."]);
+    scene.more_etcd.clear();
+    Run::of(&mut scene.recover("rollback", [""; 0])).code_is(1).stderr_has(&["there is no run"]);
+
     let good = std::fs::read(scene.snapshot()).unwrap();
     let mut bad = good.clone();
     let middle = bad.len() / 2;
@@ -209,10 +253,10 @@ fn a_run_that_has_changed_nothing_is_dropped_and_starts_nothing() {
         sha256sum,
         "#!/bin/sh\nmkdir /run/looked-at 2>/dev/null || exit 1\nexec /usr/bin/sha256sum \"$@\"\n",
     );
-    scene.run().code_is(1).stderr_has(&["m1"]);
+    scene.run().code_is(1).stderr_has(&["m1", "is dropped"]);
     scene.hosts[0].ssh(&format!("rm {sha256sum}"));
     let dropped = Run::of(&mut scene.recover("rollback", [""; 0])).ok();
-    assert!(dropped.stdout.contains("had changed nothing yet"), "{dropped}");
+    dropped.stderr_has(&["was taken back before"]);
     assert!(scene.hosts.iter().all(|host| !host.is_active("etcd")));
     scene.run().ok();
     scene.serves_the_backup();

@@ -46,15 +46,34 @@ fn number_of(line: &str) -> (usize, usize) {
 }
 
 /// Goal: a host that does not come back in time ends the run, and it goes on when the host is there. Method: its cable
-/// is cut when a step begins, and put back after the run has ended: by Ctrl-C, and by itself.
+/// is cut when a step begins, and put back after the run has ended: by Ctrl-C, and by itself. It is also cut before the
+/// run is begun, and before it is taken up again, and put back when it is waited for.
 #[test]
 fn a_host_that_stays_away_ends_the_run_until_it_is_back() {
     let scene = Scene::without_clients(tls(Etcd::V3_4));
     scene.lose_all_members();
-    let cut_at = |step: &str| {
-        let mut run = scene.recover("run", ["--patience", "5s"]);
+    scene.hosts[1].cut_network();
+    let refused = Run::of(&mut scene.recover("run", ["--patience", "0"])).code_is(4);
+    assert!(!refused.stderr.contains("trying again"), "{refused}");
+    let by_hand = format!("`ssh -F {} root@10.177.", scene.hosts.ssh_config().display());
+    refused.stderr_has(&["m2", "inspect the hosts", &by_hand]);
+    let status = Run::of(&mut scene.recover("status", [""; 0])).code_is(1);
+    status.stderr_has(&["there is no run"]);
+
+    let waited_for = |run: &mut Watched| {
+        let waits = |line: &str| line.contains("m2: ") && line.contains("trying again for up to ");
+        assert!(run.wait_for(waits).is_some());
+        scene.hosts[1].restore_network();
+    };
+    let mut first = true;
+    let mut cut_at = |step: &str| {
+        let patience = if first { "120s" } else { "5s" };
+        let mut run = scene.recover("run", ["--patience", patience]);
         // As a shell does with a job.
         let mut run = Watched::start(run.process_group(0));
+        if std::mem::take(&mut first) {
+            waited_for(&mut run);
+        }
         assert!(run.wait_for(|line| is_step(line) && line.contains(step)).is_some(), "{step}");
         scene.hosts[1].cut_network();
         run
@@ -76,9 +95,14 @@ fn a_host_that_stays_away_ends_the_run_until_it_is_back() {
     let run = cut_at("Start all members");
     let ended = run.end();
     assert!(matches!(ended.code, Some(1 | 4)), "{ended}");
-    ended.stderr_has(&["m2: FAILED\n", "m2: root@10.177.", "cannot be reached by ssh"]);
-    scene.hosts[1].restore_network();
+    let ended = ended.stderr_has(&["m2: FAILED\n", "m2: root@10.177.", "cannot be reached by ssh"]);
+    ended.stderr_has(&["the same command goes on; `lifeboat recover rollback"]);
+    let status = Run::of(&mut scene.recover("status", [""; 0])).code_is(4);
+    assert!(status.stdout.contains("MEMBER"), "{status}");
+    status.stderr_has(&["where m2 is could not be found out"]);
 
-    Run::of(&mut scene.recover("run", [""; 0])).ok();
+    let mut again = Watched::start(&mut scene.recover("run", ["--patience", "120s"]));
+    waited_for(&mut again);
+    again.end().ok();
     scene.serves_the_backup();
 }
