@@ -376,7 +376,9 @@ impl From<recover::RunError> for Failure {
     fn from(error: recover::RunError) -> Self {
         let exit = match &error {
             recover::RunError::Cluster { .. } => Exit::Damaged,
-            recover::RunError::Overtaken { .. } => Exit::Refused,
+            recover::RunError::Overtaken { .. } | recover::RunError::Elsewhere { .. } => {
+                Exit::Refused
+            }
             _ if error.is_unreachable() => Exit::Unreachable,
             _ => Exit::Failed,
         };

@@ -246,6 +246,11 @@ pub fn build(
     })
 }
 
+/// The id of the cluster that a plan makes.
+pub(crate) fn new_cluster_id(plan: &Plan) -> Option<u64> {
+    Some(parse_cluster(&plan.initial_cluster(), &plan.token, &[]).ok()?.id().0)
+}
+
 /// Reads back what was built as etcd will read it, and hashes it as etcd will hash it; on two cores, as both take several passes.
 pub fn hashes(plan: &Plan, built: &Built, folder: &Path) -> Result<Hashes, BuildError> {
     let path = folder.join(DB);

@@ -4,12 +4,18 @@
 //!   recover/MEMBER.lock             RUN                                       while a run works on the host
 //!                                   of cluster prod, begun 2026-… by root@laptop, pid 4711
 //!                                   /var/lib/etcd
-//!   recover/RUN/MEMBER/ended        finished | committed                      when it has ended
+//!                                   SEAT
+//!                                   2026-… by root@laptop
+//!   recover/RUN/MEMBER/ended        finished | committed | taken-back         when it has ended
 //!                                   of cluster prod, begun 2026-… by root@laptop, pid 4711; finished 2026-…
+//!                                   SEAT
+//!                                   2026-… by root@laptop
 //!   recover/RUN/MEMBER/plan.yaml    what another machine goes on with, if the one that began it is gone
 //! ```
 //!
 //! * The lock is made once, and only the same run may change it: it then names the process that goes on with the run.
+//! * A seat is the state folder of a machine: a run is had by one of them, whose later processes go on with it. Another one gets it by
+//!   `adopt` alone.
 //! * Whoever is not named there any more does nothing further: every step's script looks first.
 //! * Which run's data are in place is told by the mark in them, not by these files; they only tell about that run.
 
@@ -20,6 +26,9 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::Path};
+
+/// In what is told of a run that replaces a member, before its name.
+const REPLACING: &str = "replacing ";
 
 /// Who works on hosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +41,43 @@ pub struct Holder {
     /// The process, unless a person works by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// Names the folder of runs, unless a person works by hand.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub seat: String,
+}
+
+/// Why a run is not to be gone on with from here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Elsewhere {
+    /// It was taken back.
+    TakenBack {
+        /// When, and by whom.
+        told: String,
+        /// By an earlier process of this machine.
+        by_us: bool,
+    },
+    /// It was made final.
+    Committed {
+        /// When, and by whom.
+        told: String,
+    },
+    /// It goes on from another machine.
+    TakenOver {
+        /// When, and by whom.
+        told: String,
+    },
+}
+
+/// What a host tells of who has a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// `held`, or how it has ended.
+    pub(crate) word: String,
+    /// Whose it is.
+    pub(crate) seat: String,
+    /// Since when, and by whom.
+    pub(crate) told: String,
 }
 
 /// What a lock, or the note about a run's end, says.
@@ -67,6 +113,8 @@ pub enum Ended {
     Finished,
     /// Final.
     Committed,
+    /// The old data are back.
+    TakenBack,
 }
 
 impl Holder {
@@ -81,6 +129,7 @@ impl Holder {
             user: user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw())),
             machine: machine.unwrap_or_else(|| "a machine without a name".to_owned()),
             pid: Some(std::process::id()),
+            seat: String::new(),
         }
     }
 }
@@ -115,6 +164,7 @@ impl Placed {
         let ended = match ended {
             "finished" => Ended::Finished,
             "committed" => Ended::Committed,
+            "taken-back" => Ended::TakenBack,
             _ => Ended::Unknown,
         };
         Self { claim: Claim { run: run.to_owned(), told: told.to_owned() }, ended, old: None }
@@ -124,7 +174,13 @@ impl Placed {
 /// Of which cluster the run is, since when, and by whom.
 pub(crate) fn told(plan: &Plan) -> String {
     let by = plan.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
-    format!("of cluster {}, begun {:.0}{by}", plan.spec.cluster, plan.made)
+    let member = plan.replace.as_ref().map(|replace| format!(", {REPLACING}{}", replace.member));
+    format!(
+        "of cluster {}{}, begun {:.0}{by}",
+        plan.spec.cluster,
+        member.unwrap_or_default(),
+        plan.made
+    )
 }
 
 /// An expression that succeeds if the run has the host.
@@ -137,21 +193,76 @@ pub(crate) fn is_held(plan: &Plan, lock: &str) -> String {
     format!("{} && [ \"$(sed -n 2p {lock})\" = {} ]", is_ours(plan, lock), quote(&told(plan)))
 }
 
-/// Takes the lock, or puts this process's name into it.
-pub(crate) fn hold(plan: &Plan, host: &Resolved) -> String {
+/// This machine's seat, quoted.
+fn seat(plan: &Plan) -> String {
+    quote(plan.by.as_ref().map_or("", |by| by.seat.as_str()))
+}
+
+/// A word of the shell: now, and who works here.
+fn now_by(plan: &Plan) -> String {
+    let by = plan.by.as_ref().map(|by| format!(" by {}@{}", by.user, by.machine));
+    format!("\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\"{}", quote(&by.unwrap_or_default()))
+}
+
+/// An expression that succeeds if the run is had from here, or nobody has said from where.
+fn is_of_this_seat(plan: &Plan, lock: &str) -> String {
+    format!("case \"$(sed -n 4p {lock})\" in '' | {}) true ;; *) false ;; esac", seat(plan))
+}
+
+/// Says who has the run, for [`Standing::parse`].
+pub(crate) fn look_for_standing(plan: &Plan, host: &Resolved) -> String {
+    let frame = plan.frame(host);
+    let (lock, ended) = (frame.lock(), format!("{}/ended", frame.run_dir()));
+    format!(
+        "if {}; then echo held; sed -n 4,5p {lock}\n\
+         elif [ -e {ended} ]; then sed -n '1p;3p;4p' {ended}; fi",
+        is_ours(plan, &lock)
+    )
+}
+
+impl Standing {
+    /// Nothing, if the host knows nothing of the run.
+    pub(crate) fn parse(answer: &str) -> Self {
+        let line = |number| answer.lines().nth(number).unwrap_or_default().to_owned();
+        Self { word: line(0), seat: line(1), told: line(2) }
+    }
+}
+
+impl Elsewhere {
+    /// What speaks against going on with a run from `seat`. As long as it holds a host it has not ended.
+    pub(crate) fn of(seat: &str, standings: &[Standing]) -> Option<Self> {
+        let ended = |word: &str| standings.iter().find(|standing| standing.word == word);
+        let is_held = ended("held").is_some();
+        if let Some(back) = ended("taken-back").filter(|_| !is_held) {
+            let by_us = !seat.is_empty() && back.seat == seat;
+            return Some(Self::TakenBack { told: back.told.clone(), by_us });
+        }
+        if let Some(committed) = ended("committed").filter(|_| !is_held) {
+            return Some(Self::Committed { told: committed.told.clone() });
+        }
+        let other = standings.iter().find(|has| !has.seat.is_empty() && has.seat != seat)?;
+        Some(Self::TakenOver { told: other.told.clone() })
+    }
+}
+
+/// Takes the lock, or puts this process's name into it; another machine's only if the run is taken over.
+pub(crate) fn hold(plan: &Plan, host: &Resolved, take_over: bool) -> String {
     let frame = plan.frame(host);
     let (lock, new) = (frame.lock(), format!("{}/lock", frame.run_dir()));
     let data_dir = &plan.places(host).data_dir();
     format!(
-        "printf '%s\\n' {} {} {} >{new}\n\
-         if {}; then mv {new} {lock}\n\
+        "printf '%s\\n' {} {} {} {} {} >{new}\n\
+         if {} && {}; then mv {new} {lock}\n\
          else ln {new} {lock} 2>/dev/null || {{ [ -e {lock} ] || ln {new} {lock}; echo \"held by the run $(sed -n 1p {lock}) $(sed -n 2p {lock})\" >&2; return 1; }}; fi\n\
          rm -f {new}\n\
          {}",
         quote(&plan.run),
         quote(&told(plan)),
         quote_path(data_dir),
+        seat(plan),
+        now_by(plan),
         is_ours(plan, &lock),
+        if take_over { "true".to_owned() } else { is_of_this_seat(plan, &lock) },
         durable(&lock),
     )
 }
@@ -162,23 +273,29 @@ fn let_go(plan: &Plan, host: &Resolved) -> String {
     format!("if {}; then rm -f {lock}; fi", is_ours(plan, &lock))
 }
 
-/// Lets the host go, and forgets that the run has ended: it is taken back.
+/// Lets the host go, and notes that the run is taken back.
 pub(crate) fn take_back(plan: &Plan, host: &Resolved) -> String {
-    format!("rm -f {}/ended\n{}", plan.frame(host).run_dir(), let_go(plan, host))
+    end(plan, host, Ended::TakenBack)
 }
 
 /// Notes how the run has ended, and lets the host go: whoever finds no lock finds the note.
 pub(crate) fn end(plan: &Plan, host: &Resolved, ended: Ended) -> String {
-    let word = if ended == Ended::Committed { "committed" } else { "finished" };
+    let word = match ended {
+        Ended::Committed => "committed",
+        Ended::TakenBack => "taken-back",
+        Ended::Finished | Ended::Unknown => "finished",
+    };
     let run_dir = plan.frame(host).run_dir();
     format!(
         "umask 077\n\
          mkdir -p {run_dir}\n\
-         printf '%s\\n' {word} {}\"; {word} $(date -u +%Y-%m-%dT%H:%M:%SZ)\" >{run_dir}/ended.part\n\
+         printf '%s\\n' {word} {}\"; {word} $(date -u +%Y-%m-%dT%H:%M:%SZ)\" {} {} >{run_dir}/ended.part\n\
          mv {run_dir}/ended.part {run_dir}/ended\n\
          {}\n\
          {}",
         quote(&told(plan)),
+        seat(plan),
+        now_by(plan),
         durable(&format!("{run_dir}/ended")),
         let_go(plan, host)
     )
@@ -219,8 +336,11 @@ pub(crate) fn other_runs(plan: &Plan, findings: &mut Findings) {
         }
     }
     for (lock, labels) in held {
+        let member = lock.told.split(", ").find_map(|part| part.strip_prefix(REPLACING));
+        let command =
+            member.map_or("run FILE".to_owned(), |member| format!("replace FILE {member}"));
         findings.problems.push(format!(
-            "{}: held by the run {lock}: finish it where it was begun, with `lifeboat recover run` or `lifeboat recover rollback {run}`; if that machine is gone, take it over: `lifeboat recover adopt FILE {run}`",
+            "{}: held by the run {lock}: finish it where it was begun, with `lifeboat recover {command}` or `lifeboat recover rollback {run}`; if that machine is gone, take it over: `lifeboat recover adopt FILE {run}`",
             labels.join(", "),
             run = lock.run,
         ));
@@ -300,7 +420,8 @@ mod tests {
             plan.spec.etcd.data_dir = Some(self.data());
             plan.facts.clear();
             let machine = "laptop".to_owned();
-            plan.by = Some(Holder { user: "ops".to_owned(), machine, pid: Some(pid) });
+            let (user, seat) = ("ops".to_owned(), format!("seat of {run}"));
+            plan.by = Some(Holder { user, machine, pid: Some(pid), seat });
             plan
         }
 
@@ -373,6 +494,47 @@ mod tests {
             assert_eq!(found.old.as_deref(), old.to_str());
         }
         assert!(sh(&take_back(&plan, host)).0);
-        assert_eq!(place.facts(&next).placed.unwrap().ended, Ended::Unknown);
+        assert_eq!(place.facts(&next).placed.unwrap().ended, Ended::TakenBack);
+    }
+
+    /// Goal: a run is had by one machine, and nobody goes on with one that has ended. Method: a second machine takes it over, and
+    /// ends it in each way.
+    #[test]
+    fn a_run_that_was_taken_over_or_has_ended_is_not_gone_on_with_where_it_was_begun() {
+        let place = Place::new();
+        let here = place.plan("r1", 1);
+        let mut there = place.plan("r1", 2);
+        there.by.as_mut().unwrap().seat = "another seat".to_owned();
+        let host = &here.hosts()[0];
+        let elsewhere = |plan: &Plan| {
+            let (ok, answer) = sh(&look_for_standing(plan, host));
+            assert!(ok, "{answer}");
+            Elsewhere::of(&plan.by.as_ref().unwrap().seat, &[Standing::parse(&answer)])
+        };
+        assert_eq!(elsewhere(&here), None);
+        assert!(place.step(&here, "lock").0);
+        // A later process of the same machine.
+        assert!(place.step(&place.plan("r1", 3), "lock").0);
+        assert_eq!(elsewhere(&here), None);
+        let (ok, said) = place.step(&there, "lock");
+        assert!(!ok && said.contains("held by the run r1"), "{said}");
+
+        assert!(sh(&format!("take() {{\n{}\n}}\ntake", hold(&there, host, true))).0);
+        assert_eq!(elsewhere(&there), None);
+        let Some(Elsewhere::TakenOver { told }) = elsewhere(&here) else { panic!() };
+        assert!(told.contains(" by ops@laptop"), "{told}");
+        assert!(!place.step(&here, "lock").0, "it is not taken back silently");
+
+        assert!(sh(&end(&there, host, Ended::Finished)).0);
+        assert!(matches!(elsewhere(&here), Some(Elsewhere::TakenOver { .. })));
+        assert_eq!(elsewhere(&there), None);
+        assert!(sh(&end(&there, host, Ended::Committed)).0);
+        assert!(matches!(elsewhere(&here), Some(Elsewhere::Committed { .. })));
+        assert!(sh(&take_back(&there, host)).0);
+        let back = |plan| match elsewhere(plan) {
+            Some(Elsewhere::TakenBack { by_us, .. }) => Some(by_us),
+            _ => None,
+        };
+        assert_eq!((back(&here), back(&there)), (Some(false), Some(true)));
     }
 }

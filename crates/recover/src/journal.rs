@@ -7,11 +7,12 @@
 //!                       rescued.db       a member's data, if they are taken instead of a backup; until the end
 //!                       build/           the data to be sent, until all hosts have them
 //!   <state>/recover/CLUSTER.flock        locked while a run for that cluster goes on
+//!   <state>/recover/seat                 names this folder, for hosts
 //! ```
 //!
 //! The journal tells a person; whether a step is done is asked of the hosts. Only how a run ended is read from it.
 
-use crate::plan::Plan;
+use crate::{claim::Holder, plan::Plan};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -185,6 +186,24 @@ impl Runs {
             }
             Err(error) => Err(io_error("lock", &path)(error.into())),
         }
+    }
+
+    /// This process, and the folder of runs that it works with: what is in the folder goes on with its runs.
+    pub fn holder(&self) -> Result<Holder, JournalError> {
+        make_folder(&self.folder)?;
+        let path = self.folder.join("seat");
+        if !path.exists() {
+            let part = self.folder.join(format!("seat-{}", std::process::id()));
+            write_synced(
+                &part,
+                &Plan::new_run(Timestamp::now()).map_err(io_error("name", &path))?,
+            )?;
+            // Whoever was first has named it.
+            let _ = fs::hard_link(&part, &path);
+            fs::remove_file(&part).map_err(io_error("remove", &part))?;
+        }
+        let seat = fs::read_to_string(&path).map_err(io_error("read", &path))?;
+        Ok(Holder { seat, ..Holder::here() })
     }
 
     /// Begins a run: its plan is on disk when this returns.
@@ -407,6 +426,13 @@ mod tests {
         }
         assert_eq!(runs.open(&plan().run).unwrap().0, plan());
         assert!(matches!(runs.open("../x"), Err(JournalError::Unknown { .. })));
+    }
+
+    #[test]
+    fn a_folder_of_runs_has_one_name_of_its_own() {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let seat = |at: usize| Runs::new(folders[at].path()).holder().unwrap().seat;
+        assert!(!seat(0).is_empty() && seat(0) == seat(0) && seat(0) != seat(1));
     }
 
     #[test]

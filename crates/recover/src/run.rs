@@ -3,7 +3,7 @@
 use crate::{
     agent::{Answer, Expected, Probe, Question, judge},
     build::{Built, Hashes, MemberFile},
-    claim::{self, Claim, Ended, Placed},
+    claim::{self, Claim, Elsewhere, Ended, Placed},
     facts::{self, Facts},
     host::{Connections, HostError, Remote, SCRIPT_SECONDS},
     journal::{Journal, JournalError, What},
@@ -162,6 +162,24 @@ pub enum RunError {
         hosts: Vec<String>,
         /// The runs whose data they are, as far as hosts know.
         later: Vec<Claim>,
+        /// One of them is final.
+        is_final: bool,
+    },
+    /// The run goes on from another machine, or has ended there.
+    #[error("run {run} {}", elsewhere(how))]
+    Elsewhere {
+        /// The run.
+        run: String,
+        /// What has become of it.
+        how: Elsewhere,
+    },
+    /// What answers after a rollback is what the run had made.
+    #[error("{}: the NEW cluster, {cluster_id:x}, serves there still, though the old data are back in place", members.join(", "))]
+    StillNew {
+        /// Members that answered.
+        members: Vec<String>,
+        /// The new cluster's id.
+        cluster_id: u64,
     },
     /// ssh's connections have no place.
     #[error("cannot make a folder in /tmp for ssh's connections")]
@@ -180,6 +198,13 @@ impl RunError {
             Self::Write { .. } => "check the folder's permissions and free space".to_owned(),
             Self::Journal(error) => error.remedy().to_owned(),
             Self::NothingBuilt => "run the same command again".to_owned(),
+            Self::Overtaken { is_final: true, .. } => "nothing was changed, and nothing needs to be: that run was committed, so this one is over. Its old data are where they were set aside; docs/recover.md says how to put them back by hand".to_owned(),
+            Self::Elsewhere { run, how } => match how {
+                Elsewhere::TakenBack { .. } => "nothing was changed; `lifeboat recover run` or `replace` begins anew".to_owned(),
+                Elsewhere::Committed { .. } => "nothing was changed; there is nothing left to do for it, and `lifeboat recover run` or `replace` begins anew".to_owned(),
+                Elsewhere::TakenOver { .. } => format!("nothing was changed; finish it there, or take it back to this machine: lifeboat recover adopt CLUSTER.yaml {run}"),
+            },
+            Self::StillNew { .. } => "an etcd runs there that its service does not know of: stop it by hand (`pgrep -a etcd`), and run the same command again".to_owned(),
             Self::Overtaken { .. } => "nothing was changed. The later run is to be taken back first, on the machine that began it (if that is gone: `lifeboat recover adopt`); `ls -d DATA-DIR.lifeboat-*` on a host tells which runs there were".to_owned(),
             Self::Connections(_) => "make room in /tmp, or let yourself write there".to_owned(),
         }
@@ -198,6 +223,15 @@ impl RunError {
             matches!(failure, HostError::Unreachable { .. } | HostError::Silent { .. })
         })
     }
+}
+
+fn elsewhere(how: &Elsewhere) -> String {
+    let (what, told) = match how {
+        Elsewhere::TakenBack { told, .. } => ("was taken back", told),
+        Elsewhere::Committed { told } => ("was committed", told),
+        Elsewhere::TakenOver { told } => ("was taken over", told),
+    };
+    format!("{what}, {told}")
 }
 
 fn put_there(later: &[Claim]) -> String {
@@ -547,8 +581,25 @@ impl Run<'_> {
                 |placed: &Placed| later.iter().any(|known| known.claim.run == placed.claim.run);
             later.extend(on.placed.filter(|placed| !known(placed)));
         }
-        let later = later.into_iter().map(|placed| placed.claim).collect();
-        if hosts.is_empty() { Ok(()) } else { Err(RunError::Overtaken { hosts, later }) }
+        let is_final = later.iter().any(|placed| placed.ended == Ended::Committed);
+        let later: Vec<_> = later.into_iter().map(|placed| placed.claim).collect();
+        if hosts.is_empty() {
+            return Ok(());
+        }
+        if is_final {
+            let by = later.iter().map(|claim| claim.run.as_str()).collect::<Vec<_>>().join(", ");
+            let note = format!("followed by {by}, which was committed");
+            self.journal.note(What::Committed, None, None, Some(&note))?;
+        }
+        Err(RunError::Overtaken { hosts, later, is_final })
+    }
+
+    /// Whether every member runs with the data that it had: the run has replaced none, or somebody has put them back.
+    pub async fn is_as_before(&self) -> bool {
+        let found = self.status().await;
+        found
+            .iter()
+            .all(|(_, on)| on.as_ref().is_ok_and(|on| on.data == "old" && on.etcd == "runs"))
     }
 
     /// Where each host is, by what is found on it.

@@ -360,7 +360,7 @@ fn on(host: &Resolved, script: &str) -> String {
 pub fn rolled_back(plan: &Plan, lines: &[Line], back: &Back) -> String {
     let serves = serves(plan, back);
     let mut text = match &plan.replace {
-        Some(replace) => replace::rolled_back(plan, replace, lines) + &serves,
+        Some(replace) => replace::rolled_back(plan, replace, lines, back) + &serves,
         None => old_data(plan) + &serves,
     };
     for (label, on) in &back.hosts {
@@ -497,7 +497,7 @@ mod tests {
             "From here on the cluster is down\n\n5. Stop what uses etcd\n   on m1, m2:\n",
             "systemctl stop etcd.service",
             "mv '/var/lib/my etcd' '/var/lib/my etcd.lifeboat-20261122t160000-12ab'",
-            "on m3:\n     if [ -e '/var/lib/my etcd/member' ] &&",
+            "     if [ -e '/var/lib/my etcd/member' ] &&",
             "Restart kubelet",
             "chown -R etcd:etcd",
         ] {

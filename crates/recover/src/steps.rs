@@ -262,7 +262,7 @@ impl<'a> Site<'a> {
         let lock = self.plan.frame(self.host).lock();
         self.on_host(
             claim::is_held(self.plan, &lock),
-            claim::hold(self.plan, self.host),
+            claim::hold(self.plan, self.host, false),
             claim::take_back(self.plan, self.host),
         )
     }

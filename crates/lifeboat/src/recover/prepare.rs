@@ -542,7 +542,9 @@ pub(super) async fn free_ended(
         }
         let (_, journal) = runs.open(&plan.run)?;
         let fleet = Fleet::new(&plan.spec, watcher.clone())?;
-        Run { plan: &plan, journal: &journal, fleet: &fleet }.end(ended).await?;
+        let run = Run { plan: &plan, journal: &journal, fleet: &fleet };
+        run.refuse_elsewhere().await?;
+        run.end(ended).await?;
         say!("run {} has ended, and held hosts still: they are free now", plan.run);
         looked.facts.values_mut().filter(|facts| holds(facts)).for_each(|facts| facts.lock = None);
     }

@@ -15,8 +15,8 @@ use crate::{
 };
 use jiff::Timestamp;
 use recover::{
-    Answer, Bump, Chosen, Fleet, Holder, Journal, Plan, Question, Replace, ReplaceError, Run, Runs,
-    State, left_on_hosts, runbook, spec::Spec, summary,
+    Answer, Bump, Chosen, Fleet, Journal, Plan, Question, Replace, ReplaceError, Run, Runs, State,
+    left_on_hosts, runbook, spec::Spec, summary,
 };
 use std::time::{Duration, Instant};
 
@@ -87,7 +87,9 @@ impl ReplaceArgs {
                 let shown = Shown::new(&plan.spec);
                 unless_interrupted(context, &interrupt, async {
                     let fleet = Fleet::new(&plan.spec, shown.watcher())?;
-                    Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.refuse_elsewhere().await?)
+                    Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }
+                        .refuse_elsewhere()
+                        .await?)
                 })?;
                 (plan, journal)
             }

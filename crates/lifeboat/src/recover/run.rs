@@ -87,11 +87,11 @@ impl RunArgs {
                 say!("going on with run {}, begun {:.0}", plan.run, plan.made);
                 let mut plan = with_spec(plan, spec)?;
                 plan.by = Some(runs.holder()?);
-                self.look_elsewhere(context, &plan, &journal, &interrupt)?;
+                let is_as_before = self.look(context, &plan, &journal, &interrupt)?;
                 // Another build of lifeboat may go on with it.
                 plan.agent = prepare::program(&self.program)?.1;
                 let source = self.go_on_with(context, &plan)?;
-                if !has_stopped(&journal)? {
+                if is_as_before || !has_stopped(&journal)? {
                     self.ask_again(context, &plan, &interrupt)
                         .map_err(|failure| stopped(failure, going_on(&plan)))?;
                 }
@@ -160,18 +160,20 @@ impl RunArgs {
         ))
     }
 
-    /// Another machine may have taken the run over, or back.
-    fn look_elsewhere(
+    /// Another machine may have taken the run over, or back; and the members may run as they did before it.
+    fn look(
         &self,
         context: &Context,
         plan: &Plan,
         journal: &Journal,
         interrupt: &Interrupt,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let shown = Shown::new(&plan.spec);
         unless_interrupted(context, interrupt, async {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
-            Ok(Run { plan, journal, fleet: &fleet }.refuse_elsewhere().await?)
+            let run = Run { plan, journal, fleet: &fleet };
+            run.refuse_elsewhere().await?;
+            Ok(run.is_as_before().await)
         })
     }
 

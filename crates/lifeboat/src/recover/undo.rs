@@ -13,8 +13,8 @@ use crate::{
     report::{Exit, Failure},
 };
 use recover::{
-    Elsewhere, Ended, Fleet, Journal, Plan, Question, Run, RunError, Runs, State, What, not_serving,
-    rolled_back, spec::Resolved,
+    Elsewhere, Ended, Fleet, Journal, Plan, Question, Run, RunError, Runs, State, What,
+    not_serving, rolled_back, spec::Resolved,
 };
 use serde::Serialize;
 use std::{io::IsTerminal, time::Duration};
@@ -168,8 +168,9 @@ impl RollbackArgs {
             Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.roll_back().await?)
         });
         if let Err(failure) = &back
-            && let Some(RunError::Elsewhere { how: Elsewhere::TakenBack { by_us: true, .. }, .. }) =
-                failure.error.downcast_ref()
+            && let Some(RunError::Elsewhere {
+                how: Elsewhere::TakenBack { by_us: true, .. }, ..
+            }) = failure.error.downcast_ref()
         {
             say!("run {} was taken back before", plan.run);
             return Ok(());

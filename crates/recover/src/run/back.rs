@@ -3,7 +3,7 @@
 use super::{Event, OnHostNow, Run, RunError, gather};
 use crate::{
     agent::{Answer, Question},
-    build::Built,
+    build::{Built, new_cluster_id},
     journal::What,
     rescue::{HOLD, TAKE},
     spec::Resolved,
@@ -43,6 +43,7 @@ impl Back {
 impl Run<'_> {
     /// Takes all steps back that were begun, from the last to the first.
     pub async fn roll_back(&self) -> Result<Back, RunError> {
+        self.refuse_elsewhere().await?;
         self.refuse_overtaken().await?;
         let mut steps = steps(self.plan);
         let gone = self.replaced_and_gone().await?;
@@ -71,12 +72,27 @@ impl Run<'_> {
         told(1, "Claim the hosts");
         self.on_all(lock, &Built::default()).await?;
         for (step, number) in undoing.into_iter().zip(2..) {
+            if step.id == LOCK {
+                self.refuse_new_cluster().await?;
+            }
             told(number, &self.undone_title(step));
             self.undo(step).await?;
         }
         self.journal.note(What::RolledBack, None, None, None)?;
         told(of, "Ask the old cluster whether it serves");
         Ok(self.look_back(gone).await)
+    }
+
+    /// Fails if what serves is still what the run has made: from files that have another name by now, so they alone tell nothing.
+    async fn refuse_new_cluster(&self) -> Result<(), RunError> {
+        let made = new_cluster_id(self.plan).filter(|_| self.plan.replace.is_none());
+        let Some(cluster_id) = made else { return Ok(()) };
+        let found = self.status().await.into_iter();
+        let hosts: Vec<_> = found.filter_map(|(label, on)| Some((label, on.ok()?))).collect();
+        // Who cannot be asked, or takes its time, is asked again at the end.
+        let answers = self.ask_old(None, &hosts, Duration::ZERO).await.unwrap_or_default();
+        let members = serving_as(&answers, cluster_id);
+        if members.is_empty() { Ok(()) } else { Err(RunError::StillNew { members, cluster_id }) }
     }
 
     /// Whether a step may have done anything that is to be taken back. A line of the journal is written before a step begins.
@@ -205,9 +221,25 @@ impl Run<'_> {
     }
 }
 
+/// The members that answer for a cluster.
+fn serving_as(answers: &[(String, Answer)], cluster_id: u64) -> Vec<String> {
+    let serving = answers.iter().filter(|(_, answer)| answer.cluster_id == cluster_id);
+    serving.map(|(label, _)| label.clone()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cluster_that_a_run_has_made_is_known_by_its_id() {
+        let cluster_id = new_cluster_id(&plan()).unwrap();
+        let answer = |label: &str, cluster_id| {
+            (label.to_owned(), Answer { cluster_id, ..Answer::default() })
+        };
+        let answers = [answer("m1", 7), answer("m2", cluster_id), answer("m3", 0)];
+        assert_eq!(serving_as(&answers, cluster_id), ["m2"]);
+    }
     use crate::{journal::Runs, plan::tests::plan, run::Fleet};
     use std::sync::Arc;
 

@@ -2,11 +2,13 @@
 
 use super::{Run, RunError, gather, patiently};
 use crate::{
-    claim::{self, Ended},
+    claim::{self, Elsewhere, Ended, Standing},
+    journal::What,
     shell::{durable, quote},
     spec::Resolved,
     steps::{LOCK, Step, steps},
 };
+use tokio::task::JoinSet;
 
 impl Run<'_> {
     /// Notes on the hosts how the run has ended, and lets them go, so that other runs may have them.
@@ -26,11 +28,41 @@ impl Run<'_> {
         self.on_each(step, "let the hosts go", text).await
     }
 
-    /// Claims the hosts for this process; that it may have the run is decided.
+    /// Claims the hosts for this process and this machine; that it may have the run is decided.
     pub async fn claim(&self) -> Result<(), RunError> {
         let lock = self.lock();
         self.keep_plan(&lock).await?;
-        self.claim_again(&lock).await
+        let text = |host: &Resolved| {
+            let held = claim::is_held(self.plan, &self.plan.frame(host).lock());
+            self.plan.frame(host).step(LOCK, &held, &claim::hold(self.plan, host, true))
+        };
+        self.on_each(&lock, &lock.title, text).await
+    }
+
+    /// Refuses a run that goes on from another machine, or has ended there: hosts know, this machine's journal may not. What has ended
+    /// ends here too.
+    pub async fn refuse_elsewhere(&self) -> Result<(), RunError> {
+        let mut asking = JoinSet::new();
+        for part in self.lock().hosts {
+            let frame = self.plan.frame(&self.fleet.hosts[part.host]);
+            let text = claim::look_for_standing(self.plan, &self.fleet.hosts[part.host]);
+            let (text, remote) = (frame.look(&text), self.fleet.remotes[part.host].clone());
+            asking.spawn(async move { remote.script(&text).await });
+        }
+        // A host that does not answer is told of by what comes next.
+        let answers = asking.join_all().await.into_iter().flatten();
+        let standings: Vec<_> = answers.map(|answer| Standing::parse(&answer)).collect();
+        let seat = self.plan.by.as_ref().map_or("", |by| by.seat.as_str());
+        let Some(how) = Elsewhere::of(seat, &standings) else { return Ok(()) };
+        let (what, told) = match &how {
+            Elsewhere::TakenBack { told, .. } => (What::RolledBack, told),
+            Elsewhere::Committed { told } => (What::Committed, told),
+            Elsewhere::TakenOver { .. } => {
+                return Err(RunError::Elsewhere { run: self.plan.run.clone(), how });
+            }
+        };
+        self.journal.note(what, None, None, Some(told))?;
+        Err(RunError::Elsewhere { run: self.plan.run.clone(), how })
     }
 
     /// The hosts are the run's, but another process of it may have claimed them.

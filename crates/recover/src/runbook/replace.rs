@@ -6,6 +6,7 @@ use crate::{
     journal::{Line, What},
     plan::Plan,
     replace::{LEFT_ALONE, Replace},
+    run::Back,
     steps::steps,
 };
 use std::fmt::Write as _;
@@ -43,7 +44,7 @@ pub(super) fn summary(plan: &Plan, replace: &Replace) -> String {
     text
 }
 
-pub(super) fn rolled_back(plan: &Plan, replace: &Replace, lines: &[Line]) -> String {
+pub(super) fn rolled_back(plan: &Plan, replace: &Replace, lines: &[Line], back: &Back) -> String {
     let cluster = &plan.spec.cluster;
     let had_data = plan.hosts().iter().any(|host| plan.gets_data(host) && plan.has_old_data(host));
     let (member, others) = (&replace.member, replace.others.len());
@@ -60,9 +61,20 @@ pub(super) fn rolled_back(plan: &Plan, replace: &Replace, lines: &[Line]) -> Str
             "{cluster}: the new member was removed again{data}. The lost member stays removed: the cluster goes on with {others} members\n"
         )
     } else if was(What::Begin, "remove-member") {
-        format!(
-            "{cluster}: {member} may have been removed from the cluster: see `lifeboat member list`\n"
-        )
+        let found = back.answers.iter().find(|(_, answer)| answer.healthy);
+        match found
+            .map(|(_, answer)| answer.members.iter().any(|(id, ..)| Some(*id) == replace.old))
+        {
+            Some(true) => {
+                format!("{cluster}: the lost {member} was not removed, and is still a member\n")
+            }
+            Some(false) => format!(
+                "{cluster}: the lost {member} is a member no more: the cluster goes on with {others} members\n"
+            ),
+            None => format!(
+                "{cluster}: {member} may have been removed from the cluster, which does not answer now: see `etcdctl member list`\n"
+            ),
+        }
     } else {
         format!("{cluster}: all is as it was; {member} is still a member\n")
     };
