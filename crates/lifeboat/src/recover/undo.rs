@@ -247,10 +247,8 @@ impl CommitArgs {
         match journal.state()? {
             State::Finished => {}
             State::Committed => {
-                return output::print(&format!(
-                    "{}: run {} is final already\n",
-                    plan.spec.cluster, plan.run
-                ));
+                let how = ending(&journal)?.unwrap_or_else(|| "is final already".to_owned());
+                return output::print(&format!("{}: run {} {how}\n", plan.spec.cluster, plan.run));
             }
             State::RolledBack => {
                 let how = ending(&journal)?.unwrap_or_else(|| "was taken back".to_owned());

@@ -123,13 +123,21 @@ fn members_of_3_5_come_back_by_sudo_from_a_repository_and_a_rollback_undoes_it()
 
 #[test]
 fn a_committed_run_is_not_taken_back() {
-    let scene = Scene::without_clients(tls(Etcd::V3_5).style(UnitStyle::ConfigFile));
+    let mut scene = Scene::without_clients(tls(Etcd::V3_5).style(UnitStyle::ConfigFile));
     scene.lose_all_members();
     scene.run().ok();
+    old_data_are_kept(&scene);
+    let elsewhere = scene.hosts.folder().join("elsewhere");
+    let here = std::mem::replace(&mut scene.state_dir, elsewhere);
+    Run::of(&mut scene.run_over_the_living()).ok();
     Run::of(&mut scene.recover("commit", [""; 0])).ok();
     Run::of(&mut scene.recover("rollback", [""; 0])).code_is(5).stderr_has(&["committed"]);
+    // Nor is one that it followed.
+    scene.state_dir = here;
+    for words in ["so this one is over", "is final: followed by"] {
+        Run::of(&mut scene.recover("rollback", [""; 0])).code_is(5).stderr_has(&[words]);
+    }
     scene.serves_the_backup();
-    old_data_are_kept(&scene);
 }
 
 /// Goal: over a cluster that lives, nothing writes to etcd any more when etcd stops.
