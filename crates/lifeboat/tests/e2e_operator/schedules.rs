@@ -87,7 +87,7 @@ async fn what_is_no_schedule_says_so_and_is_followed_when_it_is_mended() {
     world.make::<EtcdBackupSchedule>("wrong", schedule(template, wrong)).await;
     let ready = |schedule: &EtcdBackupSchedule| {
         let status = schedule.status.clone().unwrap_or_default();
-        conditions::get(&status.conditions, "Ready").map(|ready| ready.clone())
+        conditions::get(&status.conditions, "Ready").cloned()
     };
     let is_refused = |schedule: &EtcdBackupSchedule| {
         ready(schedule).is_some_and(|ready| {

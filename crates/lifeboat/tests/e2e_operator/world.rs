@@ -165,34 +165,25 @@ impl World {
     }
 
     /// Asks for an object until `there` says so, and gives it.
-    #[track_caller]
-    pub(crate) fn until<'a, K>(
-        &'a self,
-        name: &'a str,
-        what: &'a str,
-        there: impl Fn(&K) -> bool + 'a,
-    ) -> impl Future<Output = K> + 'a
+    pub(crate) async fn until<K>(&self, name: &str, what: &str, there: impl Fn(&K) -> bool) -> K
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
             + Clone
             + Debug
-            + DeserializeOwned
-            + 'a,
+            + DeserializeOwned,
     {
-        async move {
-            let (api, begun) = (self.all::<K>(), Instant::now());
-            loop {
-                let found = api.get_opt(name).await.unwrap();
-                if let Some(found) = found.as_ref().filter(|found| there(found)) {
-                    return found.clone();
-                }
-                assert!(
-                    begun.elapsed() < PATIENCE,
-                    "{name} never was {what}: {found:#?}\n{}",
-                    self.logs()
-                );
-                tokio::time::sleep(LOOK).await;
+        let (api, begun) = (self.all::<K>(), Instant::now());
+        loop {
+            let found = api.get_opt(name).await.unwrap();
+            if let Some(found) = found.as_ref().filter(|found| there(found)) {
+                return found.clone();
             }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{name} never was {what}: {found:#?}\n{}",
+                self.logs()
+            );
+            tokio::time::sleep(LOOK).await;
         }
     }
 
