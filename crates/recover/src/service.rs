@@ -35,8 +35,9 @@ impl<'a> Shell<'a> {
     /// An expression that succeeds while it runs, or is about to.
     pub(crate) fn running(&self) -> String {
         match self.service {
+            // A job that is queued, as by `start --no-block`, changes the state only when systemd comes to it.
             Service::Systemd(name) => format!(
-                "case \"$(systemctl show -p ActiveState {})\" in *=active|*=activating|*=deactivating|*=reloading) true ;; *) false ;; esac",
+                "case \"$(systemctl show -p ActiveState -p Job {})\" in *=active*|*=activating*|*=deactivating*|*=reloading*|*Job=[1-9]*) true ;; *) false ;; esac",
                 quote(&unit(name))
             ),
             Service::StaticPod(_) => {
