@@ -7,7 +7,7 @@
 //!               Failed ◀──────────── the old data in place, etcd started ── RollingBack
 //! ```
 //!
-//! * [`look`](observe::look) sees, [`decide`] decides, and what it decides is done here. The status is written first.
+//! * `observe` sees, [`mod@decide`] decides, and what it decides is done here. The status is written first.
 //! * Old data are renamed, never deleted, and put back when anything fails.
 //! * Nothing is kept in memory: a killed operator's work goes on from the object's status and from what is there.
 //! * While it works, the object has a finalizer: one that is deleted puts the old data back before it goes.

@@ -3,8 +3,8 @@
 //! * A phase is a goal. Whatever is not as the phase wants it is asked for again each time, so an action that was lost with a killed
 //!   operator is done by the next.
 //! * The status is written before its actions are done: what must be remembered (the replicas there were) is, before it changes.
-//! * Until [`Stopping`](RestorePhase::Stopping) nothing is changed, so a refusal there leaves nothing to take back. From then on
-//!   every failure leads through [`RollingBack`](RestorePhase::RollingBack).
+//! * Until [`Stopping`] nothing is changed, so a refusal there leaves nothing to take back. From then on
+//!   every failure leads through [`RollingBack`].
 
 use super::layout::Layout;
 use crate::{
