@@ -275,7 +275,7 @@ async fn order(context: &Context, backup: &EtcdBackup) -> Result<Ordered, Failur
 
 /// Where a Secret is mounted.
 fn folder(what: &str) -> PathBuf {
-    Path::new("/lifeboat").join(what)
+    Path::new("/etc/lifeboat").join(what)
 }
 
 /// The Job.

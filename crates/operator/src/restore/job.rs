@@ -253,7 +253,7 @@ struct Secrets {
 impl Secrets {
     fn mount(&mut self, what: &str, secret: &str) -> PathBuf {
         let name = format!("lifeboat-{what}");
-        let path = format!("/lifeboat/{what}");
+        let path = format!("/etc/lifeboat/{what}");
         self.volumes.push(json!({ "name": name, "secret": { "secretName": secret } }));
         self.mounts.push(json!({ "name": name, "mountPath": path, "readOnly": true }));
         path.into()
