@@ -54,7 +54,7 @@ impl Default for Options {
 /// # Errors
 /// When the database is damaged.
 pub fn consistent_index(db: &Db<'_>) -> Result<u64, ApplyError> {
-    Ok(read_meta(db)?.consistent_index.unwrap_or(0))
+    Ok(Meta::of(db)?.consistent_index.unwrap_or(0))
 }
 
 /// Applies the entries of `wal` that are not in `db` yet.
@@ -66,7 +66,7 @@ pub fn consistent_index(db: &Db<'_>) -> Result<u64, ApplyError> {
 /// When the database is damaged, or the outcome would not be certain to the last byte: see
 /// [`ApplyError`]. Every error has a [`remedy`](ApplyError::remedy).
 pub fn apply(db: &Db<'_>, wal: &Wal<'_>, options: &Options) -> Result<Applied, ApplyError> {
-    let meta = read_meta(db)?;
+    let meta = Meta::of(db)?;
     let consistent_index = meta.consistent_index.unwrap_or(0);
     check_auth(db)?;
     let entries = match options.up_to {
@@ -93,17 +93,6 @@ pub fn apply(db: &Db<'_>, wal: &Wal<'_>, options: &Options) -> Result<Applied, A
     let applied = state.finish(entries, consistent_index);
     let beyond_commit = entries.iter().filter(|entry| entry.index > wal.commit()).count();
     Ok(Applied { term: applied.term.or(term), beyond_commit, ..applied })
-}
-
-fn read_meta(db: &Db<'_>) -> Result<Meta, ReadError> {
-    let mut meta = Meta::default();
-    if let Some(rows) = db.bucket(bucket::META)? {
-        for pair in rows.iter() {
-            let (key, value) = pair?;
-            meta.read(key, value)?;
-        }
-    }
-    Ok(meta)
 }
 
 fn check_auth(db: &Db<'_>) -> Result<(), ApplyError> {

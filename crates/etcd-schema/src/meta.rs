@@ -1,6 +1,6 @@
 //! Bucket `meta`: how far raft and the compactor have come.
 
-use crate::{MemberId, Revision, SchemaError};
+use crate::{MemberId, ReadError, Revision, SchemaError, bucket};
 use serde::{Deserialize, Serialize};
 
 /// What bucket `meta` says. Keys that etcd may add later are ignored.
@@ -48,6 +48,18 @@ impl ConfState {
 }
 
 impl Meta {
+    /// What the database's bucket `meta` says; nothing if it has none.
+    pub fn of(db: &bolt::Db<'_>) -> Result<Self, ReadError> {
+        let mut meta = Self::default();
+        if let Some(pairs) = db.bucket(bucket::META)? {
+            for pair in pairs.iter() {
+                let (key, value) = pair?;
+                meta.read(key, value)?;
+            }
+        }
+        Ok(meta)
+    }
+
     /// Key of [`consistent_index`](Self::consistent_index), 8 bytes big-endian.
     pub const CONSISTENT_INDEX: &[u8] = b"consistent_index";
     /// Key of [`term`](Self::term), 8 bytes big-endian.

@@ -331,6 +331,23 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    /// Says that an attempt has begun.
+    async fn running(
+        &self,
+        status: &mut EtcdBackupStatus,
+        attempt: u32,
+        message: &str,
+    ) -> Result<(), Failure> {
+        let now = Timestamp::now();
+        status.phase = Some(Phase::Running);
+        status.attempts = Some(attempt);
+        status.started_at = Some(seconds(now));
+        status.retry_at = None;
+        status.observed_generation = self.backup.meta().generation;
+        self.set(status, Is::False, "Running", message, now);
+        self.context.write_status(self.backup, status).await
+    }
+
     async fn begin(&self, attempt: Option<u32>) -> Result<Action, Failure> {
         let Self { context, backup } = *self;
         let mut status = backup.status.clone().unwrap_or_default();
@@ -355,14 +372,7 @@ impl Attempt<'_> {
             return job::begin(context, backup, status, attempt).await;
         }
         let Some(_permit) = context.permit().await else { return Ok(Action::await_change()) };
-        let now = Timestamp::now();
-        status.phase = Some(Phase::Running);
-        status.attempts = Some(attempt);
-        status.started_at = Some(seconds(now));
-        status.retry_at = None;
-        status.observed_generation = backup.meta().generation;
-        self.set(&mut status, Is::False, "Running", "the backup is being made", now);
-        context.write_status(backup, &status).await?;
+        self.running(&mut status, attempt, "the backup is being made").await?;
         context.metrics.running.inc();
         let made = live::attempt(context, backup).await;
         context.metrics.running.dec();

@@ -259,14 +259,7 @@ pub fn hashes(plan: &Plan, built: &Built, folder: &Path) -> Result<Hashes, Build
     let io = |source| BuildError::Io { path: path.clone(), source };
     let mapped = bolt::Mapped::open(&fs::File::open(&path).map_err(io)?).map_err(io)?;
     let db = bolt::Db::open(&mapped).map_err(unread)?;
-    let mut meta = Meta::default();
-    if let Some(pairs) = db.bucket(bucket::META).map_err(unread)? {
-        for pair in pairs.iter() {
-            let (key, value) = pair.map_err(unread)?;
-            let read = meta.read(key, value).map_err(ReadError::from);
-            read.map_err(|error| failed(HashKvError::Read(error)))?;
-        }
-    }
+    let meta = Meta::of(&db).map_err(|error| failed(HashKvError::Read(error)))?;
     let compacted = meta.compact_revision();
     let key = db.bucket(bucket::KEY).map_err(unread)?.expect("a restored database has bucket key");
 

@@ -18,7 +18,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use recover::{
-    Answer, Built, DENIED, Fleet, Hashes, Holder, Journal, Plan, Run, RunError, Runs, State, build,
+    Answer, Built, DENIED, Fleet, Hashes, Journal, Plan, Run, RunError, Runs, State, build,
     built_line, changes, forget, hashes, left_on_hosts, spec::Spec, summary,
 };
 use std::{
@@ -504,7 +504,6 @@ pub(super) fn with_spec(mut plan: Plan, spec: Spec) -> Result<Plan, Failure> {
         ));
     }
     plan.spec = spec;
-    plan.by = Some(Holder::here());
     Ok(plan)
 }
 

@@ -11,9 +11,8 @@
 
 use super::{Attempt, made_by, of};
 use crate::{
-    api::{Cluster, EtcdBackup, EtcdBackupStatus, HashMismatch, JobOptions, Phase, Tls},
+    api::{Cluster, EtcdBackup, EtcdBackupStatus, HashMismatch, JobOptions, Tls},
     cluster,
-    conditions::{Is, seconds},
     context::Context,
     failure::Failure,
     files::Files,
@@ -23,7 +22,6 @@ use crate::{
 use backup::{BackupError, HashKvPolicy, Options, Source, Target, TargetError};
 use daemon::jobs::on_a_thread;
 use etcd_live::{ConnectOptions, Connector, Endpoint, TlsOptions};
-use jiff::Timestamp;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Resource, ResourceExt,
@@ -115,15 +113,8 @@ pub(super) async fn begin(
     mut status: EtcdBackupStatus,
     attempt: u32,
 ) -> Result<Action, Failure> {
-    let now = Timestamp::now();
-    status.phase = Some(Phase::Running);
-    status.attempts = Some(attempt);
-    status.started_at = Some(seconds(now));
-    status.retry_at = None;
-    status.observed_generation = backup.meta().generation;
     let attempting = Attempt { context, backup };
-    attempting.set(&mut status, Is::False, "Running", "a Job makes the backup", now);
-    context.write_status(backup, &status).await?;
+    attempting.running(&mut status, attempt, "a Job makes the backup").await?;
     look(context, backup, status, attempt).await
 }
 

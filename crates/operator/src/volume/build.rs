@@ -238,14 +238,7 @@ fn measure(member: &Path) -> Result<Built, VolumeError> {
     let file = File::open(&path).and_then(|file| bolt::Mapped::open(&file));
     let mapped = file.map_err(io_error("open", &path))?;
     let db = bolt::Db::open(&mapped).map_err(unread)?;
-    let mut meta = Meta::default();
-    if let Some(pairs) = db.bucket(bucket::META).map_err(unread)? {
-        for pair in pairs.iter() {
-            let (key, value) = pair.map_err(unread)?;
-            let read = meta.read(key, value).map_err(ReadError::from);
-            read.map_err(|error| failed(HashKvError::Read(error)))?;
-        }
-    }
+    let meta = Meta::of(&db).map_err(|error| failed(HashKvError::Read(error)))?;
     let key = db.bucket(bucket::KEY).map_err(unread)?.expect("a restored database has bucket key");
     let last = key.last().map_err(unread)?.map(|(key, _)| etcd_schema::RevisionKey::parse(key));
     let last = last.transpose().map_err(|error| failed(HashKvError::Read(error.into())))?;
