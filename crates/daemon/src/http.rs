@@ -139,41 +139,50 @@ impl Server {
 
     /// Serves until it is dropped. Each new connection is let in by the newest `access`.
     pub async fn serve(self, access: watch::Receiver<Access>) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        loop {
-            let place = places.clone().acquire_owned().await.expect("never closed");
-            let Ok((stream, _)) = self.listener.accept().await else {
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            };
+        let Self { listener, board, ready } = self;
+        answer(listener, || {
             let Access { tls, token } = access.borrow().clone();
-            let served = Served { board: self.board.clone(), ready: self.ready.clone(), token };
-            tokio::spawn(async move {
-                let _place = place;
-                let _ =
-                    tokio::time::timeout(CONNECTION_TIMEOUT, connection(stream, tls, served)).await;
-            });
-        }
+            let served = Served { board: board.clone(), ready: ready.clone(), token };
+            (tls, router(served))
+        })
+        .await;
     }
 }
 
-async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, served: Served) {
+/// Answers each connection as `who` says when it comes; bounded in number and time.
+pub async fn answer(listener: TcpListener, who: impl Fn() -> (Option<TlsAcceptor>, Router)) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let place = places.clone().acquire_owned().await.expect("never closed");
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (tls, router) = who();
+        tokio::spawn(async move {
+            let _place = place;
+            let _ =
+                tokio::time::timeout(CONNECTION_TIMEOUT, connection(stream, tls, router)).await;
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router) {
     match tls {
-        None => requests(stream, served).await,
+        None => requests(stream, router).await,
         Some(tls) => {
             if let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
-                requests(stream, served).await;
+                requests(stream, router).await;
             }
         }
     }
 }
 
-async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, served: Served) {
+async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
     let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let service = TowerToHyperService::new(router(served));
     // How a connection ends is the client's affair.
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
 }
 
 fn router(served: Served) -> Router {

@@ -25,7 +25,7 @@ mod store;
 pub use backup::{
     DeletionPolicy, EtcdBackup, EtcdBackupSpec, EtcdBackupStatus, HashMismatch, RunAs, Verification,
 };
-pub use cluster::{Cluster, Scheme, ServiceRef, StatefulSetRef, Tls};
+pub use cluster::{Cluster, MembersRef, Scheme, Tls};
 pub use job::JobOptions;
 pub use phase::Phase;
 pub use restore::{

@@ -7,7 +7,7 @@
 //! | `service` | its Endpoints | a headless Service's pods by name; else with `http` each address, with `https` the Service's name, as certificates name it |
 
 use crate::{
-    api::{Cluster, Scheme, ServiceRef, StatefulSetRef},
+    api::{Cluster, MembersRef, Scheme},
     context::Context,
     failure::Failure,
     secrets,
@@ -93,7 +93,7 @@ fn scheme(scheme: Scheme) -> &'static str {
 
 fn of_service(
     namespace: &str,
-    service: &ServiceRef,
+    service: &MembersRef,
     found: &Endpoints,
 ) -> Result<Vec<String>, Failure> {
     let (name, port, scheme) = (&service.name, service.port, scheme(service.scheme));
@@ -126,7 +126,7 @@ fn of_service(
 
 fn of_stateful_set(
     namespace: &str,
-    set: &StatefulSetRef,
+    set: &MembersRef,
     spec: &StatefulSetSpec,
 ) -> Result<Vec<String>, Failure> {
     let (name, port, scheme) = (&set.name, set.port, scheme(set.scheme));
@@ -160,8 +160,8 @@ mod tests {
         serde_json::from_value(json!({ "subsets": [addresses] })).unwrap()
     }
 
-    fn service(scheme: Scheme) -> ServiceRef {
-        ServiceRef { name: "etcd".to_owned(), port: 2379, scheme }
+    fn service(scheme: Scheme) -> MembersRef {
+        MembersRef { name: "etcd".to_owned(), port: 2379, scheme }
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
             "selector": {}, "template": {},
         });
         let spec: StatefulSetSpec = serde_json::from_value(spec).unwrap();
-        let set = StatefulSetRef { name: "etcd".to_owned(), port: 2380, scheme: Scheme::Http };
+        let set = MembersRef { name: "etcd".to_owned(), port: 2380, scheme: Scheme::Http };
         assert_eq!(
             of_stateful_set("prod", &set, &spec).unwrap(),
             ["http://etcd-3.peers.prod.svc:2380", "http://etcd-4.peers.prod.svc:2380"]

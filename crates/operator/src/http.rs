@@ -5,6 +5,8 @@
 //! | `/healthz` | 200 while the process works |
 //! | `/readyz` | 200 when it leads, or waits to; 503 before, and while stopping |
 //! | `/metrics` | Prometheus |
+//!
+//! Connections are bounded in number and time, as the daemon's are.
 
 use crate::context::Context;
 use axum::{
@@ -48,7 +50,7 @@ impl Server {
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(served);
-        let task = tokio::spawn(async move { axum::serve(listener, router).await });
+        let task = tokio::spawn(daemon::http::answer(listener, move || (None, router.clone())));
         Ok(Self { ready, task: task.abort_handle() })
     }
 

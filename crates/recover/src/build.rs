@@ -8,10 +8,10 @@ use crate::{
     transfer::{digest_of_packed, pack},
 };
 use etcd_raftfiles::restore::{RestoredCluster, Target};
-use etcd_schema::{
-    HashKvError, KeyValue, Meta, ReadError, Record, Revision, bucket, hash_kv, records,
+use etcd_schema::{KeyValue, Record, Revision};
+use restore::{
+    Destination, Progress, RestoreError, RestorePlan, TargetVersion, hash_restored, parse_cluster,
 };
-use restore::{Destination, Progress, RestoreError, RestorePlan, TargetVersion, parse_cluster};
 use serde::{Deserialize, Serialize};
 use snapshot::{DigestRule, Fetched, Finding, Snapshot, SnapshotError};
 use std::{
@@ -253,16 +253,7 @@ pub(crate) fn new_cluster_id(plan: &Plan) -> Option<u64> {
 
 /// Reads back what was built as etcd will read it, and hashes it as etcd will hash it; on two cores, as both take several passes.
 pub fn hashes(plan: &Plan, built: &Built, folder: &Path) -> Result<Hashes, BuildError> {
-    let path = folder.join(DB);
-    let failed = |source| SnapshotError::HashKv { path: path.clone(), source };
-    let unread = |error| failed(HashKvError::Read(ReadError::Bolt(error)));
-    let io = |source| BuildError::Io { path: path.clone(), source };
-    let mapped = bolt::Mapped::open(&fs::File::open(&path).map_err(io)?).map_err(io)?;
-    let db = bolt::Db::open(&mapped).map_err(unread)?;
-    let meta = Meta::of(&db).map_err(|error| failed(HashKvError::Read(error)))?;
-    let compacted = meta.compact_revision();
-    let key = db.bucket(bucket::KEY).map_err(unread)?.expect("a restored database has bucket key");
-
+    let db = folder.join(DB);
     // The first write is known to the byte.
     let (probe, value) = plan.probe();
     let at = built.revision + 1;
@@ -275,16 +266,13 @@ pub fn hashes(plan: &Plan, built: &Built, folder: &Path) -> Result<Hashes, Build
         lease: 0,
     };
     let (raw_key, raw_value) = (Revision { main: at, sub: 0 }.encode(), record.encode());
-    let with_probe = || {
-        let record = Record::parse(&raw_key, &raw_value).map_err(ReadError::from);
-        records(&key).chain(std::iter::once(record))
-    };
+    let record = Record::parse(&raw_key, &raw_value).expect("it was just encoded");
     let (hash, probed) = std::thread::scope(|scope| {
-        let probed = scope.spawn(|| hash_kv(with_probe, compacted, Some(at)));
-        let hash = hash_kv(|| records(&key), compacted, Some(built.revision));
+        let probed = scope.spawn(|| hash_restored(&db, Some(record), Some(at)));
+        let hash = hash_restored(&db, None, Some(built.revision));
         (hash, probed.join().expect("hashing does not panic"))
     });
-    Ok(Hashes { hash_kv: hash.map_err(failed)?.hash, hash_kv_probed: probed.map_err(failed)?.hash })
+    Ok(Hashes { hash_kv: hash?.hash, hash_kv_probed: probed?.hash })
 }
 
 /// SHA-256 of bytes, in hex.

@@ -17,6 +17,7 @@ mod cluster;
 mod database;
 mod error;
 mod execute;
+mod hash;
 mod plan;
 mod staging;
 
@@ -25,4 +26,5 @@ pub use cluster::{ClusterError, check_advertised, find_member, parse_cluster};
 pub use error::RestoreError;
 pub use etcd_raftfiles::restore::RestoredCluster;
 pub use execute::{Progress, RestoreReport, Staged};
+pub use hash::hash_restored;
 pub use plan::{Destination, RestorePlan, TargetVersion};

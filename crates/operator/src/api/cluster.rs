@@ -18,12 +18,12 @@ pub struct Cluster {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1), inner(regex(pattern = r"^https?://[^/@?#]+$")))]
     pub endpoints: Vec<String>,
-    /// A Service in the object's namespace.
+    /// A Service in the object's namespace: its endpoints are members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<ServiceRef>,
+    pub service: Option<MembersRef>,
     /// A StatefulSet in the object's namespace: each of its pods is a member, by its name in the headless Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stateful_set: Option<StatefulSetRef>,
+    pub stateful_set: Option<MembersRef>,
     /// Certificates. Default: those of the system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -33,26 +33,10 @@ pub struct Cluster {
     pub auth_secret_name: Option<String>,
 }
 
-/// A Service whose endpoints are members.
+/// What has members: a Service or a StatefulSet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ServiceRef {
-    /// Its name.
-    #[schemars(length(min = 1))]
-    pub name: String,
-    /// The port for clients.
-    #[serde(default = "client_port")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: u16,
-    /// `http` or `https`.
-    #[serde(default)]
-    pub scheme: Scheme,
-}
-
-/// A StatefulSet whose pods are members.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StatefulSetRef {
+pub struct MembersRef {
     /// Its name.
     #[schemars(length(min = 1))]
     pub name: String,

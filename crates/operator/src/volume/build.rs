@@ -5,14 +5,13 @@ use backup::{
     Watcher,
     fetch::{From as FetchFrom, fetch},
 };
-use etcd_schema::{HashKvError, Meta, ReadError, bucket, hash_kv, records};
 use jiff::Timestamp;
 use repository::{
     BackupId, ClusterName, Manifest, Repository, codec::Identities, listing, store::Store,
 };
 use restore::{Destination, RestorePlan, RestoredCluster, Room, TargetVersion, parse_cluster};
 use serde::{Deserialize, Serialize};
-use snapshot::{DigestRule, Fetched, Snapshot, SnapshotError};
+use snapshot::{DigestRule, Fetched, Snapshot};
 use std::{
     fs::{self, File},
     io::{self, Seek},
@@ -229,20 +228,8 @@ fn copy(mut from: File, path: &Path, folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Reads back what was built, as etcd will, and hashes it as etcd will.
+/// What was built, and is to be found again.
 fn measure(member: &Path) -> Result<Built, VolumeError> {
-    let path = member.join("snap/db");
-    let failed =
-        |source| VolumeError::Snapshot(SnapshotError::HashKv { path: path.clone(), source });
-    let unread = |error| failed(HashKvError::Read(ReadError::Bolt(error)));
-    let file = File::open(&path).and_then(|file| bolt::Mapped::open(&file));
-    let mapped = file.map_err(io_error("open", &path))?;
-    let db = bolt::Db::open(&mapped).map_err(unread)?;
-    let meta = Meta::of(&db).map_err(|error| failed(HashKvError::Read(error)))?;
-    let key = db.bucket(bucket::KEY).map_err(unread)?.expect("a restored database has bucket key");
-    let last = key.last().map_err(unread)?.map(|(key, _)| etcd_schema::RevisionKey::parse(key));
-    let last = last.transpose().map_err(|error| failed(HashKvError::Read(error.into())))?;
-    let revision = last.map_or(1, |last| last.revision.main);
-    let hash = hash_kv(|| records(&key), meta.compact_revision(), Some(revision));
-    Ok(Built { revision, hash_kv: hash.map_err(failed)?.hash })
+    let hash = restore::hash_restored(&member.join("snap/db"), None, None)?;
+    Ok(Built { revision: hash.hash_revision, hash_kv: hash.hash })
 }
