@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `lifeboat recover` with static pods, on a one-node Kubernetes of its own (tools/kube-node.sh) whose kubelet runs etcd and
+# `lifeboat recover` with static pods, on a Kubernetes of one node (tools/kube-lib.sh) whose kubelet runs etcd and
 # kube-apiserver from its folder of manifests:
 #   tools/kube-recover.sh BINARY
 #
@@ -8,33 +8,17 @@
 # kubelet, containerd, the pods and sshd are real; there is one member, as there is one node.
 # Needs root, ssh, sshd and what the header of tools/kube-node.sh says.
 set -euo pipefail
-shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
-[ $# = 1 ] || { echo "usage: tools/kube-recover.sh BINARY" >&2; exit 2; }
-binary=$(readlink -f "$1")
+. tools/kube-lib.sh
 
-say() { printf 'kube: [%3ds] %s\n' "$SECONDS" "$*"; }
-work=$(mktemp -d)
-clean_up() {
-  code=$?
-  [ "$code" = 0 ] || { tail -n 20 "$work"/*.log; inside find /var/lib/etcd /var/lib/lifeboat; inside ps ax; } >&2 || true
-  tools/kube-node.sh stop || true # ends sshd too, and whatever else runs in the node
-  rm -rf "$work"
-  exit "$code"
-}
-trap clean_up EXIT
-trap 'exit 130' INT TERM
+tell_all() { tail -n 20 "$work"/*.log; inside find /var/lib/etcd /var/lib/lifeboat; inside ps ax; }
 
 # In the node: its processes, files and network. And in its network alone, with this machine's files.
 inside() { tools/kube-node.sh exec "$@"; }
 lifeboat() { tools/kube-node.sh netexec "$binary" "$@"; }
 
-STATIC_PODS=1 tools/kube-node.sh start >"$work/start.log" 2>&1 || { cat "$work/start.log" >&2; exit 1; }
-KUBECONFIG=$(sed -n 's/^KUBECONFIG=//p' "$work/start.log")
-export KUBECONFIG
-node=${KUBECONFIG%/state/kubeconfig}
-PATH="$node/root"/usr/bin:$PATH
-say 'the node is ready; kubelet runs etcd and kube-apiserver'
+STATIC_PODS=1 begin_kube "$@"
+own_namespace recover
 inside "$PWD/tools/loopback.sh" start "$work" 10022
 
 kubectl create configmap before --from-literal=greeting='hello from before' >/dev/null
@@ -43,7 +27,7 @@ kubectl create configmap after --from-literal=greeting='too late' >/dev/null
 
 inside dd if=/dev/zero of=/var/lib/etcd/member/snap/db bs=4096 count=8 conv=notrunc status=none
 inside pkill -9 -x etcd # of the node's processes, which are its own
-! kubectl get configmap before --request-timeout=10s >/dev/null 2>&1 || { say 'the cluster lives'; exit 1; }
+! kubectl get configmap before --request-timeout=10s >/dev/null 2>&1 || fail 'the cluster lives'
 say 'the database is overwritten, the API server is lost'
 
 cat >"$work/kube.yaml" <<YAML
@@ -59,16 +43,12 @@ lifeboat recover run "$work/kube.yaml" --backup "$work/backups" --yes --state-di
 say 'one command later'
 
 [ "$(kubectl get configmap before -o 'jsonpath={.data.greeting}')" = 'hello from before' ]
-! kubectl get configmap after >/dev/null 2>&1 || { say 'the later object is there: that is not the backup'; exit 1; }
+! kubectl get configmap after >/dev/null 2>&1 || fail 'the later object is there: that is not the backup'
 kubectl create configmap new --from-literal=greeting='hello from after' >/dev/null
 kubectl run pod --image=localhost/busybox:1.35 --image-pull-policy=Never --restart=Never -- true >/dev/null
-for _ in $(seq 240); do # the scheduler and the controllers find their way back by themselves
-  phase=$(kubectl get pod pod -o 'jsonpath={.status.phase}')
-  [ "$phase" != Succeeded ] || break
-  sleep 0.5
-done
-[ "$phase" = Succeeded ] || { kubectl get pod pod -o yaml; exit 1; }
-say 'the API server has the objects of the backup, and a new pod has run to its end'
+# The scheduler and the controllers find their way back by themselves.
+has_ended() { [ "$(kubectl get pod pod -o 'jsonpath={.status.phase}')" = Succeeded ]; }
+until_true 120 'the API server has the objects of the backup, and a new pod has run to its end' has_ended
 inside sh -c 'ls -d /var/lib/etcd/member.lifeboat-*' >/dev/null
 lifeboat recover commit kube --state-dir "$work/runs"
 say 'all is well: the old data are where they were set aside'

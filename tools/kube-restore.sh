@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# EtcdRestore for real, on a one-node Kubernetes of its own (tools/kube-node.sh):
+# EtcdRestore for real, on a Kubernetes of one node (tools/kube-lib.sh):
 #   tools/kube-restore.sh BINARY
 #
 # The operator runs as a pod, with the rights of deploy/operator/base and no other. An etcd of three members, with a volume each, is
@@ -9,98 +9,40 @@
 # 2. A cluster that does not come up is taken back: the data from before serve again. The operator is killed in these phases too.
 # 3. A backup that is damaged in the store changes nothing.
 # 4. The data directories, and the snapshot itself, are written into a volume that nothing uses.
-# Needs root, LIFEBOAT_WEED (tools/install.sh test) and what the header of tools/kube-node.sh says. BINARY must need no libraries;
-# else name in IMAGE_TAR an archive with localhost/lifeboat:test.
+# Needs root, LIFEBOAT_WEED (tools/install.sh test) and what the header of tools/kube-node.sh says.
 set -euo pipefail
-shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
-[ $# = 1 ] || { echo "usage: tools/kube-restore.sh BINARY" >&2; exit 2; }
-binary=$(readlink -f "$1")
-: "${LIFEBOAT_WEED:?run: env=\$(tools/install.sh test) && eval \"\$env\"}"
-image=localhost/lifeboat:test
-host=10.200.0.1 # of the node
+. tools/kube-lib.sh
+killer=''
 
-say() { printf 'kube: [%3ds] %s\n' "$SECONDS" "$*"; }
-work=$(mktemp -d)
-chmod 755 "$work" # pods with another user look into it
-weed='' killer=''
-clean_up() {
-  code=$?
-  [ -z "$killer" ] || kill "$killer" 2>/dev/null || true
-  [ "$code" = 0 ] || tell_all
-  [ -z "$weed" ] || kill -KILL "$weed" 2>/dev/null || true # asked politely, it waits for a network that is gone
-  tools/kube-node.sh stop || true
-  rm -rf "$work"
-  exit "$code"
-}
-trap clean_up EXIT
-trap 'exit 130' INT TERM
-
-# What a person would ask for when it fails.
 tell_all() {
-  { kubectl get all -A -o wide; kubectl get etcdrestores,etcdbackups,backupstores -o yaml
-    kubectl get events -A --sort-by=.lastTimestamp | tail -n 40
-    kubectl logs -n lifeboat -l app.kubernetes.io/component=operator --tail 60
-    kubectl logs -l lifeboat.dev/job=restore --prefix --tail 20; find "$work/volumes" -maxdepth 3; } >&2 || true
+  stop_killing
+  kubectl get all -o wide
+  kubectl get etcdrestores,etcdbackups,backupstores -o yaml
+  kubectl get events --sort-by=.lastTimestamp | tail -n 40
+  kubectl logs -l app.kubernetes.io/component=operator --tail 60
+  kubectl logs -l lifeboat.dev/job=restore --prefix --tail 20
+  find "$work/volumes" -maxdepth 3
 }
 
-tools/kube-node.sh start >"$work/start.log" 2>&1 || { cat "$work/start.log" >&2; exit 1; }
-KUBECONFIG=$(sed -n 's/^KUBECONFIG=//p' "$work/start.log")
-export KUBECONFIG
-node=${KUBECONFIG%/state/kubeconfig}
-PATH="$node/root"/usr/bin:$PATH
-say 'the node is ready'
-
-[ -n "${IMAGE_TAR:-}" ] || { IMAGE_TAR=$work/image.tar; tools/image.py "$binary" "$image" "$IMAGE_TAR"; }
-tools/kube-node.sh load-image "$IMAGE_TAR" >/dev/null
-
-# until_true SECONDS WHAT COMMAND...
-until_true() {
-  local deadline=$((SECONDS + $1)) what=$2
-  shift 2
-  until "$@" >/dev/null 2>&1; do
-    [ "$SECONDS" -lt "$deadline" ] || { say "waited too long: $what"; return 1; }
-    sleep 0.5
-  done
-  say "$what"
-}
-
-# --- a bucket
-cat >"$work/identities.json" <<JSON
-{"identities": [{"name": "admin", "credentials": [{"accessKey": "key", "secretKey": "a-secret"}],
-  "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}
-JSON
-mkdir "$work/weed"
-(
-  cd "$work/weed"
-  TMPDIR=$work/weed exec nsenter --target "$(cut -d' ' -f1 "$node/state/init.pid")" --net \
-    "$LIFEBOAT_WEED" -logtostderr=true server -ip=$host -ip.bind=$host -dir="$work/weed" \
-    -master.telemetry=false -master.volumeSizeLimitMB=64 -volume.preStopSeconds=0 -volume.minFreeSpace=0 \
-    -filer -filer.localSocket="$work/weed/filer.sock" -s3 -s3.localSocket="$work/weed/s3.sock" \
-    -s3.config="$work/identities.json" -s3.iam=false -s3.port.iceberg=0 -s3.port.lance=0
-) >"$work/weed.log" 2>&1 &
-weed=$!
-s3() { tools/kube-node.sh netexec curl -sS --fail --aws-sigv4 aws:amz:us-east-1:s3 --user key:a-secret "$@"; }
-until_true 60 'S3 is ready' s3 http://$host:8333/
-s3 -X PUT http://$host:8333/backups
+begin_kube "$@"
+own_namespace restore
+begin_s3 restore
 
 # --- the operator
-kubectl create -f deploy/operator/base/namespace.yaml >/dev/null
-kubectl create -f deploy/operator/base/crds.yaml >/dev/null
+kubectl apply --server-side -f deploy/operator/base/crds.yaml >/dev/null
 for part in service-account role deployment; do
   # It is killed often, so the next one does not wait for its Lease.
-  sed -e "s|lifeboat:latest|$image|" -e 's|--all-namespaces|--all-namespaces, --no-leader-election|' \
-    "deploy/operator/base/$part.yaml" | kubectl create -n lifeboat -f - >/dev/null
+  sed -e "s|lifeboat:latest|$image|" -e 's|--all-namespaces|--no-leader-election|' "deploy/operator/base/$part.yaml" |
+    kubectl apply -f - >/dev/null
 done
-
-kubectl create clusterrolebinding lifeboat-operator --clusterrole=lifeboat-operator \
-  --serviceaccount=lifeboat:lifeboat-operator >/dev/null
+kubectl create rolebinding lifeboat-operator --clusterrole=lifeboat-operator --serviceaccount=restore:lifeboat-operator >/dev/null
 
 # --- etcd
 for n in 0 1 2; do mkdir -p -m 777 "$work/volumes/$n"; chmod 777 "$work/volumes/$n"; done
 sed "s|@FOLDER@|$work/volumes|" tools/kube/etcd-volumes.yaml | kubectl apply -f - >/dev/null
 until_true 120 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
-until_true 120 'the operator is ready' kubectl rollout status -n lifeboat deployment/lifeboat-operator --timeout=1s
+until_true 120 'the operator is ready' kubectl rollout status deployment/lifeboat-operator --timeout=1s
 etcdctl() { kubectl exec etcd-0 -- env ETCDCTL_API=3 etcdctl --endpoints http://etcd-0.etcd:2379 "$@"; }
 kubectl exec etcd-0 -- sh -c 'for n in $(seq 200); do ETCDCTL_API=3 etcdctl put key$n value$n; done' >/dev/null
 
@@ -110,7 +52,7 @@ apiVersion: lifeboat.dev/v1alpha1
 kind: BackupStore
 metadata: {name: s3}
 spec:
-  url: s3://backups/etcd
+  url: s3://restore/etcd
   options: {endpoint: 'http://$host:8333', region: us-east-1}
   credentials: {secretName: store}
 ---
@@ -127,15 +69,24 @@ until_true 120 'a backup is made' is etcdbackup/good Succeeded
 etcdctl put later 'than the backup' >/dev/null
 etcdctl del key7 >/dev/null
 
-# Kills the operator whenever a restore has come to a new phase.
+# begin_killing NAME: the operator, whenever that restore has come to a new phase.
+begin_killing() {
+  : >"$work/killed"
+  kubectl get etcdrestore "$1" -w -o 'jsonpath={.status.phase}{"\n"}' > >(kill_in_each_phase) &
+  killer=$!
+}
 kill_in_each_phase() {
   local phase last=''
-  kubectl get etcdrestore "$1" -w -o 'jsonpath={.status.phase}{"\n"}' | while read -r phase; do
+  while read -r phase; do
     [ "$phase" != "$last" ] || continue
     last=$phase
     echo "$phase" >>"$work/killed"
-    kubectl delete pod -n lifeboat -l app.kubernetes.io/component=operator --grace-period=0 --force >/dev/null 2>&1
+    kubectl delete pod -l app.kubernetes.io/component=operator --grace-period=0 --force >/dev/null 2>&1
   done
+}
+stop_killing() {
+  [ -z "$killer" ] || kill "$killer" 2>/dev/null || true
+  killer=''
 }
 # restore NAME [LINES of the target]: without confirm.
 restore() {
@@ -174,25 +125,22 @@ kubectl rollout status statefulset/etcd --timeout=1s >/dev/null
 for n in 1 2; do dd if=/dev/zero of="$work/volumes/$n/etcd/member/snap/db" bs=4096 count=8 conv=notrunc status=none; done
 kubectl delete pod etcd-1 etcd-2 --grace-period=0 --force >/dev/null 2>&1
 say 'two databases are overwritten'
-: >"$work/killed"
-kill_in_each_phase back &
-killer=$!
+begin_killing back
 until_true 60 'each phase is waited for' grep -qx Pending "$work/killed"
 confirm back
 until_true 400 'the restore has ended' ended back
-kill "$killer" 2>/dev/null || true
-killer=''
-is etcdrestore/back Succeeded || { say "it failed: $(reason back)"; exit 1; }
+stop_killing
+is etcdrestore/back Succeeded || fail "it failed: $(reason back)"
 for phase in Checking Stopping Building Swapping Starting Verifying; do
-  grep -qx "$phase" "$work/killed" || { say "the operator was not killed while $phase"; exit 1; }
+  grep -qx "$phase" "$work/killed" || fail "the operator was not killed while $phase"
 done
 say 'the operator was killed in every phase'
 until_true 60 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
 until_true 60 'its owner runs again' kubectl rollout status deployment/owner --timeout=1s
 kubectl get events -o 'jsonpath={.items[?(@.involvedObject.name=="owner")].message}' | grep -q 'Scaled down replica set owner-[^ ]* to 0'
-has_all || { say 'keys are missing'; exit 1; }
-[ -z "$(etcdctl get later)" ] || { say 'what was written later is there: that is not the backup'; exit 1; }
-with_old "$(run_of back)" '' || { say 'the old data are gone'; exit 1; }
+has_all || fail 'keys are missing'
+[ -z "$(etcdctl get later)" ] || fail 'what was written later is there: that is not the backup'
+with_old "$(run_of back)" '' || fail 'the old data are gone'
 [ "$(etcdctl member list | wc -l)" = 3 ]
 say 'all data of the backup are back, and the old ones are kept'
 
@@ -200,15 +148,12 @@ say 'all data of the backup are back, and the old ones are kept'
 etcdctl put since 'the restore' >/dev/null
 restore wrong 'members: [{name: etcd-0, peerUrls: ["http://a.invalid:2380"]}, {name: etcd-1, peerUrls: ["http://b.invalid:2380"]},
         {name: etcd-2, peerUrls: ["http://c.invalid:2380"]}]' 20
-: >"$work/killed"
-kill_in_each_phase wrong &
-killer=$!
+begin_killing wrong
 until_true 60 'each phase is waited for' grep -qx Pending "$work/killed"
 confirm wrong
 until_true 400 'a restore to members that cannot meet has ended' ended wrong
-kill "$killer" 2>/dev/null || true
-killer=''
-is etcdrestore/wrong Failed && reason_is wrong NotVerified || { say "it ended otherwise: $(reason wrong)"; exit 1; }
+stop_killing
+is etcdrestore/wrong Failed && reason_is wrong NotVerified || fail "it ended otherwise: $(reason wrong)"
 grep -qx RollingBack "$work/killed"
 until_true 120 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
 [ "$(etcdctl get since --print-value-only)" = 'the restore' ]
@@ -223,7 +168,7 @@ s3 -T "$work/garbage" "http://$host:8333/$object"
 restore damaged
 confirm damaged
 until_true 300 'a restore of a damaged backup has ended' ended damaged
-reason_is damaged BuildFailed || { say "it ended otherwise: $(reason damaged)"; exit 1; }
+reason_is damaged BuildFailed || fail "it ended otherwise: $(reason damaged)"
 until_true 120 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
 [ "$(etcdctl get since --print-value-only)" = 'the restore' ]
 [ "$(find "$work/volumes" -name "member.lifeboat-$(run_of damaged)*" | wc -l)" = 0 ]
@@ -244,7 +189,7 @@ metadata: {name: spare}
 spec:
   capacity: {storage: 1Gi}
   accessModes: [ReadWriteOnce]
-  claimRef: {namespace: default, name: spare}
+  claimRef: {namespace: restore, name: spare}
   hostPath: {path: '$work/spare'}
 ---
 apiVersion: v1

@@ -16,6 +16,7 @@
 
 mod deliver;
 mod newest;
+pub mod plain;
 mod source;
 
 pub use source::Source;

@@ -20,7 +20,7 @@
 //! * Which run's data are in place is told by the mark in them, not by these files; they only tell about that run.
 
 use crate::{
-    plan::{Findings, Plan},
+    plan::Plan,
     shell::{durable, quote, quote_path},
     spec::Resolved,
 };
@@ -153,6 +153,11 @@ impl Claim {
     pub(crate) fn parse(text: &str) -> Self {
         let (run, told) = text.split_once(' ').unwrap_or((text, ""));
         Self { run: run.to_owned(), told: told.trim().to_owned() }
+    }
+
+    /// The member that the run replaces, if that is what it does.
+    pub fn replaces(&self) -> Option<&str> {
+        self.told.split(", ").find_map(|part| part.strip_prefix(REPLACING))
     }
 }
 
@@ -299,67 +304,6 @@ pub(crate) fn end(plan: &Plan, host: &Resolved, ended: Ended) -> String {
         durable(&format!("{run_dir}/ended")),
         let_go(plan, host)
     )
-}
-
-/// Tells of runs that hold hosts, and of those whose data will be replaced though they could still be taken back.
-pub(crate) fn other_runs(plan: &Plan, findings: &mut Findings) {
-    let hosts = plan.hosts();
-    let mut held: Vec<(&Claim, Vec<&str>)> = Vec::new();
-    let mut placed: Vec<(&Placed, Vec<&str>, Vec<String>)> = Vec::new();
-    for host in &hosts {
-        let (facts, label) = (plan.facts(host), host.label.as_str());
-        let lock = facts.lock.as_ref().filter(|lock| lock.run != plan.run);
-        if let Some(lock) = lock {
-            match held.iter_mut().find(|(known, _)| *known == lock) {
-                Some((_, labels)) => labels.push(label),
-                None => held.push((lock, vec![label])),
-            }
-        }
-        let is_replaced = plan.replace.is_none() || plan.gets_data(host);
-        let Some(other) = facts.placed.as_ref().filter(|other| {
-            let run = &other.claim.run;
-            let is_held = lock.is_some_and(|lock| lock.run == *run);
-            is_replaced && !is_held && *run != plan.run && other.ended != Ended::Committed
-        }) else {
-            continue;
-        };
-        let old = other.old.as_ref().map(|old| format!("{label}: {old}"));
-        // What is told may differ in the second at which the host was let go.
-        let same =
-            |known: &Placed| known.claim.run == other.claim.run && known.ended == other.ended;
-        match placed.iter_mut().find(|(known, ..)| same(known)) {
-            Some((_, labels, olds)) => {
-                labels.push(label);
-                olds.extend(old);
-            }
-            None => placed.push((other, vec![label], old.into_iter().collect())),
-        }
-    }
-    for (lock, labels) in held {
-        let member = lock.told.split(", ").find_map(|part| part.strip_prefix(REPLACING));
-        let command =
-            member.map_or("run FILE".to_owned(), |member| format!("replace FILE {member}"));
-        findings.problems.push(format!(
-            "{}: held by the run {lock}: finish it where it was begun, with `lifeboat recover {command}` or `lifeboat recover rollback {run}`; if that machine is gone, take it over: `lifeboat recover adopt FILE {run}`",
-            labels.join(", "),
-            run = lock.run,
-        ));
-    }
-    for (other, labels, olds) in placed {
-        let how = match other.ended {
-            Ended::Finished => "was never committed or taken back",
-            _ => "is not known to have ended",
-        };
-        let kept = match olds.is_empty() {
-            true => "its old data are gone".to_owned(),
-            false => format!("its old data stay where they are ({})", olds.join(", ")),
-        };
-        findings.warnings.push(format!(
-            "{}: the data in place are those of run {}, which {how}; {kept}. Once this run has replaced them, that one can no longer be rolled back or committed, unless this one is rolled back first",
-            labels.join(", "),
-            other.claim,
-        ));
-    }
 }
 
 /// Says `lock RUN …` for each lock of this member, or of its data directory under another name.

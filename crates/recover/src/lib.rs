@@ -41,7 +41,7 @@ pub use contents::Contents;
 pub use facts::{Directory, Facts};
 pub use host::{HostError, ssh_line};
 pub use journal::{Journal, JournalError, Line, Lock, Runs, State, What};
-pub use plan::{Agent, BUMP_MARGIN, Bump, Chosen, Findings, Plan, Pull};
+pub use plan::{Agent, BUMP_MARGIN, Bump, Chosen, Findings, HeldHosts, Plan, Pull};
 pub use replace::{DENIED, Replace, ReplaceError, added};
 pub use rescue::{
     Held, HeldLog, Rescue, Rescued, Survivor, forget, most_recent, rescued, rescued_path, survivors,

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use super::network::Cable;
 use super::place::Place;
-use super::ssh::{SshClient, make_key, public_half};
+use super::ssh::{Connections, SshClient, make_key, public_half};
 use super::{groups, run, text_of, wait_until};
 use crate::command::Run;
 use crate::etcd::from_environment;
@@ -31,7 +31,7 @@ pub struct Host {
     folder: PathBuf,
     cable: Cable,
     groups: Vec<PathBuf>,
-    ssh_config: PathBuf,
+    connections: Connections,
     nspawn: Mutex<Option<Child>>,
 }
 
@@ -133,9 +133,9 @@ impl Host {
 
     /// Runs a shell command as `root` or as `ops`.
     pub fn ssh_as(&self, user: &str, command: &str) -> Run {
-        let mut ssh = Command::new("ssh");
-        ssh.arg("-F").arg(&self.ssh_config).args(["-l", user, &self.name, command]);
-        Run::of(ssh.stdin(Stdio::null()))
+        self.connections.open(user);
+        let mut ssh = self.connections.ssh(user);
+        Run::of(ssh.args([&self.name, command]).stdin(Stdio::null()))
     }
 
     /// Whether a unit of its systemd is active.
@@ -177,7 +177,7 @@ impl Host {
             machine: machine_name(place.number(), &name),
             cable: Cable::make(place.number(), number),
             groups: groups::make(&place.folder(), place.number(), &name),
-            ssh_config: ssh.config(),
+            connections: Connections::new(ssh.config(), &folder, &name),
             nspawn: Mutex::new(None),
             folder,
             name,
@@ -295,6 +295,7 @@ impl Host {
         if let Some(mut process) = nspawn.take() {
             process.wait().expect("our own child can be waited for");
         }
+        self.connections.close();
     }
 
     /// Nobody reaches it any more, and it reaches nobody.

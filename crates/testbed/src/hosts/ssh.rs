@@ -1,12 +1,13 @@
 //! The ssh client of a test: its key, its known hosts, its config. Nothing of the user's own is touched.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use super::machine::Host;
 use crate::command::Run;
 
-/// What the client does with every host. The control path stays short: a socket's name has a limit.
+/// What the client does with every host.
 const FOR_ALL: &str = "\
 Host *
   User root
@@ -63,6 +64,57 @@ impl SshClient {
         config.push_str(&format!("  UserKnownHostsFile {}\n", self.known_hosts().display()));
         std::fs::write(self.known_hosts(), known).expect("our own folder is writable");
         std::fs::write(self.config(), config).expect("our own folder is writable");
+    }
+}
+
+/// The test's own connections to one host, one for each user: a login takes a quarter of a second, and a test
+/// runs dozens of commands. `recover` has the same config and none of these connections.
+#[derive(Debug)]
+pub(super) struct Connections {
+    config: PathBuf,
+    /// Holds the sockets, whose names have a limit.
+    folder: PathBuf,
+    host: String,
+    /// Users who have one.
+    open: Mutex<Vec<String>>,
+}
+
+impl Connections {
+    pub(super) fn new(config: PathBuf, folder: &Path, host: &str) -> Self {
+        let (folder, host) = (folder.to_owned(), host.to_owned());
+        Self { config, folder, host, open: Mutex::default() }
+    }
+
+    /// `ssh` as a user, over the connection if there is one; the name of the host and a command are to follow.
+    pub(super) fn ssh(&self, user: &str) -> Command {
+        let mut ssh = Command::new("ssh");
+        ssh.arg("-F").arg(&self.config).arg("-S").arg(self.folder.join(format!("ssh-{user}")));
+        ssh.args(["-l", user]);
+        ssh
+    }
+
+    /// Connects, unless that is done. A host that does not answer is nobody's error here: whoever runs a
+    /// command is told by that.
+    pub(super) fn open(&self, user: &str) {
+        let mut open = self.open.lock().expect("no connecting panics half way");
+        if open.iter().any(|other| other == user) {
+            return;
+        }
+        let mut master = self.ssh(user);
+        master.args(["-M", "-N", "-f", &self.host]);
+        master.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if master.status().is_ok_and(|status| status.success()) {
+            open.push(user.to_owned());
+        }
+    }
+
+    /// Ends them: the host has gone, which they would notice late.
+    pub(super) fn close(&self) {
+        for user in self.open.lock().expect("no connecting panics half way").drain(..) {
+            let mut exit = self.ssh(&user);
+            exit.args(["-O", "exit", &self.host]);
+            let _ = exit.stdin(Stdio::null()).output(); // it may have gone by itself
+        }
     }
 }
 
