@@ -140,7 +140,7 @@ fn usage(message: String, help: &str) -> Failure {
     Failure::new(Exit::Usage, message, help)
 }
 
-fn failure(error: RunError) -> Failure {
+pub(crate) fn failure(error: RunError) -> Failure {
     let exit = match &error {
         RunError::Kubernetes(failure) if failure.reason == "Kubernetes" => Exit::Unreachable,
         RunError::Kubernetes(failure) if failure.reason == "Stopped" => Exit::Interrupted,

@@ -103,7 +103,7 @@ impl Context {
         Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default())
     }
 
-    /// Writes an object's status, all of it. That the object is gone meanwhile is no error.
+    /// See [`write_status`].
     pub async fn write_status<K>(&self, object: &K, status: &impl Serialize) -> Result<(), Failure>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
@@ -111,21 +111,7 @@ impl Context {
             + Debug
             + DeserializeOwned,
     {
-        let name = object.name_any();
-        let patch = json!({
-            "apiVersion": K::api_version(&()),
-            "kind": K::kind(&()),
-            // Another object of the same name is none of ours.
-            "metadata": { "name": name, "uid": object.uid() },
-            "status": status,
-        });
-        let params = PatchParams::apply(MANAGER).force();
-        match self.beside::<K, K>(object).patch_status(&name, &params, &Patch::Apply(&patch)).await
-        {
-            Ok(_) => Ok(()),
-            Err(error) if is_gone(&error) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        write_status(&self.client, object, status).await
     }
 
     /// A permit for one more backup; none if the operator is about to stop.
@@ -166,6 +152,35 @@ impl Context {
     /// Tells what went wrong.
     pub async fn warn<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, note: &str) {
         self.tell(object, EventType::Warning, reason, note).await;
+    }
+}
+
+/// Writes an object's status, all of it. That the object is gone meanwhile is no error.
+pub(crate) async fn write_status<K>(
+    client: &Client,
+    object: &K,
+    status: &impl Serialize,
+) -> Result<(), Failure>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned,
+{
+    let name = object.name_any();
+    let api: Api<K> = Api::namespaced(client.clone(), &object.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        // Another object of the same name is none of ours.
+        "metadata": { "name": name, "uid": object.uid() },
+        "status": status,
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    match api.patch_status(&name, &params, &Patch::Apply(&patch)).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_gone(&error) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

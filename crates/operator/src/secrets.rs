@@ -11,7 +11,7 @@ use crate::{
 use daemon::place::Place;
 use etcd_live::{Identity, TlsOptions};
 use k8s_openapi::api::core::v1;
-use kube::Api;
+use kube::{Api, Client};
 use repository::{
     codec::{Bandwidth, Encoding, Identities, Recipients},
     retention::Policy,
@@ -123,7 +123,16 @@ pub async fn store(
     namespace: &str,
     store: &str,
 ) -> Result<BackupStore, Failure> {
-    let stores: Api<BackupStore> = Api::namespaced(context.client.clone(), namespace);
+    store_of(&context.client, namespace, store).await
+}
+
+/// The same for who is no operator.
+pub(crate) async fn store_of(
+    client: &Client,
+    namespace: &str,
+    store: &str,
+) -> Result<BackupStore, Failure> {
+    let stores: Api<BackupStore> = Api::namespaced(client.clone(), namespace);
     stores.get_opt(store).await?.ok_or_else(|| Failure {
         reason: "StoreMissing",
         ..Failure::settings(

@@ -6,6 +6,8 @@
 
 mod sync;
 
+pub use sync::{Backups, Synced, show_once};
+
 use crate::{
     api::{BackupStore, BackupStoreStatus},
     conditions::{self, Is, seconds},
@@ -56,6 +58,12 @@ struct Found {
     unlisted: Vec<Failure>,
 }
 
+impl Found {
+    fn backups(&self) -> Backups<'_> {
+        Backups { url: &self.url, listings: &self.listings, are_all: self.unlisted.is_empty() }
+    }
+}
+
 /// Follows all objects of the kind.
 pub async fn run(
     context: Arc<Context>,
@@ -83,7 +91,7 @@ async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result<Act
     }
     let found = look(&context, &store, now).await;
     let shown = match &found {
-        Ok(found) => sync::sync(&context, &store, found).await,
+        Ok(found) => sync::sync(&context.client, &store, &found.backups()).await,
         Err(_) => Ok(()),
     };
     let status = judge(&store, status, &found, Timestamp::now());

@@ -10,6 +10,7 @@ use crate::{
     report::{Exit, Failure},
 };
 use jiff::Timestamp;
+use operator::store::{Backups, show_once};
 use repository::{
     BackupId, Manifest,
     listing::{Backup, Listing, Orphan, Unfit},
@@ -29,6 +30,14 @@ pub(crate) struct ListArgs {
 
     #[command(flatten)]
     filter: Filter,
+
+    /// Show each backup as an EtcdBackup beside that BackupStore, once: for a Kubernetes that has lost them
+    ///
+    /// The BackupStore is of this same repository. KUBECONFIG says which Kubernetes, and its context the namespace if none is
+    /// given. Such an object makes no backup and, removed, deletes none. One whose backup is gone is removed. With `sync: true` in
+    /// the BackupStore the operator does the same, all the time.
+    #[arg(long, value_name = "[NAMESPACE/]STORE", conflicts_with_all = ["since", "until"])]
+    sync: Option<String>,
 }
 
 const HEADERS: [&str; 9] =
@@ -72,10 +81,16 @@ impl ListArgs {
         let (url, listings) = context.block_on(async {
             let repository = self.repository.open().await?;
             let mut listings = Vec::new();
-            for cluster in self.filter.clusters(&repository).await? {
+            let clusters = self.filter.clusters(&repository).await?;
+            let are_all = clusters.len() == repository.clusters().await?.len();
+            for cluster in clusters {
                 let mut listing = repository.backups(&cluster).await?;
                 listing.backups.retain(|backup| self.filter.covers(backup.manifest.started));
                 listings.push(listing);
+            }
+            if let Some(store) = &self.sync {
+                let url = repository.store().url();
+                show_in_kubernetes(store, &Backups { url, listings: &listings, are_all }).await?;
             }
             Ok((repository.store().url().to_owned(), listings))
         })?;
@@ -101,6 +116,17 @@ impl ListArgs {
             )),
         }
     }
+}
+
+/// Shows them as objects, and says so.
+async fn show_in_kubernetes(store: &str, backups: &Backups<'_>) -> Result<(), Failure> {
+    let (namespace, synced) = show_once(store, backups).await.map_err(crate::operator::failure)?;
+    say!(
+        "in namespace {namespace}: {} EtcdBackups made, {} removed because their backup is gone",
+        synced.made,
+        synced.removed
+    );
+    Ok(())
 }
 
 /// What is there besides backups, on stderr.

@@ -1,25 +1,54 @@
-//! Backups of a store as objects, whoever made them.
+//! Backups of a store as objects, whoever made them: kept up by the operator where the store says `sync`, or shown once by
+//! `lifeboat list --sync`.
 
-use super::Found;
 use crate::{
     api::{
         BackupStore, Cluster, EtcdBackup, EtcdBackupSpec, EtcdBackupStatus, HashMismatch, RunAs,
     },
     backup::{SYNCED, live, remove_object},
     conditions,
-    context::Context,
+    context::write_status,
     failure::Failure,
+    run::RunError,
+    secrets,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
-    Api, Resource, ResourceExt,
+    Api, Client, Resource, ResourceExt,
     api::{ListParams, PostParams},
 };
-use repository::{Manifest, listing::State};
+use repository::{
+    Manifest,
+    listing::{Listing, State},
+};
 use std::collections::BTreeSet;
 
 /// The host of a cluster of which no address is known: a name that nobody may have.
 const NOWHERE: &str = "http://unknown.invalid:2379";
+
+/// What [`SYNCED`] says of an object that lives as long as its store says `sync`, and of one that was shown once.
+const KEPT_UP: &str = "true";
+const ONCE: &str = "once";
+
+/// Backups that are to be shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Backups<'a> {
+    /// The repository.
+    pub url: &'a str,
+    /// What is in it.
+    pub listings: &'a [Listing],
+    /// Whether that is all; if not, clusters that are not listed have lost nothing.
+    pub are_all: bool,
+}
+
+/// What was done to show them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Synced {
+    /// Objects that were made.
+    pub made: usize,
+    /// Objects that were removed, as their backup is gone.
+    pub removed: usize,
+}
 
 /// What is to be done so that each backup of a store has an object.
 #[derive(Debug, Default)]
@@ -39,57 +68,96 @@ impl Changes<'_> {
 
 /// Shows the backups of a store, or, where that is not wanted any more, no longer does.
 pub(super) async fn sync(
-    context: &Context,
+    client: &Client,
     store: &BackupStore,
-    found: &Found,
+    backups: &Backups<'_>,
 ) -> Result<(), Failure> {
     let seen = store.status.as_ref().and_then(|status| status.observed_generation);
     if !store.spec.sync && seen == store.meta().generation {
         // What it may have shown was removed when this spec was first seen.
         return Ok(());
     }
-    let api: Api<EtcdBackup> = context.beside(store);
+    apply(client, store, backups, store.spec.sync.then_some(KEPT_UP)).await.map(drop)
+}
+
+/// Shows backups as objects beside `store`, `NAMESPACE/NAME` or `NAME` in one's own namespace, as who KUBECONFIG says. No operator
+/// is needed, and none removes them.
+pub async fn show_once(store: &str, backups: &Backups<'_>) -> Result<(String, Synced), RunError> {
+    let (client, own) = crate::client().await?;
+    let (namespace, name) = store.split_once('/').unwrap_or((&own, store));
+    let store = secrets::store_of(&client, namespace, name).await?;
+    let (here, there) = (backups.url.trim_end_matches('/'), store.spec.url.trim_end_matches('/'));
+    // A folder has another name where it is mounted into the operator.
+    if here != there && !there.starts_with("file:") {
+        return Err(Failure::settings(
+            format!("BackupStore {name:?} in namespace {namespace:?} is {there}, not {here}"),
+            "name the BackupStore of this repository, or give its --repo",
+        )
+        .into());
+    }
+    let synced = apply(&client, &store, backups, Some(ONCE)).await?;
+    Ok((namespace.to_owned(), synced))
+}
+
+/// Makes objects for backups without one, labelled `as_`, if that is wanted; removes those whose time is over.
+async fn apply(
+    client: &Client,
+    store: &BackupStore,
+    backups: &Backups<'_>,
+    as_: Option<&str>,
+) -> Result<Synced, Failure> {
+    let namespace = store.namespace().unwrap_or_default();
+    let api: Api<EtcdBackup> = Api::namespaced(client.clone(), &namespace);
     let objects = api.list(&ListParams::default()).await?.items;
-    let changes = changes(store, found, &objects);
+    let changes = changes(store, as_.is_some(), backups, &objects);
+    let synced = Synced { made: changes.create.len(), removed: changes.remove.len() };
     for object in changes.remove {
         remove_object(&api, object).await?;
     }
     for manifest in changes.create {
-        show(context, &api, store, found, manifest).await?;
+        show(client, &api, object(store, manifest, as_.unwrap_or(KEPT_UP)), backups.url, manifest)
+            .await?;
     }
-    Ok(())
+    Ok(synced)
 }
 
 /// What is to be done, given all objects beside the store.
 pub(super) fn changes<'a>(
     store: &BackupStore,
-    found: &'a Found,
+    is_wanted: bool,
+    backups: &Backups<'a>,
     objects: &'a [EtcdBackup],
 ) -> Changes<'a> {
     let name = store.name_any();
     let beside = || objects.iter().filter(|object| object.spec.store_name == name);
     let manifests = || {
-        let backups = found.listings.iter().flat_map(|listing| &listing.backups);
-        backups.filter(|backup| backup.state == State::Whole).map(|backup| &backup.manifest)
+        let all = backups.listings.iter().flat_map(|listing| &listing.backups);
+        all.filter(|backup| backup.state == State::Whole).map(|backup| &backup.manifest)
     };
+    // What cannot be read now is not gone.
+    let unread = backups.listings.iter().flat_map(|listing| {
+        listing.unreadable.iter().map(|found| (listing.cluster.to_string(), found.id.to_string()))
+    });
     let there: BTreeSet<_> = manifests()
         .map(|manifest| (manifest.cluster.to_string(), manifest.id.to_string()))
+        .chain(unread)
         .collect();
     let key = |object: &EtcdBackup| {
         let backup = object.status.as_ref().and_then(|status| status.backup.clone());
         backup.map(|backup| (object.spec.cluster.name.clone(), backup))
     };
-    let is_shown = |object: &&EtcdBackup| object.labels().contains_key(SYNCED);
+    let shown_as = |object: &EtcdBackup| object.labels().get(SYNCED).cloned();
     let listed = |object: &EtcdBackup| {
-        // A cluster that cannot be listed has lost nothing.
-        found.listings.iter().any(|l| l.cluster.as_str() == object.spec.cluster.name)
-            || found.unlisted.is_empty()
+        backups.listings.iter().any(|l| l.cluster.as_str() == object.spec.cluster.name)
+            || backups.are_all
     };
-    let is_over = |object: &&EtcdBackup| {
-        !store.spec.sync || (listed(object) && key(object).is_some_and(|key| !there.contains(&key)))
+    let is_over = |object: &&EtcdBackup| match shown_as(object) {
+        None => false,
+        Some(as_) if !is_wanted => as_ == KEPT_UP,
+        Some(_) => listed(object) && key(object).is_some_and(|key| !there.contains(&key)),
     };
-    let remove = beside().filter(is_shown).filter(is_over).collect();
-    if !store.spec.sync {
+    let remove = beside().filter(is_over).collect();
+    if !is_wanted {
         return Changes { remove, create: Vec::new() };
     }
     let have: BTreeSet<_> = beside().filter_map(key).collect();
@@ -104,13 +172,12 @@ pub(super) fn changes<'a>(
 }
 
 async fn show(
-    context: &Context,
+    client: &Client,
     api: &Api<EtcdBackup>,
-    store: &BackupStore,
-    found: &Found,
+    object: EtcdBackup,
+    url: &str,
     manifest: &Manifest,
 ) -> Result<(), Failure> {
-    let object = object(store, manifest);
     let name = object.name_any();
     let made = match api.create(&PostParams::default(), &object).await {
         Ok(made) => made,
@@ -129,15 +196,15 @@ async fn show(
         observed_generation: made.meta().generation,
         ..EtcdBackupStatus::default()
     };
-    live::show(&mut status, manifest, &found.url);
+    live::show(&mut status, manifest, url);
     let text = "found in the store";
     let (generation, now) = (made.meta().generation, manifest.finished);
     conditions::set(&mut status.conditions, "Succeeded", true, "Synced", text, generation, now);
-    context.write_status(&made, &status).await
+    write_status(client, &made, &status).await
 }
 
 /// The object that shows a backup.
-fn object(store: &BackupStore, manifest: &Manifest) -> EtcdBackup {
+fn object(store: &BackupStore, manifest: &Manifest, as_: &str) -> EtcdBackup {
     let members = manifest.etcd.members.iter().flat_map(|member| &member.client_urls);
     let is_taken = |url: &&String| {
         let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
@@ -169,7 +236,7 @@ fn object(store: &BackupStore, manifest: &Manifest) -> EtcdBackup {
     object.metadata = ObjectMeta {
         name: Some(name),
         namespace: store.namespace(),
-        labels: Some([(SYNCED.to_owned(), "true".to_owned())].into()),
+        labels: Some([(SYNCED.to_owned(), as_.to_owned())].into()),
         owner_references: Some(store.controller_owner_ref(&()).into_iter().collect()),
         ..ObjectMeta::default()
     };

@@ -36,22 +36,27 @@ fn found(unlisted: Vec<Failure>) -> Found {
 
 #[test]
 fn objects_whose_backup_is_gone_go_but_only_those_that_merely_show_it() {
+    let mut once = object("s", "prod", Some("00000000000000000002-20261123T033653Z"), true);
+    once.labels_mut().insert(SYNCED.to_owned(), "once".to_owned());
     let objects = [
         object("s", "prod", Some("00000000000000000002-20261123T033653Z"), true),
         object("s", "prod", Some("00000000000000000002-20261123T033653Z"), false),
         object("other", "prod", Some("00000000000000000002-20261123T033653Z"), true),
         object("s", "prod", None, true),
+        once,
     ];
     let found = found(Vec::new());
-    assert_eq!(changes(&store(true), &found, &objects).removed(), 1);
-    assert_eq!(changes(&store(false), &found, &objects).removed(), 2, "no sync, no such objects");
+    let removed =
+        |is_wanted| changes(&store(is_wanted), is_wanted, &found.backups(), &objects).removed();
+    assert_eq!(removed(true), 2);
+    assert_eq!(removed(false), 2, "no sync, no such objects, but those that a command has shown");
 }
 
 #[test]
 fn a_cluster_that_cannot_be_listed_has_lost_nothing() {
     let objects = [object("s", "prod", Some("00000000000000000002-20261123T033653Z"), true)];
     let found = found(vec![Failure::settings("torn", "")]);
-    assert_eq!(changes(&store(true), &found, &objects).removed(), 0);
+    assert_eq!(changes(&store(true), true, &found.backups(), &objects).removed(), 0);
 }
 
 #[test]
