@@ -2,7 +2,7 @@
 
 mod live;
 
-pub use live::{Live, on_a_thread};
+pub use live::{Live, apart, on_a_thread};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;

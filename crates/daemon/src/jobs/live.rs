@@ -273,29 +273,41 @@ impl Jobs for Live {
     }
 }
 
-/// Runs a backup on a thread of its own: proving a snapshot is work for a processor, and must not hold up anything else.
+/// Runs a backup on a thread of its own.
 ///
 /// Dropped, it cleans up as if it was interrupted.
 pub async fn on_a_thread(
     job: backup::Job,
     interrupted: impl Future<Output = ()> + Send + 'static,
 ) -> Result<backup::Report, BackupError> {
+    let work = async move |interrupted| backup::run(&job, &Watcher::none(), interrupted).await;
+    apart(interrupted, work).await.unwrap_or(Err(BackupError::Interrupted))
+}
+
+/// Does work on a thread of its own: proving a snapshot is work for a processor, and must not hold up anything else.
+/// None if the runtime ends before.
+///
+/// Dropped, the work is told as if it was interrupted.
+pub async fn apart<T: Send + 'static>(
+    interrupted: impl Future<Output = ()> + Send + 'static,
+    work: impl AsyncFnOnce(BoxFuture<'static, ()>) -> T + Send + 'static,
+) -> Option<T> {
     // Dropped with this future: then the thread cleans up.
     let (alive, mut dropped) = watch::channel(());
     let interrupted = async move {
         let _ = select(pin!(interrupted), pin!(dropped.changed())).await;
     };
     let runtime = tokio::runtime::Handle::current();
-    let work = move || runtime.block_on(backup::run(&job, &Watcher::none(), interrupted));
-    let report = match tokio::task::spawn_blocking(work).await {
-        Ok(report) => report,
+    let work = move || runtime.block_on(work(interrupted.boxed()));
+    let done = match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Some(done),
         Err(stopped) => match stopped.try_into_panic() {
             Ok(fault) => std::panic::resume_unwind(fault),
-            Err(_) => Err(BackupError::Interrupted),
+            Err(_) => None,
         },
     };
     drop(alive);
-    report
+    done
 }
 
 impl Opened {
