@@ -152,7 +152,7 @@ run etcdctl put /greeting "hello from the cluster that came back"
 tell "   Who insists goes back to the backup, and can still think better of it, until the commit:"
 run lifeboat recover run prod.yaml --backup "$BACKUP" --yes --even-though-healthy 2>regret.log
 run etcdctl get /greeting
-runbook rollback
+runbook rollback --yes
 until_healthy
 run etcdctl get /greeting
 [ "$(etcdctl get /greeting --print-value-only)" = "hello from the cluster that came back" ]

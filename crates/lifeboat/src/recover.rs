@@ -4,6 +4,7 @@ mod adopt;
 mod agent;
 mod args;
 mod discover;
+mod next;
 mod plan;
 mod prepare;
 mod receive;

@@ -158,6 +158,16 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
     if let Some(version) = plan.target_version() {
         line("for etcd", version);
     }
+    let not_compared = plan.not_compared();
+    if !not_compared.is_empty() {
+        line(
+            "",
+            format!(
+                "not compared: which etcd {} run is not known, as only a member that answers tells it, to `run` and `plan --ask`",
+                not_compared.join(", ")
+            ),
+        );
+    }
     line("token", plan.token.clone());
     for host in plan.hosts() {
         let places = plan.places(&host);

@@ -2,6 +2,7 @@
 
 use super::{
     args::ClusterArgs,
+    next::Next,
     run::{unless_interrupted, with_spec},
     show::Shown,
 };
@@ -52,6 +53,7 @@ impl AdoptArgs {
         let spec = self.cluster.load()?;
         let runs = self.cluster.runs.runs()?;
         let lock = runs.lock(&spec.cluster)?;
+        let next = Next::with(&self.cluster);
         let interrupt = Interrupt::watch()?;
         let shown = Shown::new(&spec);
         let facts = unless_interrupted(context, &interrupt, async {
@@ -71,11 +73,7 @@ impl AdoptArgs {
         let Some(wanted) = &self.run else {
             output::print(&told)?;
             for found in &found {
-                say!(
-                    "help: only if that machine is gone: lifeboat recover adopt {} {}",
-                    self.cluster.spec.display(),
-                    found.claim.run
-                );
+                say!("help: only if that machine is gone: {}", next.adopt(&found.claim.run));
             }
             return Ok(());
         };
@@ -83,7 +81,10 @@ impl AdoptArgs {
         if !found.iter().any(|found| found.claim.run == *wanted) {
             return Err(Failure::new(
                 Exit::Refused,
-                format!("the hosts know no run {wanted} that could be taken over, but:\n{told}"),
+                format!(
+                    "the hosts know no run {wanted} that could be taken over, but:\n{}",
+                    told.trim_end()
+                ),
                 "name one of these, if its machine is gone",
             ));
         }
@@ -102,7 +103,7 @@ impl AdoptArgs {
         })?;
         let before = plan.by.clone();
         let copy = kept_at(&plan);
-        let mut plan = with_spec(plan, spec).map_err(|refused| Failure {
+        let mut plan = with_spec(plan, spec, &next).map_err(|refused| Failure {
             help: Some(format!(
                 "adopt it with the file as it was: it lies on the hosts, below `spec:` in {copy}; nothing was done now"
             )),
@@ -129,7 +130,7 @@ impl AdoptArgs {
         })?;
         shown.clear();
         output::print(&format!("{}: run {wanted} goes on from here\n", plan.spec.cluster))?;
-        say!("help: {}", self.next(&plan, state));
+        say!("help: {}", then(&next, &plan, state));
         Ok(())
     }
 
@@ -156,25 +157,22 @@ impl AdoptArgs {
             Ok(()) => Err(Failure::new(
                 Exit::Refused,
                 format!("run {wanted} is known on this machine already"),
-                "go on with it, or take it back; `lifeboat recover status` shows where it is",
+                format!(
+                    "go on with it, or take it back; `{}` shows where it is",
+                    Next::with(&self.cluster).status(wanted)
+                ),
             )),
         }
     }
+}
 
-    /// What can be done with it now.
-    fn next(&self, plan: &Plan, state: State) -> String {
-        let (run, file) = (&plan.run, self.cluster.spec.display());
-        let back = format!("`lifeboat recover rollback {run}` takes it back");
-        match (state, &plan.replace) {
-            (State::Finished, _) => {
-                format!("`lifeboat recover commit {run}` makes it final; {back}")
-            }
-            (State::RollingBack, _) => format!("it was being taken back: {back}"),
-            (_, Some(replace)) => {
-                format!("`lifeboat recover replace {file} {}` finishes it; {back}", replace.member)
-            }
-            _ => format!("`lifeboat recover run {file}` finishes it; {back}"),
-        }
+/// What can be done with it now.
+fn then(next: &Next, plan: &Plan, state: State) -> String {
+    let back = format!("`{}` takes it back", next.rollback(&plan.run));
+    match state {
+        State::Finished => format!("`{}` makes it final; {back}", next.commit(&plan.run)),
+        State::RollingBack => format!("it was being taken back: {back}"),
+        _ => format!("`{}` finishes it; {back}", next.go_on(plan)),
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) struct ClusterArgs {
 pub(super) struct RunsArgs {
     /// Where plans and journals are kept [default: $XDG_STATE_HOME/lifeboat or ~/.local/state/lifeboat] [env: LIFEBOAT_STATE_DIR]
     #[arg(long, value_name = "DIR")]
-    state_dir: Option<PathBuf>,
+    pub(super) state_dir: Option<PathBuf>,
 }
 
 /// How long hosts are waited for.

@@ -69,6 +69,6 @@ impl PlanArgs {
         let plan = prepare::plan(spec, looked, &selected, bump, pull, agent);
         let now = Timestamp::now();
         output::print(&if self.as_shell { as_shell(&plan, now) } else { runbook(&plan, now) })?;
-        prepare::check(&plan)
+        prepare::check(&plan, &self.cluster)
     }
 }

@@ -1,7 +1,8 @@
 //! What is found out before a plan can be made: the hosts, the backup, and where the old cluster is.
 
 use super::{
-    args::ProgramArgs,
+    args::{ClusterArgs, ProgramArgs},
+    next::Next,
     rescue::{self, RescueArgs, Selected},
 };
 use crate::{
@@ -596,12 +597,18 @@ pub(super) fn plan(
 }
 
 /// Tells what speaks against a plan; an error if it cannot be done.
-pub(super) fn check(plan: &Plan) -> Result<(), Failure> {
+pub(super) fn check(plan: &Plan, cluster: &ClusterArgs) -> Result<(), Failure> {
     let findings = plan.findings(std::env::consts::ARCH);
+    let here = cluster.runs.runs()?.of(&plan.spec.cluster)?;
+    let state =
+        |run: &str| here.iter().find(|(known, _)| known.run == run).map(|(_, state)| *state);
+    let next = Next::with(cluster);
+    let held = findings.held.iter().map(|held| next.held(held, state(&held.claim.run)));
+    let problems: Vec<_> = held.chain(findings.problems).collect();
     for warning in &findings.warnings {
         say!("warning: {warning}");
     }
-    match findings.problems.as_slice() {
+    match problems.as_slice() {
         [] => Ok(()),
         problems => {
             let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();

@@ -3,8 +3,9 @@
 use super::{
     args::{ClusterArgs, PatienceArgs, ProgramArgs},
     discover::DiscoverArgs,
+    next::Next,
     prepare::{self, Looked},
-    run::{broken_off, confirm, going_on, rolling_back, stopped, unless_interrupted, with_spec},
+    run::{broken_off, confirm, stopped, unless_interrupted, with_spec},
     show::Shown,
 };
 use crate::{
@@ -78,27 +79,20 @@ impl ReplaceArgs {
         let spec = self.cluster.load()?;
         let runs = self.cluster.runs.runs()?;
         let lock = runs.lock(&spec.cluster)?;
+        let next = Next::with(&self.cluster);
         let interrupt = Interrupt::watch()?;
         let (plan, journal) = match runs.of(&spec.cluster)?.into_iter().next_back() {
             Some((plan, State::Unfinished)) => {
                 let (_, journal) = runs.open(&plan.run)?;
-                let mut plan = self.take_up(context, plan, spec, &journal, &interrupt)?;
-                plan.by = Some(runs.holder()?);
-                let shown = Shown::new(&plan.spec);
-                unless_interrupted(context, &interrupt, async {
-                    let fleet = Fleet::new(&plan.spec, shown.watcher())?;
-                    Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }
-                        .refuse_elsewhere()
-                        .await?)
-                })?;
-                (plan, journal)
+                let plan = Plan { by: Some(runs.holder()?), ..plan };
+                (self.take_up(context, plan, spec, &journal, &interrupt)?, journal)
             }
-            Some((plan, State::RollingBack)) => return Err(rolling_back(&plan)),
+            Some((plan, State::RollingBack)) => return Err(next.rolling_back(&plan)),
             _ => {
                 let plan = self.plan(context, &runs, spec, &interrupt)?;
                 if self.dry_run {
                     output::print(&runbook(&plan, Timestamp::now()))?;
-                    return prepare::check(&plan);
+                    return prepare::check(&plan, &self.cluster);
                 }
                 let journal = self.begin(&runs, &plan, &interrupt)?;
                 (plan, journal)
@@ -109,7 +103,7 @@ impl ReplaceArgs {
         }
         lock.names(&plan.run);
         let gone_on = self.go_on(context, &plan, &journal, &interrupt);
-        gone_on.map_err(|failure| broken_off(failure, &plan, &journal))?;
+        gone_on.map_err(|failure| broken_off(failure, &plan, &journal, &next))?;
         say!("{} is back after {:.1} s", self.member, begun.elapsed().as_secs_f64());
         Ok(())
     }
@@ -197,8 +191,8 @@ impl ReplaceArgs {
 
     fn begin(&self, runs: &Runs, plan: &Plan, interrupt: &Interrupt) -> Result<Journal, Failure> {
         say_part!("{}", summary(plan, Timestamp::now()));
-        prepare::check(plan)?;
-        confirm(plan, self.yes, interrupt)?;
+        prepare::check(plan, &self.cluster)?;
+        confirm(plan, "begin", self.yes, interrupt)?;
         Ok(runs.begin(plan)?)
     }
 
@@ -211,11 +205,15 @@ impl ReplaceArgs {
         journal: &Journal,
         interrupt: &Interrupt,
     ) -> Result<Plan, Failure> {
+        let next = Next::with(&self.cluster);
         let Some(replace) = plan.replace.clone().filter(|known| known.member == self.member) else {
-            return Err(another_run(&plan));
+            return Err(next.another_run(&plan));
         };
         say!("going on with run {}, begun {:.0}", plan.run, plan.made);
-        let mut plan = with_spec(plan, spec)?;
+        let mut plan = with_spec(plan, spec, &next)?;
+        // Before a person is asked anything: the run may have ended elsewhere.
+        self.look(context, &plan, journal, interrupt)
+            .map_err(|failure| next.if_taken_over(failure))?;
         let (program, agent) = self.program.program()?;
         plan.agent = agent;
         let lines = journal.lines()?;
@@ -228,7 +226,7 @@ impl ReplaceArgs {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
             prepare::ask(&fleet, &plan.agent, &program).await
         });
-        let answers = answers.map_err(|failure| stopped(failure, going_on(&plan)))?;
+        let answers = answers.map_err(|failure| stopped(failure, next.after_stop(&plan)))?;
         let even_so = self.even_though_healthy;
         let now = Replace::examine(&plan.spec, &self.member, &plan.facts, &answers, even_so)?;
         // Who is healthy may have changed; who is a member may not.
@@ -236,15 +234,30 @@ impl ReplaceArgs {
             return Err(Failure::new(
                 Exit::Refused,
                 format!("the cluster's members have changed since run {} began", plan.run),
-                format!("begin again, after `lifeboat recover rollback {}`", plan.run),
+                format!("begin again, after `{}`", next.rollback(&plan.run)),
             ));
         }
         plan.replace = Some(now);
         say_part!("{}", summary(&plan, Timestamp::now()));
         if !self.dry_run {
-            confirm(&plan, self.yes, interrupt)?;
+            confirm(&plan, "begin", self.yes, interrupt)?;
         }
         Ok(plan)
+    }
+
+    /// Another machine may have taken the run over, or back.
+    fn look(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        journal: &Journal,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
+        let shown = Shown::new(&plan.spec);
+        unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
+            Ok(Run { plan, journal, fleet: &fleet }.refuse_elsewhere().await?)
+        })
     }
 
     /// All that is not done yet.
@@ -265,12 +278,12 @@ impl ReplaceArgs {
         })?;
         shown.clear();
         let _ = std::fs::remove_dir_all(journal.build_dir());
-        report(plan, &answers)
+        report(plan, &answers, &Next::with(&self.cluster))
     }
 }
 
 /// The result, on stdout.
-fn report(plan: &Plan, answers: &[(String, Answer)]) -> Result<(), Failure> {
+fn report(plan: &Plan, answers: &[(String, Answer)], next: &Next) -> Result<(), Failure> {
     let (members, revision, hash) = (
         answers.len(),
         answers.iter().map(|(_, answer)| answer.revision).max().unwrap_or_default(),
@@ -283,28 +296,11 @@ fn report(plan: &Plan, answers: &[(String, Answer)]) -> Result<(), Failure> {
     text += &left_on_hosts(plan);
     output::print(&text)?;
     say!(
-        "help: `lifeboat recover commit {run}` makes it final; `lifeboat recover rollback {run}` removes the new member again",
-        run = plan.run
+        "help: `{}` makes it final; `{}` removes the new member again",
+        next.commit(&plan.run),
+        next.rollback(&plan.run)
     );
     Ok(())
-}
-
-/// Another recovery of the same cluster is not finished.
-pub(super) fn another_run(plan: &Plan) -> Failure {
-    let (what, command) = match &plan.replace {
-        Some(replace) => {
-            (format!("replaces {}", replace.member), format!("replace FILE {}", replace.member))
-        }
-        None => ("brings the whole cluster back".to_owned(), "run FILE".to_owned()),
-    };
-    Failure::new(
-        Exit::Refused,
-        format!("run {} is not finished, which {what}", plan.run),
-        format!(
-            "finish it with `lifeboat recover {command}`, or take it back with `lifeboat recover rollback {}`",
-            plan.run
-        ),
-    )
 }
 
 impl From<ReplaceError> for Failure {

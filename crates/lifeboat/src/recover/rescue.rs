@@ -1,6 +1,7 @@
 //! `--from-member`: what a member has left, in place of a backup.
 
 use super::{
+    next::Next,
     prepare::{self, Looked, Source},
     run::unless_interrupted,
     show::Shown,
@@ -145,7 +146,7 @@ impl RescueArgs {
     }
 
     /// A run goes on with what it was begun with.
-    pub(super) fn same_as(&self, plan: &Plan) -> Result<(), Failure> {
+    pub(super) fn same_as(&self, plan: &Plan, next: &Next) -> Result<(), Failure> {
         let Some(named) = &self.from_member else { return Ok(()) };
         match &plan.rescue {
             Some(rescue) if rescue.member == *named || named == NEWEST => Ok(()),
@@ -153,8 +154,8 @@ impl RescueArgs {
                 Exit::Refused,
                 format!("run {} was begun with {}, not {named}'s data", plan.run, plan.backup.from),
                 format!(
-                    "to begin with these, take the run back first: lifeboat recover rollback {}",
-                    plan.run
+                    "to begin with these, take the run back first: {}",
+                    next.rollback(&plan.run)
                 ),
             )),
         }

@@ -2,8 +2,8 @@
 
 use super::{
     args::{ClusterArgs, PatienceArgs, ProgramArgs},
+    next::Next,
     prepare::{self, BackupArgs, Source},
-    replace::another_run,
     rescue,
     show::Shown,
     undo,
@@ -76,16 +76,17 @@ impl RunArgs {
         let spec = self.cluster.load()?;
         let runs = self.cluster.runs.runs()?;
         let lock = runs.lock(&spec.cluster)?;
+        let next = Next::with(&self.cluster);
         let interrupt = Interrupt::watch()?;
         let unfinished = runs.of(&spec.cluster)?.into_iter().next_back();
         let (plan, journal, source) = match unfinished {
             Some((plan, State::Unfinished)) if plan.replace.is_some() => {
-                return Err(another_run(&plan));
+                return Err(next.another_run(&plan));
             }
             Some((plan, State::Unfinished)) => {
                 let (_, journal) = runs.open(&plan.run)?;
                 say!("going on with run {}, begun {:.0}", plan.run, plan.made);
-                let mut plan = with_spec(plan, spec)?;
+                let mut plan = with_spec(plan, spec, &next)?;
                 plan.by = Some(runs.holder()?);
                 let is_as_before = self.look(context, &plan, &journal, &interrupt)?;
                 // Another build of lifeboat may go on with it.
@@ -93,16 +94,16 @@ impl RunArgs {
                 let source = self.go_on_with(context, &plan)?;
                 if is_as_before || !has_stopped(&journal)? {
                     self.ask_again(context, &plan, &interrupt)
-                        .map_err(|failure| stopped(failure, going_on(&plan)))?;
+                        .map_err(|failure| stopped(failure, next.after_stop(&plan)))?;
                 }
                 (plan, journal, source)
             }
-            Some((plan, State::RollingBack)) => return Err(rolling_back(&plan)),
+            Some((plan, State::RollingBack)) => return Err(next.rolling_back(&plan)),
             _ => self.begin(context, spec, &runs, &interrupt)?,
         };
         lock.names(&plan.run);
         let gone_on = self.go_on(context, &plan, &journal, source, &interrupt);
-        gone_on.map_err(|failure| broken_off(failure, &plan, &journal))?;
+        gone_on.map_err(|failure| broken_off(failure, &plan, &journal, &next))?;
         say!("{} is back after {:.1} s", plan.spec.cluster, begun.elapsed().as_secs_f64());
         Ok(())
     }
@@ -131,15 +132,16 @@ impl RunArgs {
         let mut plan = prepare::plan(spec, looked, &selected, bump, pull, agent);
         plan.by = Some(runs.holder()?);
         say_part!("{}", summary(&plan, Timestamp::now()));
-        prepare::check(&plan)?;
-        confirm(&plan, self.yes, interrupt)?;
+        prepare::check(&plan, &self.cluster)?;
+        confirm(&plan, "begin", self.yes, interrupt)?;
         let journal = runs.begin(&plan)?;
         Ok((plan, journal, source))
     }
 
     /// The backup of an earlier run. If another one is named now, that is no going on.
     fn go_on_with(&self, context: &Context, plan: &Plan) -> Result<Option<Source>, Failure> {
-        self.backup.rescue.same_as(plan)?;
+        let next = Next::with(&self.cluster);
+        self.backup.rescue.same_as(plan, &next)?;
         if !self.backup.is_named() || self.backup.rescue.is_asked() {
             return Ok(None);
         }
@@ -153,10 +155,7 @@ impl RunArgs {
                 "run {} was begun with {}, not {}",
                 plan.run, plan.backup.from, source.chosen.from
             ),
-            format!(
-                "to begin with that, take the run back first: lifeboat recover rollback {}",
-                plan.run
-            ),
+            format!("to begin with that, take the run back first: {}", next.rollback(&plan.run)),
         ))
     }
 
@@ -175,6 +174,7 @@ impl RunArgs {
             run.refuse_elsewhere().await?;
             Ok(run.is_as_before().await)
         })
+        .map_err(|failure| Next::with(&self.cluster).if_taken_over(failure))
     }
 
     /// As long as nothing was stopped, the cluster may have come back by itself.
@@ -194,14 +194,14 @@ impl RunArgs {
             None => refused,
             Some(_) => Failure {
                 help: Some(format!(
-                    "there is nothing to rescue any more: take the run back with `lifeboat recover rollback {}`",
-                    plan.run
+                    "there is nothing to rescue any more: take the run back with `{}`",
+                    Next::with(&self.cluster).rollback(&plan.run)
                 )),
                 ..refused
             },
         })?;
         say_part!("{}", summary(plan, Timestamp::now()));
-        confirm(plan, self.yes, interrupt)
+        confirm(plan, "begin", self.yes, interrupt)
     }
 
     /// A cluster that works is not stopped.
@@ -218,7 +218,7 @@ impl RunArgs {
             format!("the cluster is healthy: {} can write to it", healthy.join(", ")),
             format!(
                 "{}to give up all that was written since the backup, say --even-though-healthy",
-                replaced(answers)
+                replaced(answers, &Next::with(&self.cluster))
             ),
         ))
     }
@@ -276,7 +276,7 @@ impl RunArgs {
         // What was built has served; the old data are the hosts'.
         let _ = std::fs::remove_dir_all(journal.build_dir());
         forget(journal);
-        report(plan, &built, hashes, &answers)
+        report(plan, &built, hashes, &answers, &Next::with(&self.cluster))
     }
 
     /// What the data are built from.
@@ -338,16 +338,20 @@ fn refuses((label, answer): &(String, Answer)) -> Result<(), Failure> {
 }
 
 /// What is done about members that are lost while the cluster lives.
-fn replaced(answers: &[(String, Answer)]) -> String {
+fn replaced(answers: &[(String, Answer)], next: &Next) -> String {
     let lost = answers.iter().filter(|(_, answer)| !answer.healthy);
-    let lines = lost.map(|(label, _)| {
-        format!("a member that is lost is replaced: lifeboat recover replace FILE {label}; ")
-    });
+    let lines = lost
+        .map(|(label, _)| format!("a member that is lost is replaced: {}; ", next.replace(label)));
     lines.collect()
 }
 
-/// Asks for the cluster's name.
-pub(super) fn confirm(plan: &Plan, yes: bool, interrupt: &Interrupt) -> Result<(), Failure> {
+/// Asks for the cluster's name, to do `what`.
+pub(super) fn confirm(
+    plan: &Plan,
+    what: &str,
+    yes: bool,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
@@ -361,7 +365,7 @@ pub(super) fn confirm(plan: &Plan, yes: bool, interrupt: &Interrupt) -> Result<(
     if !io::stdin().is_terminal() {
         return Err(refused("there is no terminal to confirm it on"));
     }
-    say_part!("\nTo begin, type the cluster's name ({}): ", plan.spec.cluster);
+    say_part!("\nTo {what}, type the cluster's name ({}): ", plan.spec.cluster);
     let typed = typed(interrupt)?;
     match typed.trim() == plan.spec.cluster {
         true => Ok(()),
@@ -468,6 +472,7 @@ fn report(
     built: &Built,
     hashes: Hashes,
     answers: &[(String, Answer)],
+    next: &Next,
 ) -> Result<(), Failure> {
     let mut text = format!(
         "{}: {} healthy, revision {}, HashKV {} on all, equal to {}'s\n",
@@ -483,14 +488,15 @@ fn report(
     text += &left_on_hosts(plan);
     output::print(&text)?;
     say!(
-        "help: `lifeboat recover rollback {run}` brings the old data back, until `lifeboat recover commit {run}`",
-        run = plan.run
+        "help: `{}` brings the old data back, until `{}`",
+        next.rollback(&plan.run),
+        next.commit(&plan.run)
     );
     Ok(())
 }
 
 /// The plan of an earlier run with what may have been changed since: how hosts are reached, and who asks etcd.
-pub(super) fn with_spec(mut plan: Plan, spec: Spec) -> Result<Plan, Failure> {
+pub(super) fn with_spec(mut plan: Plan, spec: Spec, next: &Next) -> Result<Plan, Failure> {
     let changed = changes(&plan.spec, &spec);
     if !changed.is_empty() {
         let lines: String = changed.iter().map(|line| format!("\n  {line}")).collect();
@@ -498,21 +504,13 @@ pub(super) fn with_spec(mut plan: Plan, spec: Spec) -> Result<Plan, Failure> {
             Exit::Refused,
             format!("the cluster's file has changed since run {} began:{lines}", plan.run),
             format!(
-                "go on with the file as it was, or begin anew with the changed one, after `lifeboat recover rollback {}`; nothing was done now",
-                plan.run
+                "go on with the file as it was, or begin anew with the changed one, after `{}`; nothing was done now",
+                next.rollback(&plan.run)
             ),
         ));
     }
     plan.spec = spec;
     Ok(plan)
-}
-
-pub(super) fn rolling_back(plan: &Plan) -> Failure {
-    Failure::new(
-        Exit::Refused,
-        format!("run {} is being taken back", plan.run),
-        format!("finish that: lifeboat recover rollback {}", plan.run),
-    )
 }
 
 /// What a signal, or a host that cannot be reached, has stopped that had begun to change things.
@@ -528,7 +526,7 @@ pub(super) fn stopped(failure: Failure, help: String) -> Failure {
 
 /// What has ended a run before its end. One that has done nothing on a host yet is dropped: there is nothing to go on with, and
 /// another backup or another file may be given.
-pub(super) fn broken_off(failure: Failure, plan: &Plan, journal: &Journal) -> Failure {
+pub(super) fn broken_off(failure: Failure, plan: &Plan, journal: &Journal, next: &Next) -> Failure {
     let dropped = failure.exit != Exit::Interrupted
         && journal.has_begun_a_step().is_ok_and(|begun| !begun)
         && undo::drop_untouched(journal).is_ok();
@@ -536,12 +534,7 @@ pub(super) fn broken_off(failure: Failure, plan: &Plan, journal: &Journal) -> Fa
         say!("nothing was changed on any host, and run {} is dropped", plan.run);
         return failure;
     }
-    stopped(failure, going_on(plan))
-}
-
-/// What is done after a run was stopped.
-pub(super) fn going_on(plan: &Plan) -> String {
-    format!("the same command goes on; `lifeboat recover rollback {}` takes it back", plan.run)
+    stopped(failure, next.after_stop(plan))
 }
 
 /// The future's result, or the end by a signal.

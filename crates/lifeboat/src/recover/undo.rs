@@ -2,8 +2,8 @@
 
 use super::{
     args::{PatienceArgs, RunsArgs},
-    replace::another_run,
-    run::{rolling_back, stopped, unless_interrupted},
+    next::Next,
+    run::{confirm, stopped, unless_interrupted},
     show::Shown,
 };
 use crate::{
@@ -41,6 +41,10 @@ struct Meant {
 pub(crate) struct RollbackArgs {
     #[command(flatten)]
     meant: Meant,
+
+    /// Do not ask for the cluster's name
+    #[arg(long)]
+    yes: bool,
 
     #[command(flatten)]
     patience: PatienceArgs,
@@ -160,21 +164,24 @@ impl RollbackArgs {
             }
             _ => {}
         }
-        say_part!("{}", given_up(&plan, journal.state()?));
         let interrupt = Interrupt::watch()?;
+        let looked = self.look(context, &plan, &journal, &interrupt);
+        if looked.as_ref().is_err_and(was_taken_back_here) {
+            say!("run {} was taken back before", plan.run);
+            return Ok(());
+        }
+        looked?;
+        let state = journal.state()?;
+        say_part!("{}", given_up(&plan, state));
+        // Who goes on with it has confirmed it before.
+        if state != State::RollingBack {
+            confirm(&plan, "take it back", self.yes, &interrupt)?;
+        }
         let shown = Shown::new(&plan.spec);
         let back = unless_interrupted(context, &interrupt, async {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
             Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.roll_back().await?)
         });
-        if let Err(failure) = &back
-            && let Some(RunError::Elsewhere {
-                how: Elsewhere::TakenBack { by_us: true, .. }, ..
-            }) = failure.error.downcast_ref()
-        {
-            say!("run {} was taken back before", plan.run);
-            return Ok(());
-        }
         let back = back.map_err(|failure| match journal.state() {
             // It was only not asked to its end whether the old cluster serves.
             Ok(State::RolledBack) => failure,
@@ -189,6 +196,29 @@ impl RollbackArgs {
         }
         Ok(())
     }
+
+    /// Before a person is asked: the run may have ended elsewhere, or another one may have come after it.
+    fn look(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        journal: &Journal,
+        interrupt: &Interrupt,
+    ) -> Result<(), Failure> {
+        let shown = Shown::new(&plan.spec);
+        unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
+            let run = Run { plan, journal, fleet: &fleet };
+            run.refuse_elsewhere().await?;
+            Ok(run.refuse_overtaken().await?)
+        })
+    }
+}
+
+/// An earlier process of this machine has taken it back, and was cut off before it wrote that down.
+fn was_taken_back_here(failure: &Failure) -> bool {
+    let by_us = |how: &Elsewhere| matches!(how, Elsewhere::TakenBack { by_us: true, .. });
+    matches!(failure.error.downcast_ref(), Some(RunError::Elsewhere { how, .. }) if by_us(how))
 }
 
 /// How a run has ended elsewhere, as its journal tells.
@@ -258,8 +288,8 @@ impl CommitArgs {
                     "there is nothing to commit: the old data are in place",
                 ));
             }
-            State::RollingBack => return Err(rolling_back(&plan)),
-            State::Unfinished => return Err(another_run(&plan)),
+            State::RollingBack => return Err(Next::of(&self.meant.runs).rolling_back(&plan)),
+            State::Unfinished => return Err(Next::of(&self.meant.runs).another_run(&plan)),
         }
         let shown = Shown::new(&plan.spec);
         context.block_on(async {

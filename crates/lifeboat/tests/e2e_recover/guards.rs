@@ -71,7 +71,11 @@ fn hosts_are_held_for_one_run_until_it_has_let_them_go() {
     );
     kill_process(id, Signal::CONT).unwrap();
     let held = format!("m1, m2, m3: held by the run {run} of cluster prod, begun 2");
-    stranger.code_is(5).stderr_has(&[&held, &pid, &format!("recover adopt FILE {run}")]);
+    let adopt = format!("recover adopt {} {run} --state-dir", scene.spec().display());
+    stranger.code_is(5).stderr_has(&[&held, &pid, &adopt]);
+    // Here it is known what can be done about it.
+    let finish = format!("recover run {} --state-dir", scene.spec().display());
+    Run::of(&mut scene.recover("plan", [""; 0])).code_is(5).stderr_has(&["begun here", &finish]);
 
     first.end().code_is(1).stderr_has(&["let the hosts go", "m2", "not now"]);
     scene.hosts[1].ssh(&format!("/usr/bin/rm {rm}"));

@@ -190,6 +190,7 @@ impl Scene {
             "run" => drop(recover.arg(self.spec()).arg("--yes").arg("--agent").arg(self.agent())),
             "plan" => drop(recover.arg(self.spec()).arg("--agent").arg(self.agent())),
             "adopt" => drop(recover.arg(self.spec())),
+            "rollback" => drop(recover.args(["prod", "--yes"])),
             _ => drop(recover.arg("prod")),
         }
         recover.arg("--state-dir").arg(&self.state_dir).args(more);

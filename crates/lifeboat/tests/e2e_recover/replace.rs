@@ -321,7 +321,7 @@ fn a_replacement_killed_at_every_step_comes_to_its_end() {
             let run = only_run(&scene);
             scene.state_dir = scene.hosts.folder().join("elsewhere");
             let adopted = Run::of(&mut scene.recover("adopt", [&run])).ok();
-            adopted.stderr_has(&["recover replace", "m3` finishes it"]);
+            adopted.stderr_has(&["recover replace", " m3 --state-dir", "finishes it"]);
         }
     }
     assert!(kills >= 9, "{kills} kills");
