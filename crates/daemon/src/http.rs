@@ -161,8 +161,7 @@ pub async fn answer(listener: TcpListener, who: impl Fn() -> (Option<TlsAcceptor
         let (tls, router) = who();
         tokio::spawn(async move {
             let _place = place;
-            let _ =
-                tokio::time::timeout(CONNECTION_TIMEOUT, connection(stream, tls, router)).await;
+            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection(stream, tls, router)).await;
         });
     }
 }

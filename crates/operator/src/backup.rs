@@ -10,6 +10,7 @@
 //! * Before anything is done, the object is read anew: what a cache says may be older than what was just written.
 //! * `Running` is written before the run begins. An operator that finds it without running it knows that another ended
 //!   meanwhile: first it looks whether that run's backup is in the store, by the object's uid in the manifest.
+//! * An object that is removed takes its run along: the stream is stopped, the Job ended.
 //! * The store's own lease keeps two writers apart, whatever Kubernetes believes.
 
 pub mod job;
@@ -31,7 +32,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Preconditions},
     runtime::{Controller, controller::Action, watcher},
 };
-use repository::{BackupId, ClusterName, Manifest, Repository, RepositoryError};
+use repository::{BackupId, ClusterName, Manifest, Repository, RepositoryError, store::StoreError};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
@@ -44,11 +45,20 @@ pub const SYNCED: &str = "lifeboat.dev/synced";
 /// Says that an object's backup stays, whatever its deletionPolicy says.
 pub const RETAIN: &str = "lifeboat.dev/retain";
 
+/// The condition that says why an object that is to go is still there.
+const DELETED: &str = "Deleted";
+
+/// Its reason where the store keeps the backup.
+pub(crate) const LOCKED: &str = "Locked";
+
 /// The wait after the first attempt that failed; twice as long after each further one.
 const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(10);
 
 /// The longest wait.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(10);
+
+/// A lock that has no end, or a far one, may be lifted before: so it is looked at again.
+const LOCK_LOOK: SignedDuration = SignedDuration::from_hours(24);
 
 /// What to do about an object now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +94,7 @@ pub fn decide(backup: &EtcdBackup, now: Timestamp) -> Step {
         && !backup.annotations().contains_key(RETAIN);
     if backup.meta().deletion_timestamp.is_some() {
         return match held {
-            true if owns => Step::DeleteBackup,
+            true if owns => kept_until(backup, now).map_or(Step::DeleteBackup, Step::Wait),
             true => Step::Hold(false),
             false => Step::Rest,
         };
@@ -110,6 +120,14 @@ pub fn decide(backup: &EtcdBackup, now: Timestamp) -> Step {
     }
 }
 
+/// Until when the store keeps the backup of an object that is to go, if that is known and to come.
+fn kept_until(backup: &EtcdBackup, now: Timestamp) -> Option<Timestamp> {
+    let status = backup.status.as_ref()?;
+    let Time(until) = status.retry_at.clone()?;
+    let told = conditions::get(&status.conditions, DELETED)?;
+    (told.reason == LOCKED && until > now).then_some(until)
+}
+
 fn ended(backup: &EtcdBackup, status: &EtcdBackupStatus, now: Timestamp) -> Step {
     if backup.meta().generation != status.observed_generation {
         let told = conditions::get(&status.conditions, "SpecChanged");
@@ -124,7 +142,7 @@ fn ended(backup: &EtcdBackup, status: &EtcdBackupStatus, now: Timestamp) -> Step
 }
 
 /// How long to wait after so many attempts.
-fn back_off(attempts: u32) -> SignedDuration {
+pub(crate) fn back_off(attempts: u32) -> SignedDuration {
     let doubled = FIRST_WAIT.checked_mul(1 << attempts.saturating_sub(1).min(16));
     doubled.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)
 }
@@ -241,54 +259,115 @@ async fn delete(
     api: &Api<EtcdBackup>,
     backup: &EtcdBackup,
 ) -> Result<Action, Failure> {
-    if let Err(failure) = delete_backup(context, backup).await {
-        context.warn(backup, "DeletionFailed", &failure.text()).await;
-        return Err(failure);
+    let attempts = backup.status.as_ref().and_then(|status| status.attempts).unwrap_or(0);
+    if backup.spec.run_as == RunAs::Job
+        && attempts > 0
+        && !job::end(context, backup, attempts).await?
+    {
+        // Of its end we hear.
+        return Ok(Action::await_change());
     }
-    hold(api, backup, false).await
+    let (now, why) = match delete_backup(context, backup).await {
+        Ok(None) => return hold(api, backup, false).await,
+        Ok(Some(kept)) => (Timestamp::now(), kept),
+        Err(failure) => {
+            let text = format!("{}; {}", failure.text(), let_go(backup));
+            not_deleted(context, backup, failure.reason, &text, None).await?;
+            return Err(failure);
+        }
+    };
+    let look = now.saturating_add(LOCK_LOOK).unwrap_or(Timestamp::MAX);
+    let again = why.until.map_or(look, |until| until.min(look));
+    let when = why.until.map_or_else(String::new, |until| format!(" until {until}"));
+    let text = format!(
+        "the store keeps the backup{when}, and the object stays with it; {}",
+        let_go(backup)
+    );
+    not_deleted(context, backup, LOCKED, &text, Some(again)).await?;
+    Ok(wait(now, again))
 }
 
-async fn delete_backup(context: &Context, backup: &EtcdBackup) -> Result<(), Failure> {
+/// How an object goes without its backup.
+fn let_go(backup: &EtcdBackup) -> String {
+    let name = backup.name_any();
+    format!(
+        "to let the object go now and keep the backup: kubectl annotate etcdbackup {name} {RETAIN}=true"
+    )
+}
+
+/// Says why an object that is to go is still there; as an event only when it is new.
+async fn not_deleted(
+    context: &Context,
+    backup: &EtcdBackup,
+    reason: &'static str,
+    text: &str,
+    again: Option<Timestamp>,
+) -> Result<(), Failure> {
+    let mut status = backup.status.clone().unwrap_or_default();
+    let told = conditions::get(&status.conditions, DELETED);
+    let is_new = told.is_none_or(|told| told.reason != reason);
+    let (generation, now) = (backup.meta().generation, Timestamp::now());
+    conditions::set(&mut status.conditions, DELETED, false, reason, text, generation, now);
+    status.retry_at = again.map(seconds);
+    context.write_status(backup, &status).await?;
+    if is_new {
+        context.warn(backup, "DeletionFailed", text).await;
+    }
+    Ok(())
+}
+
+/// A backup that the store does not let go.
+struct Kept {
+    /// When it will, if it tells.
+    until: Option<Timestamp>,
+}
+
+async fn delete_backup(context: &Context, backup: &EtcdBackup) -> Result<Option<Kept>, Failure> {
     let status = backup.status.clone().unwrap_or_default();
     let namespace = backup.namespace().unwrap_or_default();
     let (cluster, id) = match (&status.backup, status.attempts) {
         (Some(id), _) => (cluster_name(backup)?, Some(backup_id(id)?)),
         // It may have been made all the same, if the operator ended right then.
         (None, Some(1..)) => (cluster_name(backup)?, None),
-        (None, _) => return Ok(()),
+        (None, _) => return Ok(None),
     };
     let place = secrets::place(context, &namespace, &backup.spec.store_name).await?;
     let repository = match Repository::open(place.store.clone()).await {
         Ok(repository) => repository,
-        Err(RepositoryError::NotARepository { .. }) => return Ok(()),
+        Err(RepositoryError::NotARepository { .. }) => return Ok(None),
         Err(error) => return Err(of(&error)),
     };
     let id = match id {
         Some(id) => id,
         None => match made_by(backup, &repository, &cluster).await? {
             Some(manifest) => manifest.id,
-            None => return Ok(()),
+            None => return Ok(None),
         },
     };
     let report = repository.remove(&cluster, id, Timestamp::now()).await;
     let report = report.map_err(|error| Failure::from(daemon::jobs::Failure::from(&error)))?;
-    if let Some(locked) = report.locked.first() {
-        return Err(Failure { reason: "Locked", ..of_store(locked) });
-    }
     if let Some(error) = report.failed.first() {
         return Err(of(error));
+    }
+    if !report.locked.is_empty() {
+        return Ok(Some(Kept { until: locked_until(&report.locked) }));
     }
     context
         .note(backup, "BackupDeleted", &format!("{cluster}/{id} was deleted from the store"))
         .await;
-    Ok(())
+    Ok(None)
+}
+
+/// When a store lets the first of some objects go, if it tells.
+pub(crate) fn locked_until(locked: &[StoreError]) -> Option<Timestamp> {
+    let until = locked.iter().filter_map(|error| match error {
+        StoreError::Locked { until, .. } => until.as_ref()?.parse().ok(),
+        _ => None,
+    });
+    until.min()
 }
 
 fn of(error: &RepositoryError) -> Failure {
-    daemon::jobs::Failure::from(error).into()
-}
-
-fn of_store(error: &repository::store::StoreError) -> Failure {
     daemon::jobs::Failure::from(error).into()
 }
 
@@ -378,6 +457,11 @@ impl Attempt<'_> {
         context.metrics.running.dec();
         match made {
             Ok(manifest) => self.succeeded(status, &manifest).await,
+            Err(failure) if failure.reason == "Stopped" && !*context.interrupt.borrow() => {
+                let (namespace, name) = (backup.namespace().unwrap_or_default(), backup.name_any());
+                tracing::info!(namespace, backup = name, "removed while its backup was being made");
+                Ok(Action::await_change())
+            }
             Err(failure) => self.failed(status, failure).await,
         }
     }

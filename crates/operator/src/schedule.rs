@@ -12,7 +12,7 @@ mod retention;
 
 use crate::{
     api::{EtcdBackup, EtcdBackupSchedule, EtcdBackupScheduleStatus, Phase},
-    backup::{self, RETAIN, remove_object},
+    backup::{self, LOCKED, RETAIN, remove_object},
     conditions::{self, seconds},
     context::{Context, is_gone},
     failure::Failure,
@@ -27,6 +27,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams, PostParams},
     runtime::{Controller, controller::Action, watcher},
 };
+use retention::{Kept, Pruned};
 use serde_json::json;
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
@@ -342,28 +343,41 @@ impl Doing<'_> {
     ) -> Vec<String> {
         let Self { context, schedule, .. } = *self;
         let generation = schedule.meta().generation;
+        let before = conditions::get(&status.conditions, "Retained").map(|c| c.reason.clone());
         let mut set = |is: bool, reason: &str, text: &str| {
             conditions::set(&mut status.conditions, "Retained", is, reason, text, generation, now);
         };
-        match retention::apply(context, schedule, policy, now).await {
-            Ok(removed) => {
-                let text = format!("{} backups were deleted", removed.len());
-                set(true, "Pruned", "what the policy does not keep is deleted");
-                if !removed.is_empty() {
-                    context.note(schedule, "Pruned", &text).await;
-                }
-                let shows = |child: &&EtcdBackup| {
-                    let backup = child.status.as_ref().and_then(|status| status.backup.as_ref());
-                    backup.is_some_and(|backup| removed.contains(backup))
-                };
-                self.children.iter().filter(shows).map(ResourceExt::name_any).collect()
-            }
+        let Pruned { removed, kept } = match retention::apply(context, schedule, policy, now).await
+        {
+            Ok(pruned) => pruned,
             Err(failure) => {
                 set(false, failure.reason, &failure.text());
                 context.warn(schedule, "PruneFailed", &failure.text()).await;
-                Vec::new()
+                return Vec::new();
+            }
+        };
+        match kept {
+            None => set(true, "Pruned", "what the policy does not keep is deleted"),
+            Some(Kept { objects, until }) => {
+                let first = until.map_or_else(String::new, |at| format!(", the first until {at}"));
+                let text = format!(
+                    "{objects} objects that the policy does not keep are locked in the store{first}; they go with a later backup, when their lock has ended"
+                );
+                set(true, LOCKED, &text);
+                if before.as_deref() != Some(LOCKED) {
+                    context.note(schedule, LOCKED, &text).await;
+                }
             }
         }
+        if !removed.is_empty() {
+            let text = format!("{} backups were deleted", removed.len());
+            context.note(schedule, "Pruned", &text).await;
+        }
+        let shows = |child: &&EtcdBackup| {
+            let backup = child.status.as_ref().and_then(|status| status.backup.as_ref());
+            backup.is_some_and(|backup| removed.contains(backup))
+        };
+        self.children.iter().filter(shows).map(ResourceExt::name_any).collect()
     }
 
     /// Removes an EtcdBackup; which backups stay in the store is for retention alone to say.

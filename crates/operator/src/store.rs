@@ -22,7 +22,11 @@ use kube::{
     Api, Resource, ResourceExt,
     runtime::{Controller, controller::Action, watcher},
 };
-use repository::{ClusterName, Repository, RepositoryError, listing::Listing, store::Store};
+use repository::{
+    ClusterName, Repository, RepositoryError,
+    listing::Listing,
+    store::{Lock, ObjectLock, Store},
+};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -53,6 +57,8 @@ impl Listings {
 struct Found {
     url: String,
     create_only: bool,
+    /// What the newest object tells of its lock; an error if the store did not say.
+    lock: Result<ObjectLock, Failure>,
     listings: Vec<Listing>,
     /// Clusters whose backups cannot be listed.
     unlisted: Vec<Failure>,
@@ -151,8 +157,10 @@ async fn look(context: &Context, store: &BackupStore, now: Timestamp) -> Result<
     let create_only =
         create_only.map_err(|error| Failure::from(daemon::jobs::Failure::from(&error)))?;
     let url = place.store.url().to_owned();
-    let mut found = Found { url, create_only, listings: Vec::new(), unlisted: Vec::new() };
-    let Some(repository) = open(place.store, &store.spec.url, now).await? else {
+    let (listings, unlisted, lock) = (Vec::new(), Vec::new(), Ok(ObjectLock::Untold));
+    let mut found = Found { url, create_only, lock, listings, unlisted };
+    let Some(repository) = open(place.store.clone(), &store.spec.url, now).await? else {
+        found.lock = object_lock(&place.store, &[]).await;
         return Ok(found);
     };
     let mut before = context.listings.take(&store.uid().unwrap_or_default());
@@ -166,7 +174,17 @@ async fn look(context: &Context, store: &BackupStore, now: Timestamp) -> Result<
             Err(error) => found.unlisted.push(of(&error)),
         }
     }
+    found.lock = object_lock(&place.store, &found.listings).await;
     Ok(found)
+}
+
+/// How new objects are locked: as the newest backup is, or, before there is any, what was written to try the store.
+async fn object_lock(store: &Store, listings: &[Listing]) -> Result<ObjectLock, Failure> {
+    let backups = listings.iter().flat_map(|listing| &listing.backups);
+    let newest = backups.max_by_key(|backup| backup.manifest.started);
+    let object = newest.and_then(|backup| backup.objects.first()).map(|entry| entry.path.as_str());
+    let told = store.object_lock(object).await;
+    told.map_err(|error| Failure::from(daemon::jobs::Failure::from(&error)))
 }
 
 /// The repository there. None in a bucket that has none yet: the first backup makes it one. A folder, which cannot be
@@ -229,6 +247,8 @@ fn judge(
                     "the store cannot refuse to overwrite; let no two writers back up one cluster into it",
                 ),
             }
+            let (is, reason, text) = judge_lock(&found.lock);
+            set("ObjectLock", is, reason, &text);
             status.backups = Some(count(&found.listings));
         }
         Err(failure) => set("Ready", Is::False, failure.reason, &failure.text()),
@@ -236,6 +256,40 @@ fn judge(
     status.observed_generation = generation;
     status.checked_at = Some(seconds(now));
     status
+}
+
+/// Whether what is written there can be deleted again at once.
+fn judge_lock(lock: &Result<ObjectLock, Failure>) -> (Is, &'static str, String) {
+    match lock {
+        Ok(ObjectLock::Locked(lock)) if lock.mode == Lock::LEGAL_HOLD => (
+            Is::True,
+            "LegalHold",
+            "the newest object is under a legal hold: it cannot be deleted until that is lifted".to_owned(),
+        ),
+        Ok(ObjectLock::Locked(lock)) => {
+            let days = match lock.days() {
+                None => String::new(),
+                Some(1) => ", 1 day".to_owned(),
+                Some(days) => format!(", {days} days"),
+            };
+            let text = format!(
+                "new objects are locked ({}{days}): what retention or a deletionPolicy would delete stays until then",
+                lock.mode
+            );
+            (Is::True, "Enabled", text)
+        }
+        Ok(ObjectLock::Open) => (
+            Is::False,
+            "Disabled",
+            "the newest object has no lock, or none that these credentials may see (s3:GetObjectRetention)".to_owned(),
+        ),
+        Ok(ObjectLock::Untold) => (
+            Is::Unknown,
+            "Untold",
+            "this kind of store does not tell; what it keeps from being deleted stays, and is told of then".to_owned(),
+        ),
+        Err(failure) => (Is::Unknown, failure.reason, failure.text()),
+    }
 }
 
 #[cfg(test)]

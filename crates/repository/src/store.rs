@@ -9,6 +9,7 @@
 
 use bytes::Bytes;
 use futures::{future::BoxFuture, stream::BoxStream};
+use jiff::Timestamp;
 use std::{fmt, path::Path, sync::Arc};
 
 #[cfg(feature = "buckets")]
@@ -48,6 +49,13 @@ pub trait Backend: Send + Sync + 'static {
     fn probe(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async { Ok(self.is_create_only()) })
     }
+    /// What the store tells of the lock of an object; without one, of what [`probe`](Self::probe) leaves behind.
+    fn object_lock<'a>(
+        &'a self,
+        _path: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<ObjectLock, StoreError>> {
+        Box::pin(async { Ok(ObjectLock::Untold) })
+    }
     /// Creates a small object from all its bytes; [`StoreError::Exists`] if it is there.
     fn create<'a>(&'a self, path: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<(), StoreError>>;
     /// Begins an object of unknown size. It is there when [`ObjectWriter::finish`] has returned, not before.
@@ -86,6 +94,44 @@ pub trait ObjectWriter: Send {
     fn finish(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>>;
     /// Gives it up, and removes what was stored of it.
     fn abort(self: Box<Self>) -> BoxFuture<'static, Result<(), StoreError>>;
+}
+
+/// What a store tells of an object's lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObjectLock {
+    /// Nothing: this kind of store does not tell, or the object is not there.
+    Untold,
+    /// It has none, or none that we may see.
+    Open,
+    /// It has, or had, one.
+    Locked(Lock),
+}
+
+/// A lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// `COMPLIANCE`, `GOVERNANCE`, or [`LEGAL_HOLD`](Self::LEGAL_HOLD).
+    pub mode: String,
+    /// When it ends; none if nobody can say.
+    pub until: Option<Timestamp>,
+    /// When the object was written.
+    pub since: Option<Timestamp>,
+}
+
+impl Lock {
+    /// The mode of a lock that holds until somebody lifts it.
+    pub const LEGAL_HOLD: &'static str = "LEGAL_HOLD";
+
+    /// Whether the object cannot be deleted then.
+    pub fn holds(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
+
+    /// For how many days an object is locked from its beginning.
+    pub fn days(&self) -> Option<i64> {
+        let hours = self.until?.duration_since(self.since?).as_hours();
+        Some((hours + 12) / 24)
+    }
 }
 
 /// An object, as a listing shows it.

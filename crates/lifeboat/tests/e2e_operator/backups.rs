@@ -160,3 +160,27 @@ async fn backups_of_a_lost_cluster_reappear_as_objects_that_delete_nothing() {
     assert_eq!(world.manifests("four").len(), 1);
     assert!(operator.stop().await.success());
 }
+
+#[tokio::test]
+async fn who_is_removed_while_its_backup_is_made_leaves_nothing_of_it() {
+    let world = World::ready().await;
+    let cluster = plain(Etcd::V3_4);
+    cluster.write_sample();
+    let (proxy, _) = world.stalled_store("slow", "cut").await;
+    let operator = world.operator("a");
+    for (name, policy, times) in [("kept", "Retain", 1), ("owned", "Delete", 2)] {
+        let more = json!({ "deletionPolicy": policy });
+        world.make::<EtcdBackup>(name, backup_of(&cluster.endpoints(), "slow", more)).await;
+        world.until_phase(name, Phase::Running).await;
+        world.until_stalled_times(&proxy, times).await;
+        world.remove::<EtcdBackup>(name).await;
+        operator.says_times("removed while its backup was being made", times).await;
+    }
+    let manifests = world.manifests("cut");
+    let content = |path: &String| String::from_utf8(world.s3.get(path)).unwrap();
+    assert!(manifests.iter().all(|path| content(path).contains("abandoned")), "{manifests:?}");
+    let left = world.s3.list("cut/prod/snapshots/");
+    assert!(!left.iter().any(|path| path.contains("db.zst")), "{left:?}");
+    assert_eq!(world.s3.unfinished_uploads(), Vec::<String>::new());
+    assert!(operator.stop().await.success());
+}

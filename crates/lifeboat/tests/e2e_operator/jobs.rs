@@ -4,7 +4,7 @@ use crate::world::{World, backup_of, plain};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use operator::api::{BackupStore, EtcdBackup, Phase};
 use serde_json::{Value, json};
@@ -117,4 +117,25 @@ async fn a_job_has_its_secrets_mounted_and_none_in_its_order() {
     let secrets = pod.volumes.unwrap().into_iter().filter_map(|volume| volume.secret?.secret_name);
     assert_eq!(secrets.collect::<Vec<_>>(), ["etcd-user", "s3"]);
     assert_eq!(pod.automount_service_account_token, Some(false));
+}
+
+#[tokio::test]
+async fn who_is_removed_while_its_job_runs_goes_after_the_job() {
+    let world = World::ready().await;
+    let _operator = world.operator("a");
+    world.store("s3", "jobs", json!({})).await;
+    let more =
+        json!({ "runAs": "Job", "job": { "image": "lifeboat:1" }, "deletionPolicy": "Delete" });
+    world.make::<EtcdBackup>("near", backup_of("http://127.0.0.1:1", "s3", more)).await;
+    let running = job(&world, 1).await.name_any();
+    world.all::<EtcdBackup>().delete("near", &DeleteParams::default()).await.unwrap();
+    let is_ending = |job: &Job| job.metadata.deletion_timestamp.is_some();
+    let ending: Job = world.until(&running, "ending", is_ending).await;
+    assert_eq!(ending.metadata.finalizers.unwrap(), ["foregroundDeletion"], "its pod goes first");
+    assert!(world.all::<EtcdBackup>().get_opt("near").await.unwrap().is_some());
+    // What Kubernetes does when the pod has ended.
+    let patch = json!({ "metadata": { "finalizers": null } });
+    let jobs: Api<Job> = world.all();
+    jobs.patch(&running, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    world.until_gone::<EtcdBackup>("near").await;
 }

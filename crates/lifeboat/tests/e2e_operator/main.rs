@@ -8,4 +8,5 @@ mod backups;
 mod jobs;
 mod lead;
 mod schedules;
+mod stores;
 mod world;

@@ -157,8 +157,13 @@ impl World {
 
     /// Waits until a snapshot is held up.
     pub(crate) async fn until_stalled(&self, proxy: &FaultProxy) {
+        self.until_stalled_times(proxy, 1).await;
+    }
+
+    /// Waits until so many are.
+    pub(crate) async fn until_stalled_times(&self, proxy: &FaultProxy, times: usize) {
         let begun = Instant::now();
-        while proxy.faults() == 0 {
+        while proxy.faults() < times {
             assert!(begun.elapsed() < PATIENCE, "no snapshot came\n{}", self.logs());
             tokio::time::sleep(LOOK).await;
         }
@@ -202,9 +207,19 @@ impl World {
             + Debug
             + DeserializeOwned,
     {
-        let api = self.all::<K>();
-        api.delete(name, &DeleteParams::default()).await.unwrap();
-        let begun = Instant::now();
+        self.all::<K>().delete(name, &DeleteParams::default()).await.unwrap();
+        self.until_gone::<K>(name).await;
+    }
+
+    /// Waits until an object is gone.
+    pub(crate) async fn until_gone<K>(&self, name: &str)
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        let (api, begun) = (self.all::<K>(), Instant::now());
         while api.get_opt(name).await.unwrap().is_some() {
             assert!(begun.elapsed() < PATIENCE, "{name} stays\n{}", self.logs());
             tokio::time::sleep(LOOK).await;
@@ -257,6 +272,11 @@ impl World {
         Operator { child, log }
     }
 
+    /// The kubeconfig of who may do all.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        self.kube.kubeconfig()
+    }
+
     /// A folder for the test's own files.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
@@ -293,8 +313,13 @@ impl Operator {
 
     /// Waits until it has said that.
     pub(crate) async fn says(&self, what: &str) {
+        self.says_times(what, 1).await;
+    }
+
+    /// Waits until it has said that so often.
+    pub(crate) async fn says_times(&self, what: &str, times: usize) {
         let begun = Instant::now();
-        while !self.log().contains(what) {
+        while self.log().matches(what).count() < times {
             assert!(begun.elapsed() < PATIENCE, "it never said {what:?}:\n{}", self.log());
             tokio::time::sleep(LOOK).await;
         }

@@ -90,7 +90,7 @@ pub struct EtcdBackupStatus {
     /// How far it has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// `Succeeded`: false until it is, with the reason.
+    /// `Succeeded`: false until it is, with the reason. `Deleted`: why an object that is to go with its backup is still there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The generation of the object that this is about.

@@ -90,7 +90,7 @@ pub struct BackupTemplate {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EtcdBackupScheduleStatus {
-    /// `Ready`: whether the schedule can be followed.
+    /// `Ready`: whether the schedule can be followed. `Retained`: whether retention has cleared the store after the last backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The generation of the object that this is about.

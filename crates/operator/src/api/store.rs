@@ -105,7 +105,8 @@ pub struct Encryption {
 #[serde(rename_all = "camelCase")]
 pub struct BackupStoreStatus {
     /// `Ready`: reachable and writable. `CreateOnly`: a second creation of one object is refused, so that two writers
-    /// can't harm each other. `ObjectLock`: objects can't be deleted before their time, so that pruning waits for it.
+    /// can't harm each other. `ObjectLock`: new objects can't be deleted before their time, so that pruning waits for it; told by the
+    /// newest object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The generation of the object that this was found for.

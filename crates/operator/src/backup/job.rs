@@ -25,7 +25,7 @@ use etcd_live::{ConnectOptions, Connector, Endpoint, TlsOptions};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{ListParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
     runtime::controller::Action,
 };
 use repository::{
@@ -164,6 +164,28 @@ pub(super) async fn look(
             attempting.failed(status, failure).await
         }
     }
+}
+
+/// Ends an attempt's Job, and its pod, which gives up what it has begun. Says whether both have ended.
+pub(super) async fn end(
+    context: &Context,
+    backup: &EtcdBackup,
+    attempt: u32,
+) -> Result<bool, Failure> {
+    let jobs: Api<Job> = context.beside(backup);
+    let name = name(backup, attempt);
+    let Some(job) = jobs.get_opt(&name).await?.filter(|job| ended(job).is_none()) else {
+        return Ok(true);
+    };
+    if job.meta().deletion_timestamp.is_none() {
+        // The Job is there until its pod is gone.
+        match jobs.delete(&name, &DeleteParams::foreground()).await {
+            Ok(_) => {}
+            Err(error) if crate::context::is_gone(&error) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
 }
 
 /// How a Job has ended, if it has.

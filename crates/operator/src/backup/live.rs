@@ -10,9 +10,13 @@ use crate::{
 };
 use backup::{BackupError, HashKvPolicy, Job, Options, Source, Target, TargetError};
 use daemon::jobs::on_a_thread;
-use kube::ResourceExt;
+use futures::StreamExt;
+use kube::{
+    Api, Resource, ResourceExt,
+    runtime::{WatchStreamExt, watcher::watch_object},
+};
 use repository::{Manifest, lease::Terms};
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 /// How long to wait for another writer of the same cluster, before that counts as a failed attempt.
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
@@ -21,14 +25,35 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 pub async fn attempt(context: &Context, backup: &EtcdBackup) -> Result<Manifest, Failure> {
     let job = job(context, backup).await?;
     let mut interrupt = context.interrupt.clone();
+    let removed = removed(context.beside(backup), backup.name_any(), backup.uid());
     let interrupted = async move {
-        // Whoever could tell being gone means the same.
-        let _ = interrupt.wait_for(|interrupted| *interrupted).await;
+        tokio::select! {
+            // Whoever could tell being gone means the same.
+            _ = interrupt.wait_for(|interrupted| *interrupted) => {}
+            () = removed => {}
+        }
     };
     let report = on_a_thread(job, interrupted).await;
     let report = report.map_err(|error: BackupError| daemon::jobs::Failure::from(&error))?;
     let result = report.results.into_iter().next().expect("a result for the one target");
     Ok(result.result.map_err(|error: TargetError| daemon::jobs::Failure::from(&error))?)
+}
+
+/// Comes when an object is removed, or about to be. The controller tells nothing of an object that it works on, so that one
+/// is watched by itself, for as long as its run takes.
+async fn removed(api: Api<EtcdBackup>, name: String, uid: Option<String>) {
+    let is_there =
+        |found: &EtcdBackup| found.uid() == uid && found.meta().deletion_timestamp.is_none();
+    let mut seen = pin!(watch_object(api, &name).default_backoff());
+    while let Some(found) = seen.next().await {
+        // An API server that does not answer says nothing of the object.
+        if let Ok(found) = found
+            && !found.as_ref().is_some_and(is_there)
+        {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn job(context: &Context, backup: &EtcdBackup) -> Result<Job, Failure> {

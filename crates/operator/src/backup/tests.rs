@@ -104,3 +104,19 @@ fn waits_between_attempts_double_and_are_bounded() {
     let waits: Vec<_> = [1, 2, 3, 19].map(|attempts| back_off(attempts).as_secs()).to_vec();
     assert_eq!(waits, [10, 20, 40, 600]);
 }
+
+#[test]
+fn an_object_whose_backup_the_store_keeps_waits_for_that_and_no_longer() {
+    let mut kept = with(backup(json!({ "deletionPolicy": "Delete" })), Phase::Succeeded, 1);
+    kept.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    kept.metadata.deletion_timestamp = Some(Time(now()));
+    let status = kept.status.as_mut().unwrap();
+    status.retry_at = Some(Time(later(60)));
+    assert_eq!(decide(&kept, now()), Step::DeleteBackup, "a wait between attempts is no lock");
+    let told = &mut kept.status.as_mut().unwrap().conditions;
+    conditions::set(told, DELETED, false, LOCKED, "", Some(1), now());
+    assert_eq!(decide(&kept, now()), Step::Wait(later(60)));
+    assert_eq!(decide(&kept, later(60)), Step::DeleteBackup);
+    kept.annotations_mut().insert(RETAIN.to_owned(), "true".to_owned());
+    assert_eq!(decide(&kept, now()), Step::Hold(false), "who lets it go does not wait");
+}

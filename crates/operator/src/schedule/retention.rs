@@ -2,6 +2,7 @@
 
 use crate::{
     api::{EtcdBackupSchedule, Retention},
+    backup::locked_until,
     context::Context,
     failure::Failure,
     metrics, secrets,
@@ -38,13 +39,29 @@ pub(super) fn policy(retention: &Retention, zone: &str) -> Result<Policy, Failur
     })
 }
 
-/// Deletes what the policy does not keep; says which backups are gone.
+/// What retention has done.
+pub(super) struct Pruned {
+    /// Names of backups that are gone.
+    pub(super) removed: Vec<String>,
+    /// What should have gone too.
+    pub(super) kept: Option<Kept>,
+}
+
+/// Objects that the store does not let go.
+pub(super) struct Kept {
+    /// How many.
+    pub(super) objects: usize,
+    /// When it lets the first of them go, if it tells.
+    pub(super) until: Option<Timestamp>,
+}
+
+/// Deletes what the policy does not keep.
 pub(super) async fn apply(
     context: &Context,
     schedule: &EtcdBackupSchedule,
     retention: &Retention,
     now: Timestamp,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Pruned, Failure> {
     let policy = policy(retention, &schedule.spec.time_zone)?;
     let spec = &schedule.spec.template.spec;
     let namespace = schedule.namespace().unwrap_or_default();
@@ -64,12 +81,7 @@ pub(super) async fn apply(
     if let Some(error) = report.failed.first() {
         return Err(daemon::jobs::Failure::from(error).into());
     }
-    if !report.locked.is_empty() {
-        tracing::info!(
-            schedule = schedule.name_any(),
-            locked = report.locked.len(),
-            "objects stay until the store lets them go"
-        );
-    }
-    Ok(removed)
+    let kept = (!report.locked.is_empty())
+        .then(|| Kept { objects: report.locked.len(), until: locked_until(&report.locked) });
+    Ok(Pruned { removed, kept })
 }

@@ -31,7 +31,8 @@ fn object(store: &str, cluster: &str, backup: Option<&str>, synced: bool) -> Etc
 }
 
 fn found(unlisted: Vec<Failure>) -> Found {
-    Found { url: String::new(), create_only: true, listings: Vec::<Listing>::new(), unlisted }
+    let (url, listings) = (String::new(), Vec::<Listing>::new());
+    Found { url, create_only: true, lock: Ok(ObjectLock::Open), listings, unlisted }
 }
 
 #[test]
@@ -86,4 +87,18 @@ fn a_store_that_fails_says_why_and_keeps_what_is_known_of_it() {
     assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "Settings"));
     assert!(ready.message.contains("no Secret") && ready.message.contains("make it"));
     assert_eq!(bad.backups, Some(0));
+}
+
+#[test]
+fn a_store_says_for_how_long_it_keeps_what_is_written() {
+    let at = |text: &str| Some(text.parse().unwrap());
+    let until = at("2026-12-23T10:00:00Z");
+    let lock = Lock { mode: "COMPLIANCE".to_owned(), until, since: at("2026-11-23T10:00:00Z") };
+    let (is, reason, text) = judge_lock(&Ok(ObjectLock::Locked(lock.clone())));
+    assert_eq!((is, reason), (Is::True, "Enabled"));
+    assert!(text.contains("COMPLIANCE, 30 days"), "{text}");
+    let hold = Lock { mode: Lock::LEGAL_HOLD.to_owned(), until: None, ..lock };
+    assert_eq!(judge_lock(&Ok(ObjectLock::Locked(hold))).1, "LegalHold");
+    assert_eq!(judge_lock(&Ok(ObjectLock::Untold)).0, Is::Unknown);
+    assert_eq!(judge_lock(&Err(Failure::settings("torn", ""))).0, Is::Unknown);
 }

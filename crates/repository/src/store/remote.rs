@@ -15,7 +15,7 @@
 //!   (`AbortIncompleteMultipartUpload`) removes it.
 
 use super::{
-    At, Backend, Entry, ObjectWriter, Operation, StoreError,
+    At, Backend, Entry, Lock, ObjectLock, ObjectWriter, Operation, StoreError,
     answer::{Cause, failed},
     connect::Connection,
     path::{PROBE, check_path, check_prefix},
@@ -107,6 +107,17 @@ impl Backend for Remote {
     fn probe(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
         let at = self.shared.at(Operation::Probe, "");
         self.bounded(at.clone(), self.shared.heeds_conditions(at))
+    }
+
+    fn object_lock<'a>(
+        &'a self,
+        path: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<ObjectLock, StoreError>> {
+        let at = self.shared.at(Operation::Size, path.unwrap_or(PROBE));
+        self.bounded(at.clone(), async move {
+            path.map_or(Ok(()), check_path)?;
+            self.shared.object_lock(at).await
+        })
     }
 
     fn create<'a>(&'a self, path: &'a str, bytes: Bytes) -> BoxFuture<'a, Result<(), StoreError>> {
@@ -353,10 +364,17 @@ impl Shared {
 
     async fn delete(&self, at: At) -> Result<(), StoreError> {
         check_path(&at.path)?;
-        if self.connection.has_object_lock
-            && let Some(until) = self.locked_until(&at).await?
+        // Whatever else it answers, the deletion itself will say so.
+        if let ObjectLock::Locked(lock) = self.object_lock(at.clone()).await?
+            && lock.holds(jiff::Timestamp::now())
         {
-            return Err(StoreError::Locked { at, until: Some(until) });
+            let until = match lock.until {
+                Some(until) => Some(until.to_string()),
+                None => {
+                    (lock.mode == Lock::LEGAL_HOLD).then(|| "its legal hold is lifted".to_owned())
+                }
+            };
+            return Err(StoreError::Locked { at, until });
         }
         match self.operator().delete(&at.path).await {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(failed(at, &e)),
@@ -364,8 +382,11 @@ impl Shared {
         }
     }
 
-    /// Until when an object is locked, if it is.
-    async fn locked_until(&self, at: &At) -> Result<Option<String>, StoreError> {
+    /// What the headers of an object say of its lock.
+    async fn object_lock(&self, at: At) -> Result<ObjectLock, StoreError> {
+        if !self.connection.has_object_lock {
+            return Ok(ObjectLock::Untold);
+        }
         let signed = self.operator().presign_stat(&at.path, SIGNED_FOR).await;
         let signed = signed.map_err(|e| failed(at.clone(), &e))?;
         let mut request =
@@ -376,23 +397,27 @@ impl Shared {
         let request = request.body(Buffer::new()).expect("it was signed, so it is a request");
         let sent = self.operator().context().http_transport().send(request).await;
         let answer = sent.map_err(|e| failed(at.clone(), &e))?;
-        // Whatever else it answers, the deletion itself will say so.
-        Ok(lock(answer.headers(), jiff::Timestamp::now()))
+        Ok(match answer.status().is_success() {
+            true => lock(answer.headers()),
+            false => ObjectLock::Untold,
+        })
     }
 }
 
 /// What an object's headers say of its lock.
-fn lock(headers: &http::HeaderMap, now: jiff::Timestamp) -> Option<String> {
+fn lock(headers: &http::HeaderMap) -> ObjectLock {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let since = header("last-modified")
+        .and_then(|date| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok());
     if header("x-amz-object-lock-legal-hold").is_some_and(|hold| hold.eq_ignore_ascii_case("ON")) {
-        return Some("its legal hold is lifted".to_owned());
+        return ObjectLock::Locked(Lock { mode: Lock::LEGAL_HOLD.to_owned(), until: None, since });
     }
-    let until = header("x-amz-object-lock-retain-until-date")?;
-    match until.parse::<jiff::Timestamp>() {
-        Ok(end) if end <= now => None,
-        // A date that we cannot read is taken for one to come.
-        _ => Some(until.to_owned()),
-    }
+    let Some(until) = header("x-amz-object-lock-retain-until-date") else {
+        return ObjectLock::Open;
+    };
+    let mode = header("x-amz-object-lock-mode").unwrap_or("COMPLIANCE").to_owned();
+    // A date that we cannot read is taken for one to come.
+    ObjectLock::Locked(Lock { mode, until: until.parse().ok(), since })
 }
 
 /// All pieces of an object of that size, in order, some of them read ahead.
@@ -607,7 +632,10 @@ mod tests {
             let headers = [(name, value)].map(|(name, value)| {
                 (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
             });
-            lock(&http::HeaderMap::from_iter(headers), now).is_some()
+            match lock(&http::HeaderMap::from_iter(headers)) {
+                ObjectLock::Locked(lock) => lock.holds(now),
+                _ => false,
+            }
         };
         let until = "x-amz-object-lock-retain-until-date";
         assert!(locked(until, "2026-03-02T00:00:00.000Z"));
@@ -616,5 +644,21 @@ mod tests {
         assert!(locked("x-amz-object-lock-legal-hold", "ON"));
         assert!(!locked("x-amz-object-lock-legal-hold", "OFF"));
         assert!(!locked("x-amz-object-lock-mode", "GOVERNANCE"));
+    }
+
+    #[test]
+    fn a_lock_tells_for_how_many_days_it_was_made() {
+        let headers = [
+            ("last-modified", "Mon, 23 Nov 2026 06:00:02 GMT"),
+            ("x-amz-object-lock-mode", "GOVERNANCE"),
+            ("x-amz-object-lock-retain-until-date", "2026-12-23T06:00:01.5Z"),
+        ];
+        let headers = headers.map(|(name, value)| {
+            (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+        });
+        let ObjectLock::Locked(lock) = lock(&http::HeaderMap::from_iter(headers)) else {
+            panic!("not locked")
+        };
+        assert_eq!((lock.mode.as_str(), lock.days()), ("GOVERNANCE", Some(30)));
     }
 }

@@ -1,0 +1,136 @@
+//! Stores: what is in them as objects, and what they keep from being deleted.
+
+use crate::world::{World, backup_of, is_synced, plain};
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use operator::{
+    api::{BackupStore, EtcdBackup, EtcdBackupSchedule, Phase},
+    conditions,
+};
+use serde_json::json;
+use testbed::{Etcd, Identity, Run, Tool};
+
+/// Runs the tool beside the API server, with the store's credentials.
+fn tool(world: &World, arguments: &[&str]) -> Run {
+    let mut command = Tool::new(env!("CARGO_BIN_EXE_lifeboat")).command(arguments);
+    command.env("KUBECONFIG", world.kubeconfig()).envs(world.s3.env(Identity::Admin));
+    Run::of(&mut command)
+}
+
+async fn shown(world: &World) -> Vec<EtcdBackup> {
+    let all = world.all::<EtcdBackup>().list(&ListParams::default()).await.unwrap().items;
+    all.into_iter().filter(is_synced).collect()
+}
+
+#[tokio::test]
+async fn a_command_shows_the_backups_of_a_repository_once_and_no_operator_takes_that_back() {
+    let world = World::ready().await;
+    let cluster = plain(Etcd::V3_4);
+    let url = world.s3.url("lost");
+    let back_up = |key: &str| {
+        cluster.put(key, "value");
+        let endpoints = cluster.endpoints();
+        let made = ["backup", "--repo", &url, "--cluster", "prod", "--endpoints", &endpoints];
+        tool(&world, &made).ok();
+    };
+    let list = |store: &str| tool(&world, &["list", "--repo", &url, "--sync", store]);
+    back_up("a");
+    back_up("b");
+    list("s3").code_is(1).stderr_has(&["no BackupStore \"s3\" in namespace \"default\""]);
+    world.store("s3", "lost", json!({})).await;
+    world.store("other", "elsewhere", json!({})).await;
+    list("default/other").code_is(1).stderr_has(&["s3://backups/elsewhere", "--repo"]);
+
+    list("s3").ok().stderr_has(&["in namespace default: 2 EtcdBackups made, 0 removed"]);
+    let before = shown(&world).await;
+    assert_eq!(before.len(), 2);
+    let status = before[0].status.clone().unwrap();
+    assert_eq!(status.phase, Some(Phase::Succeeded));
+    assert!(status.uri.unwrap().starts_with("s3://backups/lost/prod/snapshots/"));
+    list("s3").ok().stderr_has(&["0 EtcdBackups made, 0 removed"]);
+
+    let operator = world.operator("a");
+    let patch = json!({ "spec": { "compressionLevel": 3 } });
+    let stores = world.all::<BackupStore>();
+    stores.patch("s3", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    let is_seen = |store: &BackupStore| {
+        store.metadata.generation == Some(2)
+            && store.status.as_ref().is_some_and(|s| s.observed_generation == Some(2))
+    };
+    world.until::<BackupStore>("s3", "seen", is_seen).await;
+    assert_eq!(shown(&world).await.len(), 2, "no `sync` in the store is no reason to hide them");
+    assert!(operator.stop().await.success());
+
+    let gone = before[0].status.clone().unwrap().backup.unwrap();
+    for path in world.s3.list(&format!("lost/prod/snapshots/{gone}/")) {
+        world.s3.delete(&path);
+    }
+    list("s3").ok().stderr_has(&["0 EtcdBackups made, 1 removed because their backup is gone"]);
+    let left: Vec<_> = shown(&world).await.iter().map(ResourceExt::name_any).collect();
+    assert_eq!(left, [before[1].name_any()]);
+}
+
+#[tokio::test]
+async fn what_a_store_locks_stays_is_told_and_does_not_keep_the_operator_busy() {
+    let world = World::ready().await;
+    world.s3.make_locking_bucket("locked");
+    world.s3.retain_by_default("locked", 1);
+    let cluster = plain(Etcd::V3_5);
+    cluster.put("a", "b");
+    let _operator = world.operator("a");
+    world.store("s3", "", json!({ "url": "s3://locked/p" })).await;
+    world.store("free", "free", json!({})).await;
+    let lock = |store: &BackupStore| {
+        let status = store.status.clone().unwrap_or_default();
+        conditions::get(&status.conditions, "ObjectLock").cloned()
+    };
+    let store: BackupStore = world.until("s3", "looked at", |store| lock(store).is_some()).await;
+    let told = lock(&store).unwrap();
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "Enabled"), "{told:?}");
+    assert!(told.message.contains("(COMPLIANCE, 1 day)"), "{told:?}");
+    let free: BackupStore = world.until("free", "looked at", |store| lock(store).is_some()).await;
+    assert_eq!(lock(&free).unwrap().reason, "Disabled");
+
+    let owning = backup_of(&cluster.endpoints(), "s3", json!({ "deletionPolicy": "Delete" }));
+    world.make::<EtcdBackup>("owned", owning.clone()).await;
+    world.until_phase("owned", Phase::Succeeded).await;
+    let backups = world.all::<EtcdBackup>();
+    backups.delete("owned", &DeleteParams::default()).await.unwrap();
+    let deleted = |backup: &EtcdBackup| {
+        let status = backup.status.clone().unwrap_or_default();
+        conditions::get(&status.conditions, "Deleted").cloned()
+    };
+    let kept: EtcdBackup = world.until("owned", "kept", |backup| deleted(backup).is_some()).await;
+    let told = deleted(&kept).unwrap();
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "Locked"));
+    assert!(told.message.contains("annotate etcdbackup owned lifeboat.dev/retain=true"));
+    let again = kept.status.unwrap().retry_at.unwrap().0;
+    assert!(again > jiff::Timestamp::now() + jiff::SignedDuration::from_hours(22), "{again}");
+    assert!(world.events("owned").await.contains(&"DeletionFailed".to_owned()));
+
+    let patch = json!({ "metadata": { "annotations": { "lifeboat.dev/retain": "true" } } });
+    backups.patch("owned", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    world.until_gone::<EtcdBackup>("owned").await;
+
+    let template = backup_of(&cluster.endpoints(), "s3", json!({}));
+    let schedule = json!({
+        "schedule": "0 0 1 1 *", "template": { "spec": template }, "retention": { "keepLast": 1 },
+    });
+    world.make::<EtcdBackupSchedule>("yearly", schedule).await;
+    let patch = json!({ "metadata": { "annotations": { "lifeboat.dev/run-now": "1" } } });
+    let schedules = world.all::<EtcdBackupSchedule>();
+    schedules.patch("yearly", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    let retained = |schedule: &EtcdBackupSchedule| {
+        let status = schedule.status.clone().unwrap_or_default();
+        conditions::get(&status.conditions, "Retained").cloned()
+    };
+    let done: EtcdBackupSchedule =
+        world.until("yearly", "looked after", |schedule| retained(schedule).is_some()).await;
+    let told = retained(&done).unwrap();
+    assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "Locked"), "{told:?}");
+    assert!(told.message.contains("locked in the store, the first until 2"), "{told:?}");
+    let all = world.s3.list_in("locked", "p/");
+    assert_eq!(all.iter().filter(|path| path.ends_with("/manifest.json")).count(), 2, "{all:?}");
+}
