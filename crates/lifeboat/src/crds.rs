@@ -1,7 +1,7 @@
 //! `crds`: the definitions of the operator's kinds.
 
 use crate::{output, report::Failure};
-use operator::crds::{Rules, yaml};
+use operator::crds::{Rules, coreos_yaml, yaml};
 
 /// Print the definitions of the operator's kinds: lifeboat crds | kubectl apply --server-side -f -
 ///
@@ -11,11 +11,16 @@ pub(crate) struct CrdsArgs {
     /// Add the rule, in CEL, that a backup's spec stays as it was: for Kubernetes 1.25 or newer
     #[arg(long)]
     cel: bool,
+
+    /// Add EtcdBackup of etcd.database.coreos.com/v1beta2, for `lifeboat operator --coreos-compat`
+    #[arg(long)]
+    coreos_compat: bool,
 }
 
 impl CrdsArgs {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let rules = if self.cel { Rules::Cel } else { Rules::Structural };
-        output::print(&yaml(rules))
+        let others = if self.coreos_compat { coreos_yaml() } else { String::new() };
+        output::print(&(yaml(rules) + &others))
     }
 }

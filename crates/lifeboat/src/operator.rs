@@ -33,6 +33,12 @@ pub(crate) struct OperatorArgs {
     #[arg(long, conflicts_with_all = ["lease", "lease_namespace"])]
     no_leader_election: bool,
 
+    /// Follow EtcdBackups of etcd.database.coreos.com/v1beta2 too, as the CoreOS etcd-operator did: plain snapshot files
+    ///
+    /// Needs their definition: lifeboat crds --coreos-compat. Stop the CoreOS operator first.
+    #[arg(long)]
+    coreos_compat: bool,
+
     /// How many backups it makes at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     parallel_backups: u16,
@@ -91,6 +97,7 @@ impl OperatorArgs {
             parallel_backups: self.parallel_backups.into(),
             listen,
             stop_grace: Duration::from_secs(self.stop_grace),
+            coreos_compat: self.coreos_compat,
         };
         run(client, settings, signals).await.map_err(failure)
     }

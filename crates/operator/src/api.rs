@@ -15,6 +15,7 @@
 
 mod backup;
 mod cluster;
+pub mod coreos;
 mod job;
 mod phase;
 mod restore;

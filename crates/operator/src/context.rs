@@ -40,6 +40,8 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// How long what runs may go on when the operator is told to stop.
     pub stop_grace: std::time::Duration,
+    /// Whether EtcdBackups of the CoreOS operator are followed too.
+    pub coreos_compat: bool,
 }
 
 /// What every controller works with. Shared by all.

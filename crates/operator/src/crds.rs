@@ -13,7 +13,7 @@
 mod reference;
 mod tidy;
 
-use crate::api::{BackupStore, EtcdBackup, EtcdBackupSchedule, EtcdRestore};
+use crate::api::{BackupStore, EtcdBackup, EtcdBackupSchedule, EtcdRestore, coreos::CoreosBackup};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResourceExt, ResourceExt};
 use serde_json::{Value, json};
@@ -58,7 +58,15 @@ pub enum CrdProblem {
 impl CrdProblem {
     /// What to do.
     pub fn remedy(&self) -> &'static str {
-        "apply the definitions of this version: lifeboat crds | kubectl apply --server-side -f -"
+        let (Self::Missing(name) | Self::Older { name, .. }) = self;
+        match name == coreos_name() {
+            true => {
+                "apply the definitions of this version: lifeboat crds --coreos-compat | kubectl apply --server-side --force-conflicts -f -"
+            }
+            false => {
+                "apply the definitions of this version: lifeboat crds | kubectl apply --server-side -f -"
+            }
+        }
     }
 }
 
@@ -72,7 +80,12 @@ pub fn names() -> [&'static str; 4] {
     ]
 }
 
-/// Whether the definition that a server has under one of our [`names`] is new enough. Newer ones are: fields are added,
+/// The name of the definition that is followed beside them, for who comes from the CoreOS operator.
+pub fn coreos_name() -> &'static str {
+    CoreosBackup::crd_name()
+}
+
+/// Whether the definition that a server has under one of these names is new enough. Newer ones are: fields are added,
 /// never removed.
 pub fn check(name: &str, found: Option<&CustomResourceDefinition>) -> Result<(), CrdProblem> {
     let definition = found.ok_or_else(|| CrdProblem::Missing(name.to_owned()))?;
@@ -95,10 +108,31 @@ pub fn definitions(rules: Rules) -> Vec<Value> {
 pub fn yaml(rules: Rules) -> String {
     let mut text = HEADER.to_owned();
     for definition in definitions(rules) {
-        text += "---\n";
-        text += &serde_saphyr::to_string(&definition).expect("JSON can be written as YAML");
+        text += &document(&definition);
     }
     text
+}
+
+/// The definition of the CoreOS operator's `EtcdBackup`.
+pub fn coreos_definition() -> Value {
+    let mut made = definition(&CoreosBackup::crd(), Rules::Structural);
+    // That operator's definition kept whatever was written, which holds until it is taken back.
+    made["spec"]["preserveUnknownFields"] = json!(false);
+    // It wrote null for a time that there is not, and an object with a field that is refused can get no status.
+    let schema = &mut made["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    for time in ["lastSuccessDate", "lastExecutionDate"] {
+        schema["properties"]["status"]["properties"][time]["nullable"] = json!(true);
+    }
+    made
+}
+
+/// The same as YAML, to be put behind that of the others, or applied alone.
+pub fn coreos_yaml() -> String {
+    document(&coreos_definition())
+}
+
+fn document(definition: &Value) -> String {
+    "---\n".to_owned() + &serde_saphyr::to_string(definition).expect("JSON can be written as YAML")
 }
 
 fn definition(derived: &CustomResourceDefinition, rules: Rules) -> Value {

@@ -8,6 +8,7 @@ pub mod crds;
 pub mod backup;
 mod client;
 pub mod cluster;
+pub mod compat;
 pub mod conditions;
 pub mod context;
 pub mod failure;

@@ -7,7 +7,7 @@
 //! * Whoever loses the Lease ends at once: what runs is given up as when it is stopped, and Kubernetes starts the process again.
 
 use crate::{
-    backup,
+    api, backup, compat,
     context::{Context, Settings},
     crds::{self, CrdProblem},
     failure::Failure,
@@ -131,7 +131,7 @@ pub async fn run(
     settings: Settings,
     mut signals: mpsc::Receiver<()>,
 ) -> Result<(), RunError> {
-    check_kinds(&client).await?;
+    check_kinds(&client, settings.coreos_compat).await?;
     let (stop, stopping) = watch::channel(false);
     let (interrupt, interrupted) = watch::channel(false);
     let spool = settings.spool.clone();
@@ -250,12 +250,16 @@ fn controllers(
             let _ = stopping.wait_for(|stopping| *stopping).await;
         }
     };
-    vec![
+    let mut controllers = vec![
         backup::run(context.clone(), scope.clone(), stop()).boxed(),
         schedule::run(context.clone(), scope.clone(), stop()).boxed(),
         restore::run(context.clone(), scope.clone(), stop()).boxed(),
         store::run(context.clone(), scope.clone(), stop()).boxed(),
-    ]
+    ];
+    if context.settings.coreos_compat {
+        controllers.push(compat::run(context.clone(), scope.clone(), stop()).boxed());
+    }
+    controllers
 }
 
 /// Follows objects with `reconcile`, and tries again, less and less often, where it failed.
@@ -357,12 +361,28 @@ impl Drop for UnderWay {
 }
 
 /// Whether the API server has our kinds, and those are new enough, as far as we may look.
-async fn check_kinds(client: &Client) -> Result<(), RunError> {
+async fn check_kinds(client: &Client, coreos_compat: bool) -> Result<(), RunError> {
+    check_group(client, api::GROUP, api::VERSION, &crds::names()).await?;
+    if coreos_compat {
+        let (group, version) = (api::coreos::GROUP, api::coreos::VERSION);
+        check_group(client, group, version, &[crds::coreos_name()]).await?;
+    }
+    Ok(())
+}
+
+async fn check_group(
+    client: &Client,
+    group: &str,
+    version: &str,
+    names: &[&str],
+) -> Result<(), RunError> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for name in crds::names() {
+    for name in names {
         match definitions.get_opt(name).await {
             Ok(found) => crds::check(name, found.as_ref())?,
-            Err(kube::Error::Api(status)) if status.code == 403 => return discover(client).await,
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                return discover(client, &format!("{group}/{version}"), names).await;
+            }
             Err(error) => return Err(Failure::from(error).into()),
         }
     }
@@ -370,17 +390,16 @@ async fn check_kinds(client: &Client) -> Result<(), RunError> {
 }
 
 /// The same for who may not read definitions: only whether the kinds are there.
-async fn discover(client: &Client) -> Result<(), RunError> {
-    let group = format!("{}/{}", crate::api::GROUP, crate::api::VERSION);
-    let served = match client.list_api_group_resources(&group).await {
+async fn discover(client: &Client, group: &str, names: &[&str]) -> Result<(), RunError> {
+    let served = match client.list_api_group_resources(group).await {
         Ok(served) => served.resources,
         Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
         Err(error) => return Err(Failure::from(error).into()),
     };
-    for name in crds::names() {
+    for name in names {
         let plural = name.split('.').next().unwrap_or_default();
         if !served.iter().any(|resource| resource.name == plural) {
-            return Err(CrdProblem::Missing(name.to_owned()).into());
+            return Err(CrdProblem::Missing((*name).to_owned()).into());
         }
     }
     Ok(())

@@ -88,7 +88,7 @@ impl Content {
     }
 
     /// The text under the first of these keys, without the line's end that editors leave.
-    fn text(&self, keys: &[&str]) -> Result<Option<String>, Failure> {
+    pub(crate) fn text(&self, keys: &[&str]) -> Result<Option<String>, Failure> {
         let Some(bytes) = self.bytes(keys) else { return Ok(None) };
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(Some(text.trim().to_owned())),
