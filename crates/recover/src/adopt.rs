@@ -14,7 +14,7 @@ use crate::{
     plan::Plan,
     run::{Fleet, RunError, gather},
     shell::{Frame, quote, quote_path},
-    steps::{Kind, steps},
+    steps::{Kind, Step, steps},
 };
 use std::path::PathBuf;
 
@@ -23,14 +23,14 @@ use std::path::PathBuf;
 pub struct Told {
     /// What was begun and done, the oldest first.
     pub lines: Vec<Line>,
-    /// It has finished on every host, and holds none.
+    /// It has finished on every host that answered, and holds none of them.
     pub has_finished: bool,
 }
 
 impl Fleet {
     /// The plan of a run, from the first host that keeps it whole.
     pub async fn kept_plan(&self, run: &str) -> Result<Option<Plan>, RunError> {
-        let parts = self.hosts().iter().enumerate().map(|(number, host)| {
+        let parts = self.present().map(|(host, remote)| {
             let frame = Frame { run, label: &host.label, state_dir: &host.state_dir, claim: None };
             let text = frame.look(&format!(
                 "for plan in {}/{}/*/plan.yaml; do\n\
@@ -39,7 +39,7 @@ impl Fleet {
                 quote_path(&host.state_dir.join("recover")),
                 quote(run)
             ));
-            let remote = self.remote(number).clone();
+            let remote = remote.clone();
             async move { remote.script(&text).await }
         });
         let mut failed = None;
@@ -58,7 +58,7 @@ impl Fleet {
 
     /// What the hosts of a run's plan tell of it.
     pub async fn told_of(&self, plan: &Plan) -> Result<Told, RunError> {
-        let parts = self.hosts().iter().enumerate().map(|(number, host)| {
+        let parts = self.present().map(|(host, remote)| {
             let frame = plan.frame(host);
             let run_dir = frame.run_dir();
             let text = frame.look(&format!(
@@ -67,7 +67,7 @@ impl Fleet {
                  cat {run_dir}/journal 2>/dev/null || true",
                 claim::is_ours(plan, &frame.lock())
             ));
-            let remote = self.remote(number).clone();
+            let remote = remote.clone();
             async move { Ok((remote.label().to_owned(), remote.script(&text).await?)) }
         });
         let answers = gather("ask what was done", parts.collect()).await?;
@@ -79,6 +79,9 @@ impl Fleet {
         }
         lines.sort_by_key(|line| line.at);
         add_changes(plan, &mut lines);
+        if !has_finished {
+            add_unknown(plan, |number| self.is_absent(number), &mut lines);
+        }
         Ok(Told { lines, has_finished })
     }
 }
@@ -111,6 +114,34 @@ fn add_changes(plan: &Plan, lines: &mut Vec<Line>) {
         });
         if let Some(begun) = begun.cloned() {
             lines.push(Line { step: Some(step.id.clone()), host: None, ..begun });
+        }
+    }
+}
+
+/// What a host that did not answer may have begun, counts as begun: no step is begun before all hosts have done the one before, so that is
+/// whatever comes before the next step of a host that did answer, and that one.
+fn add_unknown(plan: &Plan, is_absent: impl Fn(usize) -> bool, lines: &mut Vec<Line>) {
+    let hosts = plan.hosts();
+    let absent: Vec<_> =
+        hosts.iter().enumerate().filter(|(number, _)| is_absent(*number)).collect();
+    if absent.is_empty() {
+        return;
+    }
+    let names: Vec<_> = absent.iter().map(|(_, host)| host.label.as_str()).collect();
+    let note = format!("it may have been, on {}: no answer", names.join(", "));
+    let steps = steps(plan);
+    let begun = |step: &Step| {
+        let begun = |line: &Line| line.what == What::Begin && line.step.as_ref() == Some(&step.id);
+        lines.iter().any(begun)
+    };
+    let next = steps.iter().rposition(begun).map_or(0, |number| number + 1);
+    let at = lines.last().map_or(plan.made, |line| line.at);
+    for step in &steps[next..] {
+        let (what, id) = (What::Begin, Some(step.id.clone()));
+        lines.push(Line { at, what, step: id, host: None, note: Some(note.clone()) });
+        let would_be_told = matches!(step.kind, Kind::Script | Kind::Send | Kind::Fetch);
+        if would_be_told && step.hosts.iter().any(|part| !is_absent(part.host)) {
+            return;
         }
     }
 }
@@ -158,5 +189,29 @@ mod tests {
         lines.extend(read("m2", "2026-11-22T16:00:01Z begin stop-etcd"));
         add_changes(&plan, &mut lines);
         assert_eq!(ids(&lines), ["lock", "stop-etcd", "remove-member", "add-member"]);
+    }
+
+    /// Goal: a rollback undoes what a host may have begun that did not answer, and no more than that.
+    #[test]
+    fn what_a_host_may_have_begun_that_did_not_answer_counts_as_begun() {
+        let begun = |plan: &Plan, absent: usize, text: &[&str]| -> Vec<String> {
+            let line = |step: &&str| read("m1", &format!("2026-11-22T16:00:00Z begin {step}"));
+            let mut lines: Vec<_> = text.iter().filter_map(line).collect();
+            add_unknown(plan, |number| number == absent, &mut lines);
+            lines.split_off(text.len()).into_iter().filter_map(|line| line.step).collect()
+        };
+        assert_eq!(begun(&plan(), 9, &["lock"]), [""; 0], "all have answered");
+        assert_eq!(begun(&plan(), 2, &["lock"]), ["send"]);
+        assert_eq!(
+            begun(&plan(), 2, &["lock", "send", "stop-clients", "stop-etcd"]),
+            ["set-aside"]
+        );
+        // What only that host does may all have been done.
+        let (member, old) = ("m2".to_owned(), Some(7));
+        let through = vec!["m1".to_owned()];
+        let replace = Some(Replace { member, old, through, ..Replace::default() });
+        let of_one = begun(&Plan { replace, ..plan() }, 1, &["lock"]);
+        assert_eq!(of_one[..2], ["stop-etcd", "remove-member"]);
+        assert!(of_one.contains(&"verify".to_owned()), "{of_one:?}");
     }
 }

@@ -80,6 +80,16 @@ pub(crate) struct Standing {
     pub(crate) told: String,
 }
 
+/// Hosts that did not answer when a run was taken over. What stands there about it is still of the machine before: it holds for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Left {
+    /// The hosts.
+    pub hosts: Vec<String>,
+    /// The seat that the run was taken over from.
+    pub seat: String,
+}
+
 /// What a lock, or the note about a run's end, says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -209,9 +219,15 @@ fn now_by(plan: &Plan) -> String {
     format!("\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\"{}", quote(&by.unwrap_or_default()))
 }
 
-/// An expression that succeeds if the run is had from here, or nobody has said from where.
-fn is_of_this_seat(plan: &Plan, lock: &str) -> String {
-    format!("case \"$(sed -n 4p {lock})\" in '' | {}) true ;; *) false ;; esac", seat(plan))
+/// An expression that succeeds if the run is had from here, or nobody has said from where; or from where it was taken over while this
+/// host did not answer.
+fn is_of_this_seat(plan: &Plan, host: &Resolved, lock: &str) -> String {
+    let left = plan.left_with(&host.label).map(|seat| format!(" | {}", quote(seat)));
+    format!(
+        "case \"$(sed -n 4p {lock})\" in '' | {}{}) true ;; *) false ;; esac",
+        seat(plan),
+        left.unwrap_or_default()
+    )
 }
 
 /// Says who has the run, for [`Standing::parse`].
@@ -267,7 +283,7 @@ pub(crate) fn hold(plan: &Plan, host: &Resolved, take_over: bool) -> String {
         seat(plan),
         now_by(plan),
         is_ours(plan, &lock),
-        if take_over { "true".to_owned() } else { is_of_this_seat(plan, &lock) },
+        if take_over { "true".to_owned() } else { is_of_this_seat(plan, host, &lock) },
         durable(&lock),
     )
 }

@@ -13,6 +13,7 @@
 use crate::plan::BUMP_MARGIN;
 use etcd_schema::{Meta, RevisionKey, bucket};
 use serde::{Deserialize, Serialize};
+use snapshot::SnapshotError;
 use std::{collections::BTreeSet, fs::File, path::Path};
 
 /// How far data go, and whose they are.
@@ -39,6 +40,17 @@ pub(crate) enum Kinship {
 }
 
 impl Contents {
+    /// Fails for a file that is no database, or not all of one; what is wrong inside of it is found when it is proved.
+    pub fn refuse_other(path: &Path) -> Result<(), SnapshotError> {
+        let io = |action, source| SnapshotError::Io { action, path: path.to_owned(), source };
+        let file = File::open(path).map_err(|source| io("open", source))?;
+        let mapped = bolt::Mapped::open(&file).map_err(|source| io("map", source))?;
+        match bolt::Db::open(&mapped) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(SnapshotError::NotBolt { path: path.to_owned(), source }),
+        }
+    }
+
     /// Reads a database file, if it is one. Nothing of it is proved.
     pub fn of_file(path: &Path) -> Option<Self> {
         let mapped = bolt::Mapped::open(&File::open(path).ok()?).ok()?;
@@ -97,6 +109,8 @@ mod tests {
         }
         assert_eq!(Contents::of_file(Path::new("/no/such.db")), None);
         assert_eq!(Contents::of_file(Path::new("/dev/null")), None);
+        let refused = Contents::refuse_other(Path::new("/dev/null"));
+        assert!(matches!(refused, Err(SnapshotError::NotBolt { .. })), "{refused:?}");
     }
 
     #[test]

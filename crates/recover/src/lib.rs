@@ -36,7 +36,7 @@ pub use adopt::Told;
 pub use agent::{Answer, Change, Expected, Probe, Question, judge};
 pub use build::{BuildError, Built, Hashes, build, hashes, sha256_of};
 pub use changed::changes;
-pub use claim::{Claim, Elsewhere, Ended, Holder, Placed};
+pub use claim::{Claim, Elsewhere, Ended, Holder, Left, Placed};
 pub use contents::Contents;
 pub use facts::{Directory, Facts};
 pub use host::{HostError, ssh_line};

@@ -1,7 +1,7 @@
 //! What will be done, decided in full before anything is touched: pure data, kept as `plan.yaml` of the run.
 
 use crate::{
-    claim::{self, Holder},
+    claim::{self, Holder, Left, Standing},
     contents::Contents,
     facts::Facts,
     place::Places,
@@ -38,6 +38,9 @@ pub struct Plan {
     /// Who works on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Holder>,
+    /// The hosts that were not there when it was taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
     /// The new cluster's token: no other cluster has it.
     pub token: String,
     /// What the cluster is brought back from.
@@ -211,6 +214,21 @@ impl Plan {
         serde_saphyr::from_str(yaml).map_err(Box::new)
     }
 
+    /// The seat that a host was left with, if it did not answer when the run was taken over.
+    pub(crate) fn left_with(&self, label: &str) -> Option<&str> {
+        let left = self.left.as_ref().filter(|left| left.hosts.iter().any(|host| host == label));
+        left.map(|left| left.seat.as_str()).filter(|seat| !seat.is_empty())
+    }
+
+    /// What a host tells of who has the run. One that was left with the machine before does not know better.
+    pub(crate) fn standing(&self, label: &str, found: Standing) -> Standing {
+        let is_old = self.left_with(label) == Some(found.seat.as_str());
+        match self.by.as_ref().filter(|_| is_old && found.word != "taken-back") {
+            Some(by) => Standing { seat: by.seat.clone(), ..found },
+            None => found,
+        }
+    }
+
     pub(crate) fn frame<'a>(&'a self, host: &'a Resolved) -> Frame<'a> {
         let mut frame =
             Frame { run: &self.run, label: &host.label, state_dir: &host.state_dir, claim: None };
@@ -318,6 +336,7 @@ hosts:
                 members: [1, 2, 3].into(),
             },
             by: None,
+            left: None,
             rescue: None,
             survivors: Vec::new(),
             other_backup: None,

@@ -1,7 +1,7 @@
 //! `recover adopt`: a run whose machine is gone goes on from this one.
 
 use super::{
-    args::ClusterArgs,
+    args::{ClusterArgs, PatienceArgs},
     next::Next,
     run::{unless_interrupted, with_spec},
     show::Shown,
@@ -14,7 +14,8 @@ use crate::{
 };
 use jiff::Timestamp;
 use recover::{
-    Claim, Elsewhere, Ended, Facts, Fleet, Line, Plan, Run, RunError, Runs, State, What,
+    Claim, Elsewhere, Ended, Facts, Fleet, Holder, Left, Line, Plan, Run, RunError, Runs, State,
+    What, spec::Spec,
 };
 use std::collections::BTreeMap;
 
@@ -24,7 +25,8 @@ use std::collections::BTreeMap;
 /// began them, on which machine, and when. With RUN, that one goes on from here:
 /// `recover run` finishes it, `recover rollback` takes it back, and one that had
 /// finished is committed or taken back. A process of it that still works
-/// elsewhere does nothing further on the hosts.
+/// elsewhere does nothing further on the hosts. A host that does not answer is
+/// left out, and told of: what the others know is enough to go on with.
 ///
 /// Examples:
 ///   lifeboat recover adopt prod.yaml
@@ -38,6 +40,9 @@ pub(crate) struct AdoptArgs {
     /// The run, as `adopt` without it names it
     #[arg(value_name = "RUN")]
     run: Option<String>,
+
+    #[command(flatten)]
+    patience: PatienceArgs,
 }
 
 /// A run that hosts tell of.
@@ -48,6 +53,9 @@ struct Found<'f> {
     hosts: Vec<&'f str>,
 }
 
+/// Hosts that did not answer.
+struct Absent(Vec<String>);
+
 impl AdoptArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         let spec = self.cluster.load()?;
@@ -55,18 +63,16 @@ impl AdoptArgs {
         let lock = runs.lock(&spec.cluster)?;
         let next = Next::with(&self.cluster);
         let interrupt = Interrupt::watch()?;
-        let shown = Shown::new(&spec);
-        let facts = unless_interrupted(context, &interrupt, async {
-            let fleet = Fleet::new(&spec, shown.watcher())?;
-            Ok(fleet.inspect(&Plan::new_run(Timestamp::now())?).await?)
-        })?;
-        shown.clear();
+        let (facts, absent) = self.look(context, &spec, &interrupt)?;
         let found = found(&facts);
         let told: String = found.iter().map(Found::line).collect();
         if found.is_empty() {
             return Err(Failure::new(
                 Exit::Failed,
-                "no run holds these hosts, and none has finished without being committed",
+                format!(
+                    "no run holds {}, and none has finished there without being committed",
+                    absent.others("these hosts")
+                ),
                 "there is nothing to take over; `ls -d DATA-DIR.lifeboat-*` on a host tells which runs there were",
             ));
         }
@@ -82,7 +88,8 @@ impl AdoptArgs {
             return Err(Failure::new(
                 Exit::Refused,
                 format!(
-                    "the hosts know no run {wanted} that could be taken over, but:\n{}",
+                    "{} know no run {wanted} that could be taken over, but:\n{}",
+                    absent.others("the hosts"),
                     told.trim_end()
                 ),
                 "name one of these, if its machine is gone",
@@ -90,48 +97,70 @@ impl AdoptArgs {
         }
         say_part!("{told}");
         lock.names(wanted);
+        let plan = self.kept(context, spec, wanted, &absent, &interrupt)?;
+        let state = take_over(context, &runs, &plan, known, &absent, &interrupt)?;
+        output::print(&format!("{}: run {wanted} goes on from here\n", plan.spec.cluster))?;
+        if !absent.0.is_empty() {
+            say!(
+                "warning: what was done on {} is not known, and is found out by the next command, which must reach all hosts: `--patience 10m` waits for one that boots",
+                absent.0.join(", ")
+            );
+        }
+        say!("help: {}", then(&next, &plan, state));
+        Ok(())
+    }
+
+    /// What the hosts tell, and which do not answer.
+    fn look(
+        &self,
+        context: &Context,
+        spec: &Spec,
+        interrupt: &Interrupt,
+    ) -> Result<(BTreeMap<String, Facts>, Absent), Failure> {
+        let shown = Shown::new(spec);
+        let (facts, away) = unless_interrupted(context, interrupt, async {
+            let fleet = self.patience.at_first(Fleet::new(spec, shown.watcher())?);
+            Ok(fleet.inspect_who_answers(&Plan::new_run(Timestamp::now())?).await?)
+        })?;
+        shown.clear();
+        away.iter().for_each(|error| say!("warning: {error}"));
+        let labels = spec.resolved().into_iter().map(|host| host.label);
+        let absent = labels.filter(|label| !facts.contains_key(label)).collect();
+        Ok((facts, Absent(absent)))
+    }
+
+    /// The run's plan, as a host keeps it, with the cluster's file of today; nothing is taken over yet.
+    fn kept(
+        &self,
+        context: &Context,
+        spec: Spec,
+        wanted: &str,
+        absent: &Absent,
+        interrupt: &Interrupt,
+    ) -> Result<Plan, Failure> {
         let shown = Shown::new(&spec);
-        let plan = unless_interrupted(context, &interrupt, async {
-            Ok(Fleet::new(&spec, shown.watcher())?.kept_plan(wanted).await?)
+        let plan = unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&spec, shown.watcher())?.without(&absent.0);
+            Ok(fleet.kept_plan(wanted).await?)
         })?;
         let plan = plan.filter(|plan| plan.spec.cluster == spec.cluster).ok_or_else(|| {
             Failure::new(
                 Exit::Failed,
-                format!("no host keeps a plan of run {wanted} for cluster {}", spec.cluster),
+                format!(
+                    "none of {} keeps a plan of run {wanted} for cluster {}",
+                    absent.others("the hosts"),
+                    spec.cluster
+                ),
                 "docs/recover.md says how to put a host right by hand",
             )
         })?;
-        let before = plan.by.clone();
-        let copy = kept_at(&plan);
-        let mut plan = with_spec(plan, spec, &next).map_err(|refused| Failure {
+        let copy = kept_at(&plan, absent);
+        with_spec(plan, spec, &Next::with(&self.cluster)).map_err(|refused| Failure {
             help: Some(format!(
                 "adopt it with the file as it was: it lies on the hosts, below `spec:` in {copy}; nothing was done now"
             )),
             ..refused
-        })?;
-        plan.by = Some(runs.holder()?);
-        let state = unless_interrupted(context, &interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
-            let told = fleet.told_of(&plan).await?;
-            let by = before.map_or_else(|| "another machine".to_owned(), |by| by.to_string());
-            let mut lines = known;
-            lines.extend(told.lines);
-            lines.sort_by_key(|line| line.at);
-            let journal = runs.adopt(&plan, &lines, &format!("taken over from {by}"))?;
-            let run = Run { plan: &plan, journal: &journal, fleet: &fleet };
-            match told.has_finished {
-                true => {
-                    run.end(Ended::Finished).await?;
-                    journal.note(What::Finished, None, None, None)?;
-                }
-                false => run.claim().await?,
-            }
-            Ok(journal.state()?)
-        })?;
-        shown.clear();
-        output::print(&format!("{}: run {wanted} goes on from here\n", plan.spec.cluster))?;
-        say!("help: {}", then(&next, &plan, state));
-        Ok(())
+        })
     }
 
     /// What this machine knows of the run already: another one has taken it over since.
@@ -166,6 +195,43 @@ impl AdoptArgs {
     }
 }
 
+/// Makes the run one of this machine, which claims the hosts that answer.
+fn take_over(
+    context: &Context,
+    runs: &Runs,
+    plan: &Plan,
+    known: Vec<Line>,
+    absent: &Absent,
+    interrupt: &Interrupt,
+) -> Result<State, Failure> {
+    let before = plan.by.as_ref();
+    let note = match before {
+        Some(before) => format!("taken over from {before}"),
+        None => "taken over from another machine".to_owned(),
+    };
+    let plan = Plan { left: absent.left_with(before), by: Some(runs.holder()?), ..plan.clone() };
+    let shown = Shown::new(&plan.spec);
+    let state = unless_interrupted(context, interrupt, async {
+        let fleet = Fleet::new(&plan.spec, shown.watcher())?.without(&absent.0);
+        let told = fleet.told_of(&plan).await?;
+        let mut lines = known;
+        lines.extend(told.lines);
+        lines.sort_by_key(|line| line.at);
+        let journal = runs.adopt(&plan, &lines, &note)?;
+        let run = Run { plan: &plan, journal: &journal, fleet: &fleet };
+        match told.has_finished {
+            true => {
+                run.end(Ended::Finished).await?;
+                journal.note(What::Finished, None, None, None)?;
+            }
+            false => run.claim().await?,
+        }
+        Ok(journal.state()?)
+    })?;
+    shown.clear();
+    Ok(state)
+}
+
 /// What can be done with it now.
 fn then(next: &Next, plan: &Plan, state: State) -> String {
     let back = format!("`{}` takes it back", next.rollback(&plan.run));
@@ -176,12 +242,28 @@ fn then(next: &Next, plan: &Plan, state: State) -> String {
     }
 }
 
-/// Where hosts keep the plan of a run.
-fn kept_at(plan: &Plan) -> String {
-    let hosts = plan.hosts();
-    let Some(host) = hosts.first() else { return "plan.yaml".to_owned() };
+/// Where a host that answers keeps the plan of a run.
+fn kept_at(plan: &Plan, absent: &Absent) -> String {
+    let host = plan.hosts().into_iter().find(|host| !absent.0.contains(&host.label));
+    let Some(host) = host else { return "plan.yaml".to_owned() };
     let below = format!("recover/{}/{}/plan.yaml", plan.run, host.label);
     format!("{}:{}", host.host, host.state_dir.join(below).display())
+}
+
+impl Absent {
+    /// All hosts as they are called, or as many as have answered.
+    fn others(&self, all: &str) -> String {
+        match self.0.is_empty() {
+            true => all.to_owned(),
+            false => format!("{all} that answer (all but {})", self.0.join(", ")),
+        }
+    }
+
+    /// What stands there about the run is of the machine before.
+    fn left_with(&self, before: Option<&Holder>) -> Option<Left> {
+        let seat = before.map(|before| before.seat.clone()).unwrap_or_default();
+        (!self.0.is_empty()).then(|| Left { hosts: self.0.clone(), seat })
+    }
 }
 
 impl Found<'_> {

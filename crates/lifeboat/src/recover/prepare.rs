@@ -12,7 +12,10 @@ use crate::{
     report::{Exit, Failure},
     restoring::BUMP_AUTO,
 };
-use ::backup::fetch::{From as FetchFrom, fetch};
+use ::backup::{
+    fetch::{FetchError, From as FetchFrom, fetch},
+    import,
+};
 use jiff::Timestamp;
 use recover::{
     Agent, Answer, Bump, Chosen, Contents, Ended, Fleet, Holder, Journal, Plan, Pull, Question,
@@ -327,6 +330,10 @@ impl BackupArgs {
             ));
         }
         let modified = found.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+        // Before a plan is printed that could not be carried out. What is wrapped is looked into when it is fetched.
+        if !import::is_wrapped(&absolute).map_err(FetchError::from)? {
+            Contents::refuse_other(&absolute)?;
+        }
         let contents = Contents::of_file(&absolute).unwrap_or_default();
         let chosen = Chosen {
             from: absolute.display().to_string(),
@@ -582,6 +589,7 @@ pub(super) fn plan(
         run,
         made: Timestamp::now(),
         by: Some(Holder::here()),
+        left: None,
         token,
         backup: chosen.clone(),
         rescue: rescue.clone(),

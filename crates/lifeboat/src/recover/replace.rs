@@ -146,6 +146,7 @@ impl ReplaceArgs {
             run,
             made: Timestamp::now(),
             by: Some(runs.holder()?),
+            left: None,
             backup: Chosen { bytes: bytes.unwrap_or_default(), ..Chosen::default() },
             bump: Bump::default(),
             rescue: None,

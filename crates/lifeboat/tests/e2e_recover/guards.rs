@@ -125,9 +125,21 @@ fn a_run_whose_machine_is_gone_is_taken_back_or_finished_from_another() {
     let who = Run::of(&mut scene.recover("adopt", [""; 0])).ok();
     let holds = format!("pid {} holds m1, m2, m3", asleep.child.id());
     assert!(who.stdout.contains(&run) && who.stdout.contains(&holds), "{who}");
-    Run::of(&mut scene.recover("adopt", ["20200101t000000-0000"])).code_is(5).stderr_has(&[&run]);
+    let other = Run::of(&mut scene.recover("adopt", ["20200101t000000-0000"])).code_is(5);
+    let other = other.stderr_has(&[&run]);
+    assert!(!other.stderr.contains("\n\n"), "{other}");
+    scene.more_etcd = "  owner: root:root\n".to_owned();
+    let kept = format!("below `spec:` in {}:", scene.hosts[0].address());
+    let changed = ["the cluster's file has changed", "m1: etcd.owner", &kept];
+    Run::of(&mut scene.recover("adopt", [&run])).code_is(5).stderr_has(&changed);
+    scene.more_etcd.clear();
     let back = format!("recover rollback {run}");
-    Run::of(&mut scene.recover("adopt", [&run])).ok().stderr_has(&[&back]);
+    // One host is away: what it may have done, a rollback takes back when it is there again.
+    scene.hosts[1].cut_network();
+    let adopted = Run::of(&mut scene.recover("adopt", [&run, "--patience", "0"])).ok();
+    let away = ["m2: root@", "cannot be reached", "what was done on m2 is not known", &back];
+    adopted.stderr_has(&away);
+    scene.hosts[1].restore_network();
     kill_process(id, Signal::CONT).unwrap();
     asleep.end().code_is(1).stderr_has(&["not held by this process any more"]);
     Run::of(&mut scene.recover("rollback", [""; 0])).ok();
@@ -235,6 +247,13 @@ fn a_run_that_has_changed_nothing_is_dropped_and_starts_nothing() {
         let refused = Run::of(&mut scene.recover(command, ["--backup", &folder])).code_is(1);
         assert_eq!(refused.stdout, "");
         refused.stderr_has(&["holds no backup"]);
+        for text in ["", "hosts: []\n"] {
+            let other = format!("{folder}/other");
+            std::fs::write(&other, text).unwrap();
+            let refused = Run::of(&mut scene.recover(command, ["--backup", &other])).code_is(3);
+            assert_eq!(refused.stdout, "");
+            refused.stderr_has(&["other", "snapshot"]);
+        }
         let unknown = Run::of(&mut scene.recover(command, ["--from-member", "m9"])).code_is(2);
         unknown.stderr_has(&["has no m9", "m1, m2, m3"]);
     }

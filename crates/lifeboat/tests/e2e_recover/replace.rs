@@ -386,10 +386,16 @@ fn what_would_cost_the_cluster_its_quorum_or_a_healthy_member_is_refused() {
     let id = Pid::from_raw(i32::try_from(run.child.id()).unwrap()).unwrap();
     kill_process(id, Signal::STOP).unwrap();
     let name = only_run(&scene);
-    scene.state_dir = scene.hosts.folder().join("elsewhere");
+    let elsewhere = scene.hosts.folder().join("elsewhere");
+    let here = std::mem::replace(&mut scene.state_dir, elsewhere);
     Run::of(&mut scene.recover("adopt", [&name])).ok();
     kill_process(id, Signal::CONT).unwrap();
     run.end().code_is(1).stderr_has(&["not held by this process any more"]);
+    // On its machine, nobody is asked to confirm what is refused.
+    let elsewhere = std::mem::replace(&mut scene.state_dir, here);
+    let over = Run::of(&mut replace(&scene, "m3", &["--even-though-healthy"])).code_is(5);
+    over.stderr_has(&["was taken over", &format!("adopt {} {name}", scene.spec().display())]);
+    scene.state_dir = elsewhere;
     Run::of(&mut scene.recover("rollback", [""; 0])).ok();
     wait_until_healthy(&scene.client());
     assert_eq!(scene.client().etcdctl(["member", "list"]).stdout, before);

@@ -1,5 +1,7 @@
 //! All members lost, and all that is kept, proved and started afterwards; and the way back.
 
+use std::process::Stdio;
+
 use testbed::{Etcd, Host, Run, UnitStyle};
 
 use crate::{Scene, lifeboat, tls};
@@ -92,6 +94,16 @@ fn members_of_3_5_come_back_by_sudo_from_a_repository_and_a_rollback_undoes_it()
     let status = Run::of(&mut scene.recover("status", ["-w", "json"])).ok().json();
     assert_eq!(status["state"], "finished", "{status}");
 
+    // What is given up is told, and asked for.
+    let unconfirmed = || {
+        let mut rollback = lifeboat().command(["recover", "rollback", "prod", "--state-dir"]);
+        Run::of(rollback.arg(&scene.state_dir).stdin(Stdio::null()))
+    };
+    let words = ["what was written since then is not in the old data", "--yes"];
+    unconfirmed().code_is(5).stderr_has(&words);
+    let status = Run::of(&mut scene.recover("status", ["-w", "json"])).ok().json();
+    assert_eq!(status["state"], "finished", "{status}");
+
     // A rollback ends once the new members are stopped, and somebody starts them again.
     let mv = "/usr/local/bin/mv";
     let text = "#!/bin/sh\ncase \"$*\" in *.undone) exit 1 ;; esac\nexec /usr/bin/mv \"$@\"\n";
@@ -102,7 +114,11 @@ fn members_of_3_5_come_back_by_sudo_from_a_repository_and_a_rollback_undoes_it()
         format!("rm {mv} {drop_in}; systemctl daemon-reload; systemctl start --no-block etcd");
     scene.hosts.iter().for_each(|host| drop(host.ssh(&again)));
     scene.serves_the_backup();
-    let back = Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    let new = put_new_data_under_the_old(&scene);
+    unconfirmed().code_is(1).stderr_has(&["m1, m2, m3: the NEW cluster", "serves there still"]);
+    take_new_data_away(&scene, &new);
+    // It was confirmed before.
+    let back = unconfirmed().ok();
     for part in ["prod: the old data are back\n", "the old cluster serves: m1, m2, m3 healthy"] {
         assert!(back.stdout.contains(part), "{part} not in\n{back}");
     }
@@ -119,6 +135,29 @@ fn members_of_3_5_come_back_by_sudo_from_a_repository_and_a_rollback_undoes_it()
         );
     });
     scene.clients_run();
+}
+
+/// Whenever etcd is started, somebody's script puts the data there that the rollback has just taken away. Returns where.
+fn put_new_data_under_the_old(scene: &Scene) -> String {
+    let drop_in = "/etc/systemd/system/etcd.service.d/again.conf".to_owned();
+    for (index, host) in scene.hosts.iter().enumerate() {
+        let data = scene.cluster.data_dir(index);
+        let script = format!(
+            "#!/bin/sh\nset -e\ncd {data}.lifeboat-*.undone\n[ ! -e /var/kept ]\nmv {data}/member /var/kept\ncp -a member {data}/\n"
+        );
+        host.write_script("/usr/local/sbin/again", &script);
+        host.write(&drop_in, "[Service]\nExecStartPre=-+/usr/local/sbin/again\n");
+        host.ssh("systemctl daemon-reload");
+    }
+    drop_in
+}
+
+fn take_new_data_away(scene: &Scene, drop_in: &str) {
+    for (index, host) in scene.hosts.iter().enumerate() {
+        let data = scene.cluster.data_dir(index);
+        host.ssh(&format!("rm {drop_in}; systemctl daemon-reload; systemctl stop etcd"));
+        host.ssh(&format!("rm -r {data}/member; mv /var/kept {data}/member"));
+    }
 }
 
 #[test]

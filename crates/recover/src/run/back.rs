@@ -63,8 +63,7 @@ impl Run<'_> {
             self.journal.note(What::RolledBack, None, None, None)?;
             return Ok(self.look_back(gone).await);
         }
-        undoing.push(lock);
-        let of = undoing.len() + 2;
+        let of = undoing.len() + 3;
         let told = |number, title: &str| {
             (self.fleet.watcher)(Event::Step { number, of, title: title.to_owned() });
         };
@@ -72,26 +71,23 @@ impl Run<'_> {
         told(1, "Claim the hosts");
         self.on_all(lock, &Built::default()).await?;
         for (step, number) in undoing.into_iter().zip(2..) {
-            if step.id == LOCK {
-                self.refuse_new_cluster().await?;
-            }
             told(number, &self.undone_title(step));
             self.undo(step).await?;
         }
+        told(of - 1, "Ask the old cluster whether it serves");
+        let back = self.look_back(gone).await;
+        self.refuse_new_cluster(&back)?;
+        told(of, &self.undone_title(lock));
+        self.undo(lock).await?;
         self.journal.note(What::RolledBack, None, None, None)?;
-        told(of, "Ask the old cluster whether it serves");
-        Ok(self.look_back(gone).await)
+        Ok(back)
     }
 
     /// Fails if what serves is still what the run has made: from files that have another name by now, so they alone tell nothing.
-    async fn refuse_new_cluster(&self) -> Result<(), RunError> {
+    fn refuse_new_cluster(&self, back: &Back) -> Result<(), RunError> {
         let made = new_cluster_id(self.plan).filter(|_| self.plan.replace.is_none());
         let Some(cluster_id) = made else { return Ok(()) };
-        let found = self.status().await.into_iter();
-        let hosts: Vec<_> = found.filter_map(|(label, on)| Some((label, on.ok()?))).collect();
-        // Who cannot be asked, or takes its time, is asked again at the end.
-        let answers = self.ask_old(None, &hosts, Duration::ZERO).await.unwrap_or_default();
-        let members = serving_as(&answers, cluster_id);
+        let members = serving_as(&back.answers, cluster_id);
         if members.is_empty() { Ok(()) } else { Err(RunError::StillNew { members, cluster_id }) }
     }
 
@@ -162,7 +158,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What is on the hosts, and what the old cluster says. All is back by now, so nothing of this is an error.
+    /// What is on the hosts, and what the old cluster says. All is back by now, so it is no error if it says nothing.
     async fn look_back(&self, gone: Option<usize>) -> Back {
         let gone = gone.map(|number| self.fleet.hosts[number].label.clone());
         let found = self.status().await.into_iter();

@@ -3,7 +3,7 @@
 use super::{
     RunError, Watcher, gather, patiently,
     send::{AS_IT_IS, has_sha256, receive, send},
-    together::patiently_unless,
+    together::{each, patiently_unless},
 };
 use crate::{
     agent::{Answer, Question},
@@ -14,16 +14,21 @@ use crate::{
     spec::{Resolved, Spec},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
+
+/// What is done first.
+const INSPECT: &str = "inspect the hosts";
 
 /// All hosts of a spec, reached.
 pub struct Fleet {
     pub(super) hosts: Vec<Resolved>,
     pub(super) remotes: Vec<Remote>,
     pub(crate) watcher: Watcher,
+    /// Hosts that did not answer, and are left as they are.
+    pub(super) absent: BTreeSet<usize>,
     /// Who looks at the hosts for the first time learns at once what looks like a mistake.
     waits_for_anything: bool,
     /// What hosts are told that fetch the backup themselves: variables and their values.
@@ -45,6 +50,7 @@ impl Fleet {
             hosts,
             remotes,
             watcher,
+            absent: BTreeSet::new(),
             waits_for_anything: false,
             variables: Vec::new(),
             _connections: connections,
@@ -68,6 +74,25 @@ impl Fleet {
         Self { waits_for_anything, ..self }
     }
 
+    /// These hosts did not answer: a run is adopted without them.
+    pub fn without(mut self, labels: &[String]) -> Self {
+        let hosts = self.hosts.iter().enumerate();
+        let absent = hosts.filter(|(_, host)| labels.contains(&host.label));
+        self.absent = absent.map(|(number, _)| number).collect();
+        self
+    }
+
+    /// The hosts that answer.
+    pub(crate) fn present(&self) -> impl Iterator<Item = (&Resolved, &Remote)> {
+        let hosts = self.hosts.iter().zip(&self.remotes).enumerate();
+        hosts.filter(|(number, _)| !self.absent.contains(number)).map(|(_, host)| host)
+    }
+
+    /// Whether a host did not answer.
+    pub(crate) fn is_absent(&self, number: usize) -> bool {
+        self.absent.contains(&number)
+    }
+
     pub(super) fn exports(&self) -> String {
         let export = |(name, value): &(String, String)| format!("export {name}={}\n", quote(value));
         self.variables.iter().map(export).collect()
@@ -85,6 +110,29 @@ impl Fleet {
     /// Reaches every host, and looks at it. One that cannot be reached is waited for, unless that looks like a mistake: nothing
     /// has begun yet.
     pub async fn inspect(&self, run: &str) -> Result<BTreeMap<String, Facts>, RunError> {
+        let (found, failures) = self.inspect_each(run).await;
+        match failures.is_empty() {
+            true => Ok(found),
+            false => Err(RunError::Hosts { step: INSPECT.to_owned(), failures }),
+        }
+    }
+
+    /// The same, but hosts that cannot be reached are left out, and told of: unless all are.
+    pub async fn inspect_who_answers(
+        &self,
+        run: &str,
+    ) -> Result<(BTreeMap<String, Facts>, Vec<HostError>), RunError> {
+        let (found, failures) = self.inspect_each(run).await;
+        let is_away = |failure: &HostError| {
+            matches!(failure, HostError::Unreachable { .. } | HostError::Silent { .. })
+        };
+        match !found.is_empty() && failures.iter().all(is_away) {
+            true => Ok((found, failures)),
+            false => Err(RunError::Hosts { step: INSPECT.to_owned(), failures }),
+        }
+    }
+
+    async fn inspect_each(&self, run: &str) -> (BTreeMap<String, Facts>, Vec<HostError>) {
         let parts = self.hosts.iter().zip(&self.remotes).map(|(host, remote)| {
             let frame = Frame { run, label: &host.label, state_dir: &host.state_dir, claim: None };
             let (text, remote) = (frame.look(&facts::script(host, &frame)), remote.clone());
@@ -104,7 +152,14 @@ impl Fleet {
                 }
             }
         });
-        Ok(gather("inspect the hosts", parts.collect()).await?.into_iter().collect())
+        let (mut found, mut failures) = (BTreeMap::new(), Vec::new());
+        for part in each(parts.collect()).await {
+            match part {
+                Ok((label, facts)) => drop(found.insert(label, facts)),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        (found, failures)
     }
 
     /// Puts the program on every host that has not got it.

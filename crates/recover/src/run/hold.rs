@@ -47,11 +47,15 @@ impl Run<'_> {
             let frame = self.plan.frame(&self.fleet.hosts[part.host]);
             let text = claim::look_for_standing(self.plan, &self.fleet.hosts[part.host]);
             let (text, remote) = (frame.look(&text), self.fleet.remotes[part.host].clone());
-            asking.spawn(async move { remote.script(&text).await });
+            let label = self.fleet.hosts[part.host].label.clone();
+            asking.spawn(async move { Some((label, remote.script(&text).await.ok()?)) });
         }
         // A host that does not answer is told of by what comes next.
         let answers = asking.join_all().await.into_iter().flatten();
-        let standings: Vec<_> = answers.map(|answer| Standing::parse(&answer)).collect();
+        let standing = |(label, answer): (String, String)| {
+            self.plan.standing(&label, Standing::parse(&answer))
+        };
+        let standings: Vec<_> = answers.map(standing).collect();
         let seat = self.plan.by.as_ref().map_or("", |by| by.seat.as_str());
         let Some(how) = Elsewhere::of(seat, &standings) else { return Ok(()) };
         let (what, told) = match &how {
@@ -103,7 +107,9 @@ impl Run<'_> {
     }
 
     fn lock(&self) -> Step {
-        steps(self.plan).swap_remove(0)
+        let mut lock = steps(self.plan).swap_remove(0);
+        lock.hosts.retain(|part| !self.fleet.is_absent(part.host));
+        lock
     }
 
     /// One script on each host of a step.

@@ -57,14 +57,8 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, HostError>> + Send + 'static,
 {
-    let mut running = JoinSet::new();
-    for (number, part) in parts.into_iter().enumerate() {
-        running.spawn(async move { (number, part.await) });
-    }
-    let mut ended = running.join_all().await;
-    ended.sort_by_key(|(number, _)| *number);
     let (mut done, mut failures) = (Vec::new(), Vec::new());
-    for (_, part) in ended {
+    for part in each(parts).await {
         match part {
             Ok(part) => done.push(part),
             Err(failure) => failures.push(failure),
@@ -74,4 +68,19 @@ where
         true => Ok(done),
         false => Err(RunError::Hosts { step: step.to_owned(), failures }),
     }
+}
+
+/// All parts at the same time, and what each has come to.
+pub(crate) async fn each<T, F>(parts: Vec<F>) -> Vec<Result<T, HostError>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, HostError>> + Send + 'static,
+{
+    let mut running = JoinSet::new();
+    for (number, part) in parts.into_iter().enumerate() {
+        running.spawn(async move { (number, part.await) });
+    }
+    let mut ended = running.join_all().await;
+    ended.sort_by_key(|(number, _)| *number);
+    ended.into_iter().map(|(_, part)| part).collect()
 }
