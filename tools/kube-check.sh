@@ -97,18 +97,18 @@ spec:
 POD
 cp "$work/static-pod.yaml" "$node/manifests/lifeboat-etcd.yaml"
 
-begin_s3 check
+begin_s3
 kubectl create secret generic lifeboat-store -n kube-system \
   --from-literal=AWS_ACCESS_KEY_ID=key --from-literal=AWS_SECRET_ACCESS_KEY=a-secret >/dev/null
 deploy/kubernetes/render.sh deploy/kubernetes/control-plane.yaml --old --image "$image" | sed \
-  -e "s|LIFEBOAT_REPO: .*|LIFEBOAT_REPO: s3://check/etcd?endpoint=http://$host:8333\&region=us-east-1|" \
+  -e "s|LIFEBOAT_REPO: .*|LIFEBOAT_REPO: s3://backups/check?endpoint=http://$host:8333\&region=us-east-1|" \
   -e 's|127.0.0.1:2379|127.0.0.1:12379|' -e "s|path: /etc/kubernetes/pki/etcd|path: $work/pki|" |
   kubectl apply -n kube-system -f - >/dev/null
 until_true 120 'the static pod of etcd runs' \
   kubectl wait -n kube-system pod/lifeboat-etcd-node1 --for=condition=Ready --timeout=1s
 kubectl create job -n kube-system --from=cronjob/lifeboat once >/dev/null
 until_true 150 'a backup from the control plane is in the bucket' jobs_done kube-system 1
-s3 "http://$host:8333/check?list-type=2" | grep -q 'manifest.json'
+s3 "http://$host:8333/backups?list-type=2&prefix=check%2F" | grep -q 'manifest.json'
 kubectl delete cronjob,job -n kube-system --all >/dev/null
 rm "$node/manifests/lifeboat-etcd.yaml"
 say 'all is well'

@@ -27,7 +27,7 @@ tell_all() {
 
 begin_kube "$@"
 own_namespace restore
-begin_s3 restore
+begin_s3
 
 # --- the operator
 kubectl apply --server-side -f deploy/operator/base/crds.yaml >/dev/null
@@ -52,7 +52,7 @@ apiVersion: lifeboat.dev/v1alpha1
 kind: BackupStore
 metadata: {name: s3}
 spec:
-  url: s3://restore/etcd
+  url: s3://backups/restore
   options: {endpoint: 'http://$host:8333', region: us-east-1}
   credentials: {secretName: store}
 ---

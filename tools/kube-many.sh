@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# What many schedules cost the operator and the API server, measured on a Kubernetes of one node (tools/kube-lib.sh):
+#   SCHEDULES=200 tools/kube-many.sh BINARY
+#
+# One operator, installed from the kustomize base, follows that many EtcdBackupSchedules that are all due at the same minute, without
+# jitter, each of a cluster of its own whose endpoint is one small etcd with TLS; all write into one S3. Said are the memory of the
+# operator's process, and its calls by the API server's own audit log: while nothing is due, and from the first
+# EtcdBackup to the end of the last. Not a part of ./test, as it only measures. docs/performance.md has what it said.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/kube-lib.sh
+schedules=${SCHEDULES:-200}
+
+tell_all() {
+  kubectl get lifeboat | tail -n 40
+  kubectl get pods -A
+  kubectl logs -n lifeboat -l app.kubernetes.io/component=operator --tail 60
+}
+
+# The audit log has one line for each call of the operator; a watch has one when it begins and one when it ends.
+audit=$(mktemp -d)
+cat >"$audit/policy.yaml" <<YAML
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: Metadata, users: ["system:serviceaccount:lifeboat:lifeboat-operator"]}
+- {level: None}
+YAML
+APISERVER_EXTRA="--audit-policy-file=$audit/policy.yaml --audit-log-path=$audit/log" begin_kube "$@"
+mv "$audit" "$work/audit" # open files move along
+own_namespace many
+begin_s3
+install_operator 1
+certificate "$work/pki" etcd 1
+kubectl create secret generic tls --from-file="$work"/pki/ca.crt --from-file="$work"/pki/tls.crt --from-file="$work"/pki/tls.key >/dev/null
+kubectl create secret generic s3 --from-literal=access-key-id=key --from-literal=secret-access-key=a-secret >/dev/null
+begin_etcd etcd 1 localhost/etcd:3.4.23 tls
+until_true 60 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
+until_true 60 'the operator is ready' kubectl rollout status -n lifeboat deployment/lifeboat-operator --timeout=1s
+
+# memory WHEN: of the operator's process, in MiB.
+memory() {
+  # shellcheck disable=SC2016 # for the shell in the node
+  tools/kube-node.sh exec sh -c 'cat /proc/$(pgrep -x lifeboat)/status' |
+    awk -v when="$1" '/^(VmRSS|RssAnon|VmHWM):/ {printf "%s %s%d MiB", n++ ? "," : when ":", $1, $2 / 1024} END {print ""}'
+}
+# calls FROM WHEN SECONDS: by verb and resource, since line FROM of the log.
+calls() {
+  tail -n "+$(($1 + 1))" "$work/audit/log" | python3 -c '
+import collections, json, sys
+when, seconds = sys.argv[1], float(sys.argv[2])
+counts = collections.Counter()
+for line in sys.stdin:
+    event = json.loads(line)
+    of = event.get("objectRef", {})
+    if event["stage"] != "ResponseStarted":
+        counts[event["verb"], of.get("resource", event["requestURI"]) + ("/" + of["subresource"] if "subresource" in of else "")] += 1
+total = sum(counts.values())
+print(f"{when}: {total} calls in {seconds:.0f} s, {60 * total / seconds:.1f} a minute")
+for (verb, what), count in counts.most_common():
+    print(f"  {count:5d} {verb} {what}")
+' "$2" "$3"
+}
+lines() { wc -l <"$work/audit/log"; }
+memory 'without an object'
+
+{
+  cat <<YAML
+apiVersion: lifeboat.dev/v1alpha1
+kind: BackupStore
+metadata: {name: s3}
+spec:
+  url: s3://backups/many
+  options: {endpoint: 'http://$host:8333', region: us-east-1}
+  credentials: {secretName: s3}
+YAML
+  minute=$(date -u -d '+5 minutes' +%-M)
+  for ((n = 0; n < schedules; n++)); do
+    cat <<YAML
+---
+apiVersion: lifeboat.dev/v1alpha1
+kind: EtcdBackupSchedule
+metadata: {name: cluster-$n}
+spec:
+  schedule: "$minute * * * *"
+  retention: {keepLast: 24, keepDaily: 7}
+  template:
+    spec:
+      storeName: s3
+      cluster: {name: cluster-$n, endpoints: ["https://etcd-0.etcd.many.svc:2379"], tls: {secretName: tls}}
+YAML
+  done
+} >"$work/schedules.yaml"
+from=$(lines) began=$SECONDS
+kubectl apply -f "$work/schedules.yaml" >/dev/null
+followed() { [ "$(kubectl get etcdbackupschedules -o 'jsonpath={.items[*].status.nextScheduleTime}' | wc -w)" = "$schedules" ]; }
+until_true 120 "$schedules schedules are followed" followed
+calls "$from" 'while they were made' $((SECONDS - began))
+
+from=$(lines) began=$SECONDS
+some() { [ -n "$(kubectl get etcdbackups -o name --chunk-size=1 | head -n 1)" ]; }
+until_true 400 'they are due' some
+calls "$from" 'while nothing was due' $((SECONDS - began))
+memory 'while nothing was due'
+
+from=$(lines) began=$SECONDS
+done_all() { [ "$(kubectl get etcdbackupschedules -o 'jsonpath={.items[*].status.lastSuccessTime}' | wc -w)" = "$schedules" ]; }
+until_true 900 'each has its backup' done_all
+calls "$from" "while $schedules backups were made" $((SECONDS - began))
+memory 'after that'
+kubectl get --raw "/api/v1/namespaces/lifeboat/services/lifeboat-operator:8080/proxy/metrics" | grep -E 'reconciliation.*_total|failures_total' || true
