@@ -31,6 +31,13 @@ esac
 
 rendered >"$work/all.yaml"
 "$LIFEBOAT_KUBECTL" kustomize deploy/operator/namespaced >"$work/namespaced.yaml"
+"$LIFEBOAT_KUBECTL" kustomize deploy/operator/coreos-compat >"$work/coreos.yaml"
+mkdir "$work/overlay" # as somebody's own would be: one namespace, and the component
+cat >"$work/overlay/kustomization.yaml" <<END
+resources: [$(realpath --relative-to="$work/overlay" deploy/operator/namespaced)]
+components: [$(realpath --relative-to="$work/overlay" deploy/operator/components/coreos-compat)]
+END
+"$LIFEBOAT_KUBECTL" kustomize "$work/overlay" >"$work/namespaced-coreos.yaml"
 same deploy/operator/lifeboat-operator.yaml "$work/all.yaml"
 for file in crds.yaml role.yaml; do same "charts/lifeboat/files/$file" "deploy/operator/base/$file"; done
 PYTHONPATH=$LIFEBOAT_HELM /usr/bin/python3 tools/operator-install.py "$work" || failed=1

@@ -124,6 +124,40 @@ def check_kustomize(folder):
     return everywhere
 
 
+COREOS = "etcdbackups.etcd.database.coreos.com"
+
+
+def check_coreos(base, folder):
+    """What is added for who comes from the CoreOS operator: the same by kustomize and by the chart, and only where it is asked for."""
+    added = {
+        ("etcd.database.coreos.com", "etcdbackups", verb, "") for verb in ("get", "list", "watch", "patch")
+    } | {("etcd.database.coreos.com", "etcdbackups/status", "patch", "")}
+    everywhere = Rendered("coreos-compat", [(folder / "coreos.yaml").read_text()])
+    everywhere.check("lifeboat", "lifeboat:latest")
+    chart = of_chart("coreosCompat", {"coreosCompat": True})
+    chart.check("backup", "lifeboat:0.1.0")
+    for one in (everywhere, chart):
+        kinds = [rule for rule in one.rules() if rule[1] == "customresourcedefinitions"]
+        check(len(kinds) == 1 and COREOS in kinds[0][3], f"{one.name}: its definition may be read too")
+        others = {rule for rule in base.rules() if rule[1] != "customresourcedefinitions"}
+        check(one.rules() - set(kinds) == others | added, f"{one.name}: five rights more, and no other")
+        names = [definition["metadata"]["name"] for definition in one.of("CustomResourceDefinition")]
+        check(len(names) == 5 and COREOS in names, f"{one.name}: and its definition is there")
+        people = [role for role in one.of("ClusterRole") if "aggregate" in str(role["metadata"].get("labels"))]
+        both = all("etcd.database.coreos.com" in str(role["rules"]) for role in people)
+        check(len(people) == 2 and both, f"{one.name}: who may view or edit a namespace may do so with these objects")
+    own = Rendered("coreos-compat, namespaced", [(folder / "namespaced-coreos.yaml").read_text()])
+    own.check("etcd", "lifeboat:latest")
+    own.check_inside("etcd")
+    check(added <= own.rules(), "coreos-compat, namespaced: the same rights")
+    for one in (everywhere, own, chart):
+        (deployment,) = one.of("Deployment")
+        words = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+        check("--coreos-compat" in words, f"{one.name}: the operator is told so")
+    plain = of_chart("plain", {})
+    check(not any("coreos" in str(one) for one in base.objects + plain.objects), "nothing of it is there unless it is asked for")
+
+
 def check_chart(base):
     for message in helm.lint(CHART, strict=True)["messages"]:
         check(message["severity"] < 2 or "icon" in message["error"], f"helm lint: {message['error']}")
@@ -211,6 +245,7 @@ def check_refusals():
         ({"watchNamespaces": "a"}, "watchNamespaces"),
         ({"watchNamespaces": ["Not_A_Name"]}, "watchNamespaces"),
         ({"logLevel": ""}, "logLevel"),
+        ({"coreosCompat": "yes"}, "coreosCompat"),
         ({"parallelBackups": "many"}, "parallelBackups"),
         ({"spool": {"sizeLimit": 5}}, "sizeLimit"),
         ({"namespaced": True, "watchNamespaces": ["a"]}, "watchNamespaces"),
@@ -225,7 +260,9 @@ def check_refusals():
 
 
 if len(sys.argv) == 2:
-    check_chart(check_kustomize(pathlib.Path(sys.argv[1])))
+    base = check_kustomize(pathlib.Path(sys.argv[1]))
+    check_chart(base)
+    check_coreos(base, pathlib.Path(sys.argv[1]))
     check_refusals()
     check_monitoring(pathlib.Path(sys.argv[1]))
     check_notes()

@@ -136,35 +136,35 @@ pub struct CoreosBackupStatus {
     /// Whether the last backup was made.
     #[serde(default)]
     pub succeeded: bool,
-    /// Why it was not, and what to do. Empty while it is tried again.
+    /// Why the last backup was not made, and what to do. Empty while one is tried again.
     // Always written: left out, the text that the other operator has written would stay.
     #[serde(default, rename = "Reason")]
     pub reason: String,
     /// The version of etcd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd_version: Option<String>,
-    /// The newest revision in it.
+    /// The newest revision in the last snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd_revision: Option<i64>,
     /// When the last backup began that was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success_date: Option<Time>,
-    /// When the last one began, made or not.
+    /// When the last backup began, made or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_execution_date: Option<Time>,
     /// Where the last snapshot lies, as in the spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Its SHA-256, hexadecimal.
+    /// SHA-256 of that snapshot, hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// Its bytes.
+    /// Bytes of that snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
-    /// Where one is being written.
+    /// Where a snapshot is being written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writing: Option<String>,
-    /// How often it was tried since the last one was made.
+    /// How often it was tried since the last backup was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
     /// When it is tried again.
@@ -173,7 +173,7 @@ pub struct CoreosBackupStatus {
     /// The generation of the object that this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Succeeded`: as above. `Pruned`: whether all but `maxBackups` files are deleted.
+    /// `Succeeded`: whether the last backup was made. `Pruned`: whether all but `maxBackups` files are deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

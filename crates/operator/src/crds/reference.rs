@@ -1,13 +1,14 @@
 //! The reference page, made of the definitions: what it says is what `kubectl explain` says.
 
-use super::{Rules, definitions};
+use super::{Rules, coreos_definition, definitions};
 use serde_json::Value;
 use std::fmt::Write;
 
 const ABOUT: &str = "# Kubernetes: reference of the kinds
 
 `lifeboat.dev/v1alpha1`. All are namespaced, and name only what is in their own namespace: Secrets, stores, claims. How to begin:
-[kubernetes.md](kubernetes.md). `kubectl get lifeboat` lists all of them.
+[kubernetes.md](kubernetes.md). `kubectl get lifeboat` lists all of them. At the end: the [EtcdBackup](#etcdbackup-of-the-coreos-operator) that
+the CoreOS etcd-operator had.
 
 This page is made of the doc comments in `crates/operator/src/api`: to change it, change them and run that crate's tests with
 `UPDATE_DOCS=1`.
@@ -60,6 +61,7 @@ pub fn page() -> String {
             .expect("a kind has a field of every part that is shared");
         page.section("##", part.title, part.about, schema);
     }
+    page.coreos(&coreos_definition());
     page.text
 }
 
@@ -78,6 +80,23 @@ impl Page {
         self.put(&format!("\n## {kind}\n\n{about} `kubectl get {plural}`, or `{short}`.\n"));
         for part in ["spec", "status"] {
             self.section("###", &format!("{kind} {part}"), "", &schema["properties"][part]);
+        }
+    }
+
+    /// The kind that has the name of one of ours.
+    fn coreos(&mut self, definition: &Value) {
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let (about, name) = (text(&schema["description"]), text(&definition["metadata"]["name"]));
+        self.put(&format!(
+            "\n## EtcdBackup of the CoreOS operator\n\n`etcd.database.coreos.com/v1beta2`. {about} `kubectl get {name}`.\n"
+        ));
+        for (part, title) in [("spec", "its spec"), ("status", "its status")] {
+            self.section(
+                "###",
+                &format!("EtcdBackup of the CoreOS operator: {title}"),
+                "",
+                &schema["properties"][part],
+            );
         }
     }
 
@@ -107,7 +126,8 @@ impl Page {
             let mut kind = kind_of(name, property);
             if required(name) {
                 kind += ", **required**";
-            } else if let Some(default) = property.get("default") {
+            } else if let Some(default) = property.get("default").filter(|default| **default != "")
+            {
                 write!(kind, ", default `{}`", plain(default)).expect("a string takes it");
             }
             self.put(&format!("| `{path}` | {kind} | {} |\n", escaped(&about)));

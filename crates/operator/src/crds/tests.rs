@@ -16,9 +16,13 @@ fn each<'a>(path: &str, schema: &'a Value, visit: &mut impl FnMut(&str, &'a Valu
 fn schemas() -> Vec<(String, Value)> {
     let found = definitions(Rules::Structural).into_iter().map(|definition| {
         let kind = definition["spec"]["names"]["kind"].as_str().unwrap().to_owned();
-        (kind, definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone())
+        (kind, schema_of(&definition).clone())
     });
     found.collect()
+}
+
+fn schema_of(definition: &Value) -> &Value {
+    &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 }
 
 /// The file holds what this program would print; `UPDATE_DOCS=1` makes it so.
@@ -33,7 +37,8 @@ fn assert_up_to_date(file: &str, expected: &str) {
 
 #[test]
 fn every_field_is_typed_and_described() {
-    for (kind, schema) in schemas() {
+    let others = ("CoreosBackup".to_owned(), schema_of(&coreos_definition()).clone());
+    for (kind, schema) in schemas().into_iter().chain([others]) {
         each(&kind, &schema, &mut |path, schema| {
             let kind = schema["type"].as_str().unwrap_or_default();
             assert!(!kind.is_empty(), "{path} has no type");
@@ -107,6 +112,31 @@ fn what_is_printed_reads_back_as_what_was_meant() {
 }
 
 #[test]
+fn what_the_coreos_operator_has_stored_is_taken_and_what_it_kept_is_pruned() {
+    let definition = coreos_definition();
+    assert_eq!(definition["metadata"]["name"], coreos_name());
+    assert_eq!(definition["spec"]["preserveUnknownFields"], false);
+    let status = &schema_of(&definition)["properties"]["status"]["properties"];
+    // It wrote null for a time that there was not, and a reason with a capital.
+    assert_eq!(status["lastSuccessDate"]["nullable"], true);
+    assert_eq!(status["Reason"]["type"], "string");
+    let spec = &schema_of(&definition)["properties"]["spec"];
+    assert_eq!(spec["required"], json!(["storageType"]));
+    assert_eq!(spec["properties"]["clientTLSSecret"]["type"], "string");
+    let read: Vec<Value> = serde_saphyr::from_multiple(&coreos_yaml()).unwrap();
+    assert_eq!(read, [definition]);
+}
+
+#[test]
+fn whoever_lacks_the_definition_of_coreos_is_told_how_to_get_that() {
+    let ours = check(EtcdBackup::crd_name(), None).unwrap_err();
+    assert!(!ours.remedy().contains("--coreos-compat"));
+    let theirs = check(coreos_name(), Some(&CoreosBackup::crd())).unwrap_err();
+    assert_eq!(theirs, CrdProblem::Older { name: coreos_name().to_owned(), found: 0 });
+    assert!(theirs.remedy().contains("lifeboat crds --coreos-compat | "));
+}
+
+#[test]
 fn definitions_that_are_missing_or_older_are_told_apart_from_newer_ones() {
     let mut definition = EtcdBackup::crd();
     let name = EtcdBackup::crd_name();
@@ -125,6 +155,10 @@ fn definitions_that_are_missing_or_older_are_told_apart_from_newer_ones() {
 fn the_files_of_the_base_and_of_the_chart_are_what_is_printed() {
     assert_up_to_date("deploy/operator/base/crds.yaml", &yaml(Rules::Structural));
     assert_up_to_date("charts/lifeboat/files/crds.yaml", &yaml(Rules::Structural));
+    for file in ["deploy/operator/coreos-compat/crd.yaml", "charts/lifeboat/files/crd-coreos.yaml"]
+    {
+        assert_up_to_date(file, &coreos_yaml());
+    }
 }
 
 #[test]
@@ -136,6 +170,7 @@ fn the_reference_says_what_the_definitions_say() {
         "| `target.statefulSet.dataDir` | text |",
         "| `template.spec` | [spec of an EtcdBackup](#etcdbackup-spec), **required** |",
         "| `service.scheme` | `http`, `https`, default `http` |",
+        "| `s3.path` | text, **required** | `BUCKET/PATH/FILE`.",
     ] {
         assert!(page.contains(row), "{row}");
     }
