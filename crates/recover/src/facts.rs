@@ -69,6 +69,10 @@ pub struct Directory {
     pub exists: bool,
     /// Whether something of etcd is in it.
     pub filled: bool,
+    /// Something lies there that is no folder.
+    pub no_folder: bool,
+    /// Something in it, if nothing of it is etcd's.
+    pub foreign: Option<String>,
     /// Whether it is a mount point, so that it cannot be renamed.
     pub mount_point: bool,
     /// The folder that it lies in, if that is not there.
@@ -141,6 +145,8 @@ fn owner(text: &mut String, host: &Resolved) {
 }
 
 fn directory(text: &mut String, key: &str, path: &str, inside: &str) {
+    // Of a mount point, the folder in it is set aside.
+    let known = if inside.is_empty() { "'[.]wal\\|[.]tmp'" } else { "'^member'" };
     let _ = writeln!(
         text,
         "at={path}\n\
@@ -155,6 +161,7 @@ fn directory(text: &mut String, key: &str, path: &str, inside: &str) {
          on=$real\n\
          while [ ! -e \"$on\" ]; do on=$(dirname \"$on\"); done\n\
          say {key}-free-kib \"$(df -Pk \"$on\" | sed -n '$p' | sed 's/.* \\([0-9][0-9]*\\)  *[0-9][0-9]*% .*/\\1/')\"\n\
+         [ ! -e \"$real\" ] || [ -d \"$real\" ] || say {key}-no-folder yes\n\
          if [ -d \"$real\" ]; then\n\
          say {key}-exists yes\n\
          say {key}-owner \"$(stat -c %U:%G \"$real\")\"\n\
@@ -163,6 +170,8 @@ fn directory(text: &mut String, key: &str, path: &str, inside: &str) {
          [ \"$(stat -c %d \"$real\")\" = \"$(stat -c %d \"$real/..\")\" ] || say {key}-mount yes\n\
          [ -z \"$(ls -A \"$real\"{inside} 2>/dev/null)\" ] || say {key}-filled yes\n\
          [ ! -f \"$real\"{inside}/snap/db ] || say {key}-written \"$(stat -c %Y \"$real\"{inside}/snap/db)\"\n\
+         foreign=$(ls -A \"$real\" | grep -v '^lost+found$' | head -n 1)\n\
+         [ -z \"$foreign\" ] || ls -A \"$real\" | grep -q {known} || say {key}-foreign \"$foreign\"\n\
          fi"
     );
 }
@@ -296,6 +305,8 @@ fn fill(directory: &mut Directory, key: &str, value: &str) {
         "path" => directory.path = value.into(),
         "exists" => directory.exists = true,
         "filled" => directory.filled = true,
+        "no-folder" => directory.no_folder = true,
+        "foreign" => directory.foreign = Some(value.to_owned()),
         "mount" => directory.mount_point = true,
         "no-parent" => directory.no_parent = Some(value.into()),
         "not-mounted" => directory.not_mounted = Some(value.into()),
@@ -364,6 +375,24 @@ hosts: [{{host: h, member: {{name: m1, peer-urls: ['http://h:2380']}}}}]",
         let output = Command::new("sh").arg("-c").arg(text).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
         parse(&String::from_utf8(output.stdout).unwrap(), 0.0, 0.0).data.unwrap()
+    }
+
+    #[test]
+    fn what_is_not_etcds_is_found_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let told = || told_of(&path, "/dev/null");
+        assert_eq!((told().foreign, told().no_folder), (None, false));
+        std::fs::write(&path, "").unwrap();
+        assert!(told().no_folder);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir_all(path.join("lost+found")).unwrap();
+        assert_eq!((told().foreign, told().no_folder), (None, false));
+        std::fs::write(path.join("index.html"), "").unwrap();
+        assert_eq!(told().foreign.as_deref(), Some("index.html"));
+        // As a run that was cut off leaves it, where it is a mount point.
+        std::fs::create_dir(path.join("member.lifeboat-r1")).unwrap();
+        assert_eq!(told().foreign, None);
     }
 
     #[test]

@@ -252,7 +252,7 @@ fn a_run_that_has_changed_nothing_is_dropped_and_starts_nothing() {
             std::fs::write(&other, text).unwrap();
             let refused = Run::of(&mut scene.recover(command, ["--backup", &other])).code_is(3);
             assert_eq!(refused.stdout, "");
-            refused.stderr_has(&["other", "snapshot"]);
+            refused.stderr_has(&["other cannot be read as a database", "help: "]);
         }
         let unknown = Run::of(&mut scene.recover(command, ["--from-member", "m9"])).code_is(2);
         unknown.stderr_has(&["has no m9", "m1, m2, m3"]);

@@ -99,6 +99,7 @@ impl Plan {
         }
         if self.gets_data(host) {
             check_parents(facts, &mut problem);
+            check_whose(facts, &mut problem);
             for unknown in &facts.unknown_owners {
                 problem(format!("there is no {unknown}, which etcd.owner names"));
             }
@@ -194,6 +195,20 @@ impl Plan {
     }
 }
 
+/// A folder is renamed as a whole, so it is to have nothing but etcd's data.
+fn check_whose(facts: &Facts, problem: &mut dyn FnMut(String)) {
+    for found in [&facts.data, &facts.wal].into_iter().flatten() {
+        let path = found.path.display();
+        match &found.foreign {
+            _ if found.no_folder => problem(format!("{path} is no folder")),
+            Some(foreign) => problem(format!(
+                "{path} has {foreign:?} in it, and nothing of etcd's: name the folder with etcd's data, or an empty one, as it is renamed with all that is in it"
+            )),
+            None => {}
+        }
+    }
+}
+
 /// A folder that is made where a disk should be would take the data to another disk.
 fn check_parents(facts: &Facts, problem: &mut dyn FnMut(String)) {
     for found in [&facts.data, &facts.wal].into_iter().flatten() {
@@ -272,6 +287,18 @@ mod tests {
                 "m2: nothing is mounted on /data, though /etc/fstab names it: mount it, as /data/etcd/m2 lies there"
             ]
         );
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_not_set_aside() {
+        let mut plan = plan();
+        let data = plan.facts.get_mut("m2").unwrap().data.as_mut().unwrap();
+        (data.path, data.filled, data.foreign) = ("/srv/www".into(), false, Some("a".to_owned()));
+        let problems = plan.findings("x86_64").problems;
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("m2: /srv/www has \"a\" in it"), "{problems:?}");
+        plan.facts.get_mut("m2").unwrap().data.as_mut().unwrap().no_folder = true;
+        assert_eq!(plan.findings("x86_64").problems, ["m2: /srv/www is no folder"]);
     }
 
     #[test]

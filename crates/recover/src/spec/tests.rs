@@ -199,3 +199,26 @@ fn a_members_name_has_nothing_that_leads_elsewhere() {
         );
     }
 }
+
+/// A run needs its own journal and the certificates when the old data have been set aside.
+#[test]
+fn what_is_needed_meanwhile_lies_outside_of_the_data() {
+    let of = |etcd: &str, ssh: &str| {
+        problems(&format!("{SHORT}  etcd: {{data-dir: /srv/e, {etcd}}}\n  ssh: {{{ssh}}}\n"))
+    };
+    assert_eq!(of("", "state-dir: /srv/lifeboat"), [""; 0]);
+    assert_eq!(of("", "state-dir: /srv/e2"), [""; 0]);
+    for (etcd, ssh, at) in [
+        ("", "state-dir: /srv/e/lifeboat", "ssh.state-dir"),
+        ("", "state-dir: /srv/e", "ssh.state-dir"),
+        ("wal-dir: /wal", "state-dir: /wal/x", "ssh.state-dir"),
+        ("certificates: {ca: /srv/e/pki/ca.pem}", "", "etcd.certificates.ca"),
+        ("service: {static-pod: /srv/e/etcd.yaml}", "", "etcd.service"),
+        ("user: root, password-file: /srv/e/pw", "", "etcd.password-file"),
+    ] {
+        let found = of(etcd, ssh).concat();
+        assert!(found.starts_with(&format!("hosts.m1.{at}: must be outside of /")), "{found}");
+    }
+    let member = problems(&format!("{SHORT}  etcd: {{data-dir: /srv/e/member}}\n"));
+    assert_eq!(member, ["hosts.m1.etcd.data-dir: name the folder that `member` lies in"]);
+}
