@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the checks on a Kubernetes of one node have in common. They source it, from the project's folder:
 #   tools/kube-check.sh, kube-recover.sh, kube-restore.sh, kube-operator.sh, and kube.sh, which runs all of them on one node
 #
@@ -151,6 +152,7 @@ etcdctl_in() {
 install_operator() {
   mkdir "$work/overlay"
   {
+    # shellcheck disable=SC2016 # the marks of Markdown
     sed -n '/^```yaml/,/^```$/{/^```/d;p}' deploy/operator/README.md | sed -e 's|example.com/lifeboat|localhost/lifeboat|; s|"0.1.0"|test|' \
       -e "s|\.\./lifeboat/deploy/operator|$(realpath --relative-to="$work/overlay" deploy/operator)|"
     echo "replicas: [{name: lifeboat-operator, count: $1}]"

@@ -33,9 +33,13 @@ begin_s3
 
 # --- install, and clusters
 install_operator 2
-tools/kube-node.sh image localhost/etcd:3.5 "$work/etcd.tar" "$LIFEBOAT_ETCD_3_5"/etcd{,ctl} -- etcd
-tools/kube-node.sh image localhost/kubectl:test "$work/kubectl.tar" "$node/root/usr/bin/kubectl"
-tools/kube-node.sh load-image "$work"/{etcd,kubectl}.tar >/dev/null
+images() {
+  tools/kube-node.sh image localhost/etcd:3.5 "$work/etcd.tar" "$LIFEBOAT_ETCD_3_5"/etcd{,ctl} -- etcd
+  tools/kube-node.sh image localhost/kubectl:test "$work/kubectl.tar" "$node/root/usr/bin/kubectl"
+  tools/kube-node.sh load-image "$work"/{etcd,kubectl}.tar >/dev/null
+}
+images &
+images=$!
 # secrets NAME REPLICAS: certificates, under the names that people have today and under those of the old etcd-operator.
 secrets() {
   local pki=$work/pki-$1
@@ -47,6 +51,7 @@ secrets() {
 secrets etcd34 3 >/dev/null
 secrets etcd35 1 >/dev/null
 begin_etcd etcd34 3 localhost/etcd:3.4.23 etcd34-tls
+wait "$images"
 begin_etcd etcd35 1 localhost/etcd:3.5 etcd35-tls
 kubectl create service clusterip one --tcp=2379 --dry-run=client -o yaml | sed 's/app: one/app: etcd35/' | kubectl apply -f - >/dev/null
 
@@ -125,30 +130,13 @@ verified() {
 }
 
 etcdctl_in etcd34-0 put greeting 'of 3.4' >/dev/null
+# shellcheck disable=SC2016 # for the shell in the pod
 # 1.2 MB that nothing compresses: two minutes for the store that is slow.
 kubectl exec etcd35-0 -- sh -c 'for n in 1 2; do head -c 600000 /dev/urandom |
   etcdctl --cacert /pki/ca.crt --cert /pki/tls.crt --key /pki/tls.key --endpoints https://etcd35-0.etcd35:2379 put noise$n; done' >/dev/null
 
 set34='name: @, statefulSet: {name: etcd34, scheme: https}, tls: {secretName: etcd34-tls}'
 set35='name: @, statefulSet: {name: etcd35, scheme: https}, tls: {secretName: etcd35-tls}'
-backup set34 open "$set34"
-backup headless34 sealed 'name: @, service: {name: etcd34, scheme: https}, tls: {secretName: etcd34-old}'
-backup service35 open 'name: @, service: {name: one, scheme: https}, tls: {secretName: etcd35-old, serverName: etcd35.prod.svc}'
-backup job34 open "$set34" 'runAs: Job'
-backup job35 sealed 'name: @, endpoints: ["https://etcd35-0.etcd35.prod.svc:2379"], tls: {secretName: etcd35-old}' 'runAs: Job'
-for name in set34 headless34 job34; do succeeds $name && made_of $name 3.4.23 3; done
-version35=$("$LIFEBOAT_ETCD_3_5/etcd" --version | sed -n 's/^etcd Version: //p')
-for name in service35 job35; do succeeds $name && made_of $name "$version35" 1; done
-[ "$(kubectl get jobs -l lifeboat.dev/job=backup -o 'jsonpath={.items[*].status.succeeded}')" = '1 1' ] || fail 'no Jobs made them'
-! kubectl get pods -l lifeboat.dev/job=backup -o yaml | grep -q kubernetes.io/serviceaccount || fail 'pods of Jobs have a token'
-for name in set34 service35 job34; do verified open $name || fail "$name: $(cat "$work/verify.log")"; done
-for name in headless34 job35; do
-  ! verified sealed $name || fail "$name is not encrypted"
-  verified sealed $name --identity "$work/identity.txt" || fail "$name: $(cat "$work/verify.log")"
-done
-say 'what is in the bucket is proved by lifeboat verify, with the private key where it is encrypted'
-
-# --- 2. schedules, deletion
 # schedule NAME STORE [LINES of the spec]: of etcd 3.5, each minute.
 schedule() {
   kubectl apply -f - >/dev/null <<YAML
@@ -179,6 +167,24 @@ schedule slow slow
 run_now slow once
 until_true 20 'a backup that was asked for runs, and takes its time' of_schedule slow Running -now-
 slow=$(of_schedule slow Running -now-)
+backup set34 open "$set34"
+backup headless34 sealed 'name: @, service: {name: etcd34, scheme: https}, tls: {secretName: etcd34-old}'
+backup service35 open 'name: @, service: {name: one, scheme: https}, tls: {secretName: etcd35-old, serverName: etcd35.prod.svc}'
+backup job34 open "$set34" 'runAs: Job'
+backup job35 sealed 'name: @, endpoints: ["https://etcd35-0.etcd35.prod.svc:2379"], tls: {secretName: etcd35-old}' 'runAs: Job'
+for name in set34 headless34 job34; do succeeds $name && made_of $name 3.4.23 3; done
+version35=$("$LIFEBOAT_ETCD_3_5/etcd" --version | sed -n 's/^etcd Version: //p')
+for name in service35 job35; do succeeds $name && made_of $name "$version35" 1; done
+[ "$(kubectl get jobs -l lifeboat.dev/job=backup -o 'jsonpath={.items[*].status.succeeded}')" = '1 1' ] || fail 'no Jobs made them'
+! kubectl get pods -l lifeboat.dev/job=backup -o yaml | grep -q kubernetes.io/serviceaccount || fail 'pods of Jobs have a token'
+for name in set34 service35 job34; do verified open $name || fail "$name: $(cat "$work/verify.log")"; done
+for name in headless34 job35; do
+  ! verified sealed $name || fail "$name is not encrypted"
+  verified sealed $name --identity "$work/identity.txt" || fail "$name: $(cat "$work/verify.log")"
+done
+say 'what is in the bucket is proved by lifeboat verify, with the private key where it is encrypted'
+
+# --- 2. schedules
 schedule often open 'retention: {keepLast: 1}'
 for time in first second; do
   run_now often $time
@@ -187,20 +193,7 @@ done
 until_true 20 'retention has removed the older one from the store' stores open/often/ 1
 until_true 20 'and says so' told often Pruned
 
-backup doomed open "$set34" 'deletionPolicy: Delete'
-succeeds doomed
-stores open/doomed/ 1
-kubectl delete etcdbackup doomed set34 >/dev/null
-stores open/doomed/ 0 || fail 'the backup outlives its object'
-stores open/set34/ 1 || fail 'a backup is gone with its object, whose policy is Retain'
-say 'deleting an object deletes the backup with policy Delete, and no other'
-
-until_true 90 'a schedule fires by itself' of_schedule often Succeeded 'often-2.*-.*00$'
-until_true 20 'a run that is due while one is under way is skipped' told slow Skipped
-[ "$(of_schedule slow Running)" = "$slow" ] || fail "there run: $(of_schedule slow Running)"
-
 # --- 3. killed
-kubectl patch etcdbackupschedule slow --type=merge -p '{"spec": {"suspend": true}}' >/dev/null
 kubectl patch backupstore slow --type=merge -p '{"spec": {"bandwidthLimit": null}}' >/dev/null
 old=$(leader)
 kubectl delete pod -n lifeboat "$old" --grace-period=0 --force >/dev/null 2>&1
@@ -230,7 +223,15 @@ if [ "$outage" -lt 7 ]; then [ "$(started)" = "$before" ] || fail "operators wer
 [ "$(started | cut -d' ' -f1)" = "$(echo "$before" | cut -d' ' -f1)" ] || fail "other operators: $(started), before: $before"
 say "the same operators go on; they were started again so often: $(started | cut -d' ' -f2 | paste -sd' ')"
 
-# --- 4. rights, while the claim of the one that was killed runs out
+# --- 4. what is deleted, and what it may do
+backup doomed open "$set34" 'deletionPolicy: Delete'
+succeeds doomed
+stores open/doomed/ 1
+kubectl delete etcdbackup doomed set34 >/dev/null
+stores open/doomed/ 0 || fail 'the backup outlives its object'
+stores open/set34/ 1 || fail 'a backup is gone with its object, whose policy is Retain'
+say 'deleting an object deletes the backup with policy Delete, and no other'
+
 kubectl apply -f - >/dev/null <<YAML
 apiVersion: v1
 kind: Pod
@@ -269,15 +270,18 @@ SH
 kubectl delete pod -n lifeboat rights --wait=false >/dev/null
 say 'its ServiceAccount can do nothing else'
 
+until_true 90 'a schedule fires by itself' of_schedule often Succeeded 'often-2.*-.*00$'
+until_true 20 'a run that is due while one is under way is skipped' told slow Skipped
+
 succeeds "$slow" 150
 [ "$(of "etcdbackup/$slow" attempts)" = 2 ] || fail 'it was not the second attempt'
 verified slow slow || fail "$slow: $(cat "$work/verify.log")"
 say 'the backup that the killed leader had begun was made by the next one'
 
 # --- 5. removed
-backup held open "$set35" 'deletionPolicy: Delete'
-succeeds held
-kubectl patch etcdbackupschedule often --type=merge -p '{"spec": {"suspend": true}}' >/dev/null
+for name in held stuck; do backup $name open "$set35" 'deletionPolicy: Delete'; done
+for name in held stuck; do succeeds $name; done
+for name in often slow; do kubectl patch etcdbackupschedule $name --type=merge -p '{"spec": {"suspend": true}}' >/dev/null; done
 # at_rest: nothing runs, and retention has ended its work.
 at_rest() {
   ! kubectl get etcdbackups -o 'jsonpath={.items[*].status.phase}' | grep -q 'Pending\|Running' &&
@@ -310,9 +314,14 @@ before=$(stored)
 gone etcdbackup job34
 gone etcdbackupschedule slow
 gone backupstore slow
-kubectl delete etcdbackup held --wait=false >/dev/null
+kubectl delete etcdbackup held stuck --wait=false >/dev/null
+# What docs/kubernetes.md tells those who have no operator any more.
+grep '^kubectl .* "finalizers": null' docs/kubernetes.md | sed 's/ first / stuck /' | bash -euo pipefail >/dev/null
+is_gone() { ! kubectl get "$@" 2>/dev/null; }
+is_gone etcdbackup stuck || fail 'it is still there'
+! is_gone etcdbackup held || fail 'nothing holds the object whose policy is Delete'
 [ "$(stored)" = "$before" ]
-say 'without an operator, objects can be deleted'
+say 'without an operator, objects can be deleted; those whose policy is Delete wait for one, or are let go by hand'
 
 rolled_out() { kubectl rollout status "$(kubectl get deployment -l app.kubernetes.io/component=operator -o name)" --timeout=1s; }
 helm() { PYTHONPATH=$LIFEBOAT_HELM /usr/bin/python3 tools/helm.py "$KUBECONFIG" prod "$@" >"$work/helm.log" || fail "$(cat "$work/helm.log")"; }
@@ -324,10 +333,8 @@ kind: EtcdBackup
 metadata: {name: foreign, namespace: other}
 spec: {storeName: open, cluster: {name: x, endpoints: ["http://127.0.0.1:1"]}}
 YAML
-[ "$(kubectl get etcdbackup held -o 'jsonpath={.metadata.finalizers}')" != '' ] || fail 'nothing holds the object with policy Delete'
 helm install team "{$values}"
 until_true 60 'the chart, installed by Helm, runs in one namespace' rolled_out
-is_gone() { ! kubectl get "$@" 2>/dev/null; }
 until_true 30 'the object whose policy is Delete has waited for it' is_gone etcdbackup held
 stores open/held/ 0
 backup by-chart open "$set35"

@@ -39,11 +39,12 @@ done
 kubectl create rolebinding lifeboat-operator --clusterrole=lifeboat-operator --serviceaccount=restore:lifeboat-operator >/dev/null
 
 # --- etcd
-for n in 0 1 2; do mkdir -p -m 777 "$work/volumes/$n"; chmod 777 "$work/volumes/$n"; done
+for n in 0 1 2; do mkdir -p "$work/volumes/$n"; chmod 777 "$work/volumes/$n"; done
 sed "s|@FOLDER@|$work/volumes|" tools/kube/etcd-volumes.yaml | kubectl apply -f - >/dev/null
 until_true 120 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
 until_true 120 'the operator is ready' kubectl rollout status deployment/lifeboat-operator --timeout=1s
 etcdctl() { kubectl exec etcd-0 -- env ETCDCTL_API=3 etcdctl --endpoints http://etcd-0.etcd:2379 "$@"; }
+# shellcheck disable=SC2016 # for the shell in the pod
 kubectl exec etcd-0 -- sh -c 'for n in $(seq 200); do ETCDCTL_API=3 etcdctl put key$n value$n; done' >/dev/null
 
 kubectl create secret generic store --from-literal=access-key-id=key --from-literal=secret-access-key=a-secret >/dev/null
@@ -147,13 +148,13 @@ say 'all data of the backup are back, and the old ones are kept'
 # --- 2. taken back
 etcdctl put since 'the restore' >/dev/null
 restore wrong 'members: [{name: etcd-0, peerUrls: ["http://a.invalid:2380"]}, {name: etcd-1, peerUrls: ["http://b.invalid:2380"]},
-        {name: etcd-2, peerUrls: ["http://c.invalid:2380"]}]' 20
+        {name: etcd-2, peerUrls: ["http://c.invalid:2380"]}]' 10
 begin_killing wrong
 until_true 60 'each phase is waited for' grep -qx Pending "$work/killed"
 confirm wrong
 until_true 400 'a restore to members that cannot meet has ended' ended wrong
 stop_killing
-is etcdrestore/wrong Failed && reason_is wrong NotVerified || fail "it ended otherwise: $(reason wrong)"
+{ is etcdrestore/wrong Failed && reason_is wrong NotVerified; } || fail "it ended otherwise: $(reason wrong)"
 grep -qx RollingBack "$work/killed"
 until_true 120 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
 [ "$(etcdctl get since --print-value-only)" = 'the restore' ]
