@@ -30,8 +30,8 @@ use attempt::Attempt;
 use decide::{Step, THEIR_FINALIZER, decide};
 use jiff::Timestamp;
 use kube::{
-    Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
+    Api, Client, Resource, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
     runtime::{Controller, controller::Action, watcher},
 };
 use serde_json::json;
@@ -47,6 +47,22 @@ pub async fn run(
     let controller =
         Controller::new(api, watcher::Config::default().page_size(500)).graceful_shutdown_on(stop);
     crate::run::drive(controller, context, "EtcdBackup of CoreOS", reconcile).await;
+}
+
+/// Whether the objects may be followed at all, where they are to be: rights of their own go with the flag.
+pub(crate) async fn check_rights(client: &Client, scope: &Scope) -> Result<(), Failure> {
+    let api: Api<CoreosBackup> = scope.api(client);
+    match api.list(&ListParams::default().limit(1)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 403 => Err(Failure {
+            reason: "Kubernetes",
+            ..Failure::settings(
+                format!("Kubernetes refused: {}", status.message),
+                "install it with that right: deploy/operator/coreos-compat, or coreosCompat: true in the chart",
+            )
+        }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn reconcile(cached: Arc<CoreosBackup>, context: Arc<Context>) -> Result<Action, Failure> {

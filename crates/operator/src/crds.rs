@@ -123,6 +123,9 @@ pub fn coreos_definition() -> Value {
     for time in ["lastSuccessDate", "lastExecutionDate"] {
         schema["properties"]["status"]["properties"][time]["nullable"] = json!(true);
     }
+    // Kubernetes 1.20 takes an empty default that is applied for none, and refuses that.
+    let reason = &mut schema["properties"]["status"]["properties"]["Reason"];
+    reason.as_object_mut().map(|reason| reason.remove("default"));
     made
 }
 

@@ -131,7 +131,7 @@ pub async fn run(
     settings: Settings,
     mut signals: mpsc::Receiver<()>,
 ) -> Result<(), RunError> {
-    check_kinds(&client, settings.coreos_compat).await?;
+    check_kinds(&client, &settings).await?;
     let (stop, stopping) = watch::channel(false);
     let (interrupt, interrupted) = watch::channel(false);
     let spool = settings.spool.clone();
@@ -218,12 +218,7 @@ struct Controllers {
 
 impl Controllers {
     fn start(context: &Arc<Context>, stopping: &watch::Receiver<bool>) -> Self {
-        let namespaces = &context.settings.namespaces;
-        let scopes: Vec<_> = match namespaces.is_empty() {
-            true => vec![Scope(None)],
-            false => namespaces.iter().cloned().map(|name| Scope(Some(name))).collect(),
-        };
-        let tasks = scopes.into_iter().flat_map(|scope| controllers(context, &scope, stopping));
+        let tasks = scopes(&context.settings).into_iter().flat_map(|scope| controllers(context, &scope, stopping));
         Self { tasks: tasks.map(tokio::spawn).collect() }
     }
 
@@ -361,13 +356,24 @@ impl Drop for UnderWay {
 }
 
 /// Whether the API server has our kinds, and those are new enough, as far as we may look.
-async fn check_kinds(client: &Client, coreos_compat: bool) -> Result<(), RunError> {
+async fn check_kinds(client: &Client, settings: &Settings) -> Result<(), RunError> {
     check_group(client, api::GROUP, api::VERSION, &crds::names()).await?;
-    if coreos_compat {
+    if settings.coreos_compat {
         let (group, version) = (api::coreos::GROUP, api::coreos::VERSION);
         check_group(client, group, version, &[crds::coreos_name()]).await?;
+        for scope in scopes(settings) {
+            compat::check_rights(client, &scope).await?;
+        }
     }
     Ok(())
+}
+
+/// What controllers follow: each namespace by itself, or all at once.
+fn scopes(settings: &Settings) -> Vec<Scope> {
+    match settings.namespaces.is_empty() {
+        true => vec![Scope(None)],
+        false => settings.namespaces.iter().cloned().map(|name| Scope(Some(name))).collect(),
+    }
 }
 
 async fn check_group(

@@ -83,8 +83,8 @@ pub struct S3Source {
     pub path: String,
     /// Name of a Secret with `credentials` and `config` as in `~/.aws`, of which the profile `default` is taken. Without, the
     /// identity that the pod has.
-    #[serde(default)]
-    pub aws_secret: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws_secret: Option<String>,
     /// Where requests go. Default: AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
@@ -100,8 +100,8 @@ pub struct AbsSource {
     /// `CONTAINER/PATH/FILE`. With an interval, `_vREVISION_DATE` is added.
     pub path: String,
     /// Name of a Secret with `storage-account` and `storage-key`, and `cloud` if it is not the public one.
-    #[serde(default)]
-    pub abs_secret: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abs_secret: Option<String>,
 }
 
 /// A bucket of Google.
@@ -111,8 +111,8 @@ pub struct GcsSource {
     /// `BUCKET/PATH/FILE`. With an interval, `_vREVISION_DATE` is added.
     pub path: String,
     /// Name of a Secret with `credentials.json`. Without, the identity that the pod has.
-    #[serde(default)]
-    pub gcp_secret: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gcp_secret: Option<String>,
 }
 
 /// A bucket of Alibaba.
@@ -122,8 +122,8 @@ pub struct OssSource {
     /// `BUCKET/PATH/FILE`. With an interval, `_vREVISION_DATE` is added.
     pub path: String,
     /// Name of a Secret with `accessKeyID` and `accessKeySecret`.
-    #[serde(default)]
-    pub oss_secret: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oss_secret: Option<String>,
     /// Where requests go. Default: `https://oss-cn-hangzhou.aliyuncs.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,

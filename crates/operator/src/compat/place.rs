@@ -103,8 +103,9 @@ impl Place {
         self
     }
 
-    fn secret(mut self, field: &'static str, name: &str) -> Self {
-        self.secret = (!name.is_empty()).then(|| (field, name.to_owned()));
+    fn secret(mut self, field: &'static str, name: Option<&str>) -> Self {
+        let name = name.filter(|name| !name.is_empty());
+        self.secret = name.map(|name| (field, name.to_owned()));
         self
     }
 
@@ -168,7 +169,8 @@ impl Place {
 }
 
 fn of_s3(s3: &S3Source) -> Result<Place, Failure> {
-    let place = Place::new("spec.s3", "s3", &s3.path)?.secret("spec.s3.awsSecret", &s3.aws_secret);
+    let place = Place::new("spec.s3", "s3", &s3.path)?
+        .secret("spec.s3.awsSecret", s3.aws_secret.as_deref());
     let endpoint = with_scheme(s3.endpoint.as_deref());
     // As AWS' library does it: no certificate has a name for such a bucket, and no address one for any.
     let plain = s3.force_path_style
@@ -182,17 +184,19 @@ fn of_s3(s3: &S3Source) -> Result<Place, Failure> {
 }
 
 fn of_abs(abs: &AbsSource) -> Result<Place, Failure> {
-    Ok(Place::new("spec.abs", "azblob", &abs.path)?.secret("spec.abs.absSecret", &abs.abs_secret))
+    Ok(Place::new("spec.abs", "azblob", &abs.path)?
+        .secret("spec.abs.absSecret", abs.abs_secret.as_deref()))
 }
 
 fn of_gcs(gcs: &GcsSource) -> Result<Place, Failure> {
-    Ok(Place::new("spec.gcs", "gcs", &gcs.path)?.secret("spec.gcs.gcpSecret", &gcs.gcp_secret))
+    Ok(Place::new("spec.gcs", "gcs", &gcs.path)?
+        .secret("spec.gcs.gcpSecret", gcs.gcp_secret.as_deref()))
 }
 
 fn of_oss(oss: &OssSource) -> Result<Place, Failure> {
     let endpoint = with_scheme(oss.endpoint.as_deref());
     let place = Place::new("spec.oss", "oss", &oss.path)?;
-    let place = place.secret("spec.oss.ossSecret", &oss.oss_secret);
+    let place = place.secret("spec.oss.ossSecret", oss.oss_secret.as_deref());
     Ok(place.option("endpoint", endpoint.unwrap_or_else(|| OSS_ENDPOINT.to_owned())))
 }
 

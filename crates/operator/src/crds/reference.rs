@@ -126,8 +126,7 @@ impl Page {
             let mut kind = kind_of(name, property);
             if required(name) {
                 kind += ", **required**";
-            } else if let Some(default) = property.get("default").filter(|default| **default != "")
-            {
+            } else if let Some(default) = property.get("default") {
                 write!(kind, ", default `{}`", plain(default)).expect("a string takes it");
             }
             self.put(&format!("| `{path}` | {kind} | {} |\n", escaped(&about)));

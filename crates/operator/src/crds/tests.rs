@@ -120,6 +120,9 @@ fn what_the_coreos_operator_has_stored_is_taken_and_what_it_kept_is_pruned() {
     // It wrote null for a time that there was not, and a reason with a capital.
     assert_eq!(status["lastSuccessDate"]["nullable"], true);
     assert_eq!(status["Reason"]["type"], "string");
+    each("", schema_of(&definition), &mut |path, schema| {
+        assert!(schema["default"] != "", "{path}")
+    });
     let spec = &schema_of(&definition)["properties"]["spec"];
     assert_eq!(spec["required"], json!(["storageType"]));
     assert_eq!(spec["properties"]["clientTLSSecret"]["type"], "string");
