@@ -46,7 +46,8 @@ pub async fn reach(
     let credentials = secrets::user(context, namespace, cluster).await?;
     let options = ConnectOptions { tls, credentials, ..ConnectOptions::default() };
     let connector = Connector::new(options)
-        .map_err(|error| Failure::of_setting("spec.cluster.tls", &error, error.remedy()))?;
+        .map_err(|error| Failure::of_setting("spec.cluster.tls", &error, error.remedy()))
+        .map_err(|failure| failure.with_names_of(&context.files))?;
     Ok(Reached { connector, endpoints })
 }
 

@@ -76,16 +76,16 @@ impl Context {
         settings: Settings,
         stopping: watch::Receiver<bool>,
         interrupt: watch::Receiver<bool>,
-    ) -> std::io::Result<Self> {
+    ) -> Self {
         let reporter = Reporter {
             controller: "lifeboat.dev/operator".to_owned(),
             instance: Some(settings.identity.clone()),
         };
-        Ok(Self {
+        Self {
             recorder: Recorder::new(client.clone(), reporter),
             client,
             metrics: Metrics::new(),
-            files: Files::new(&settings.spool)?,
+            files: Files::default(),
             backups: Semaphore::new(settings.parallel_backups.max(1)),
             listings: Listings::default(),
             bandwidths: Mutex::default(),
@@ -93,7 +93,7 @@ impl Context {
             stopping,
             interrupt,
             settings,
-        })
+        }
     }
 
     /// The objects of a kind in an object's namespace.

@@ -1,5 +1,6 @@
 //! Why something cannot be done, as conditions and events tell it.
 
+use crate::{files::Files, words::in_objects};
 use daemon::jobs::FailureReason;
 use etcd_live::one_line;
 
@@ -20,7 +21,8 @@ pub struct Failure {
 impl Failure {
     /// Something that another setting mends; looked at again later, as Secrets come and go.
     pub fn settings(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { reason: "Settings", message: message.into(), remedy: remedy.into(), retryable: true }
+        let remedy = in_objects(&remedy.into());
+        Self { reason: "Settings", message: message.into(), remedy, retryable: true }
     }
 
     /// The same for an error of a setting.
@@ -30,6 +32,12 @@ impl Failure {
         remedy: impl Into<String>,
     ) -> Self {
         Self::settings(format!("{what}: {}", one_line(error)), remedy)
+    }
+
+    /// The same with what the Secrets are called that `files` keeps.
+    pub fn with_names_of(mut self, files: &Files) -> Self {
+        self.message = files.named(&self.message);
+        self
     }
 
     /// What happened and what to do, as a condition's message and an event's note have it.
@@ -44,7 +52,7 @@ impl Failure {
 impl From<daemon::jobs::Failure> for Failure {
     fn from(failure: daemon::jobs::Failure) -> Self {
         let daemon::jobs::Failure { reason, error, remedy, retryable } = failure;
-        Self { reason: word(reason), message: error, remedy, retryable }
+        Self { reason: word(reason), message: error, remedy: in_objects(&remedy), retryable }
     }
 }
 

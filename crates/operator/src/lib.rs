@@ -22,5 +22,6 @@ pub mod schedule;
 pub mod secrets;
 pub mod store;
 pub mod volume;
+mod words;
 
 pub use client::{client, identity};

@@ -134,10 +134,9 @@ pub async fn run(
     check_kinds(&client, &settings).await?;
     let (stop, stopping) = watch::channel(false);
     let (interrupt, interrupted) = watch::channel(false);
-    let spool = settings.spool.clone();
-    let context = Context::new(client, settings, stopping.clone(), interrupted)
-        .map_err(|source| RunError::Spool { folder: spool, source })?;
-    let context = Arc::new(context);
+    tempfile::tempfile_in(&settings.spool)
+        .map_err(|source| RunError::Spool { folder: settings.spool.clone(), source })?;
+    let context = Arc::new(Context::new(client, settings, stopping.clone(), interrupted));
     let server = match context.settings.listen {
         Some(address) => Some(
             Server::start(address, context.clone())

@@ -81,10 +81,15 @@ impl Content {
         Ok(Self { name: folder.display().to_string(), data })
     }
 
-    /// The bytes under the first of these keys that is there, and not empty.
+    /// The first of these keys that is there, and not empty, with its bytes.
+    fn found<'a>(&self, keys: &[&'a str]) -> Option<(&'a str, &[u8])> {
+        let found = keys.iter().find_map(|key| Some((*key, self.data.get(*key)?)));
+        found.map(|(key, bytes)| (key, bytes.as_slice())).filter(|(_, bytes)| !bytes.is_empty())
+    }
+
+    /// Those bytes.
     fn bytes(&self, keys: &[&str]) -> Option<&[u8]> {
-        let found = keys.iter().find_map(|key| self.data.get(*key));
-        found.map(Vec::as_slice).filter(|bytes| !bytes.is_empty())
+        self.found(keys).map(|(_, bytes)| bytes)
     }
 
     /// The text under the first of these keys, without the line's end that editors leave.
@@ -168,7 +173,8 @@ pub async fn place_of(
         ..StoreOptions::default()
     };
     let store = Store::open(&spec.url, &options)
-        .map_err(|error| Failure::from(daemon::jobs::Failure::from(&error)))?;
+        .map_err(|error| Failure::from(daemon::jobs::Failure::from(&error)))
+        .map_err(|failure| failure.with_names_of(&context.files))?;
     Ok(Place {
         store,
         encoding: Encoding { level: spec.compression_level, recipients, bandwidth },
@@ -214,16 +220,17 @@ pub async fn access(
     }
     if let Some(ca) = &spec.ca {
         let secret = Content::read(context, namespace, &ca.secret_name).await?;
-        let path = put(&context.files, secret.needed(&[&ca.key])?)?;
-        access.settings.insert("ca".to_owned(), path);
+        secret.needed(&[&ca.key])?;
+        let path = file(&context.files, &secret, &[&ca.key])?;
+        access.settings.extend(path.map(|path| ("ca".to_owned(), path)));
     }
     Ok(access)
 }
 
 /// Credentials, in whichever way the Secret has them.
 pub fn credentials(files: &Files, secret: &Content, access: &mut Access) -> Result<(), Failure> {
-    if let Some(json) = secret.bytes(&SERVICE_ACCOUNT) {
-        access.settings.insert("credential-file".to_owned(), put(files, json)?);
+    if let Some(json) = file(files, secret, &SERVICE_ACCOUNT)? {
+        access.settings.insert("credential-file".to_owned(), json);
         return Ok(());
     }
     if let Some(config) = secret.text(&["config"])? {
@@ -326,13 +333,12 @@ pub async fn tls(context: &Context, namespace: &str, tls: &Tls) -> Result<TlsOpt
 
 /// The same of a Secret that was read.
 pub fn tls_of(files: &Files, secret: &Content, tls: &Tls) -> Result<TlsOptions, Failure> {
-    let ca = secret.bytes(&["ca.crt", "etcd-client-ca.crt"]);
-    let cert = secret.bytes(&["tls.crt", "etcd-client.crt"]);
-    let key = secret.bytes(&["tls.key", "etcd-client.key"]);
+    let file = |keys: &[&str]| file(files, secret, keys);
+    let ca = file(&["ca.crt", "etcd-client-ca.crt"])?;
+    let cert = file(&["tls.crt", "etcd-client.crt"])?;
+    let key = file(&["tls.key", "etcd-client.key"])?;
     let identity = match (cert, key) {
-        (Some(cert), Some(key)) => {
-            Some(Identity { cert: put(files, cert)?.into(), key: put(files, key)?.into() })
-        }
+        (Some(cert), Some(key)) => Some(Identity { cert: cert.into(), key: key.into() }),
         (None, None) => None,
         (Some(_), None) => return Err(half(&secret.name, "a certificate without its key")),
         (None, Some(_)) => return Err(half(&secret.name, "a key without its certificate")),
@@ -341,7 +347,7 @@ pub fn tls_of(files: &Files, secret: &Content, tls: &Tls) -> Result<TlsOptions, 
         return Err(half(&secret.name, "neither an authority nor a certificate"));
     }
     Ok(TlsOptions {
-        ca: ca.map(|ca| put(files, ca)).transpose()?.map(Into::into),
+        ca: ca.map(Into::into),
         identity,
         skip_verify: tls.insecure_skip_verify,
         server_name: tls.server_name.clone(),
@@ -374,21 +380,19 @@ pub fn user_of(secret: &Content) -> Result<etcd_live::Credentials, Failure> {
     Ok(etcd_live::Credentials { user, password })
 }
 
-/// A file with that content.
-fn put(files: &Files, content: &[u8]) -> Result<String, Failure> {
-    let failed = |error: std::io::Error| Failure {
-        reason: "Spool",
+/// A file with what is under one of these keys, if there is one.
+fn file(files: &Files, secret: &Content, keys: &[&str]) -> Result<Option<String>, Failure> {
+    let Some((key, content)) = secret.found(keys) else { return Ok(None) };
+    let origin = format!("{key:?} in Secret {:?}", secret.name);
+    let path = files.put(content, &origin).map_err(|error| Failure {
+        reason: "Internal",
         ..Failure::of_setting(
-            "a certificate cannot be kept in the spool folder",
+            &format!("{origin} cannot be kept in memory"),
             &error,
-            "see that --spool names a folder with room",
+            "see the limits of the operator's container",
         )
-    };
-    let path = files.put(content).map_err(failed)?;
-    path.into_os_string().into_string().map_err(|_| Failure {
-        reason: "Spool",
-        ..Failure::settings("the spool folder's name is no text", "give another --spool")
-    })
+    })?;
+    Ok(Some(path))
 }
 
 #[cfg(test)]

@@ -402,11 +402,7 @@ async fn make(
         Failure::of_setting("the order", &error, "use the image of the operator's version")
     })?;
     let spool = std::env::temp_dir();
-    let unusable = |error: std::io::Error| Failure {
-        reason: "Spool",
-        ..Failure::of_setting("/tmp cannot be used", &error, "")
-    };
-    let files = Files::new(&spool).map_err(unusable)?;
+    let files = Files::default();
     let job = order.job(&files, spool)?;
     let report = on_a_thread(job, interrupted).await;
     let report = report.map_err(|error: BackupError| daemon::jobs::Failure::from(&error))?;
@@ -431,7 +427,8 @@ impl Order {
         let credentials = user.map(|secret| secrets::user_of(&secret)).transpose()?;
         let options = ConnectOptions { tls, credentials, ..ConnectOptions::default() };
         let connector = Connector::new(options)
-            .map_err(|error| Failure::of_setting("spec.cluster.tls", &error, error.remedy()))?;
+            .map_err(|error| Failure::of_setting("spec.cluster.tls", &error, error.remedy()))
+            .map_err(|failure| failure.with_names_of(files))?;
         let endpoints = self.endpoints.iter().map(|url| {
             url.parse::<Endpoint>().map_err(|error| {
                 Failure::of_setting("spec.cluster.endpoints", &error, error.remedy())
