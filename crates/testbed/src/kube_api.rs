@@ -30,11 +30,12 @@ pub struct KubeApi {
 #[derive(Debug)]
 struct Running {
     // In this order: who asks etcd ends before it.
-    _api: Server,
+    api: Option<Server>,
     _etcd: Server,
     of_operator: PathBuf,
-    _ports: [Port; 3],
-    _folder: TempDir,
+    assets: PathBuf,
+    ports: [Port; 3],
+    folder: TempDir,
 }
 
 impl KubeApi {
@@ -52,9 +53,25 @@ impl KubeApi {
         let api = start_api(&assets, folder.path(), &ports[0], &ports[2]);
         let kubeconfig = folder.path().join("kubeconfig");
         let of_operator = folder.path().join("kubeconfig-of-operator");
-        let running =
-            Running { _api: api, _etcd: etcd, of_operator, _ports: ports, _folder: folder };
+        let api = Some(api);
+        let running = Running { api, _etcd: etcd, of_operator, assets, ports, folder };
         Self { kubeconfig, running: Some(running) }
+    }
+
+    /// Ends the API server; its etcd runs on. Only for one that was started here.
+    #[track_caller]
+    pub fn halt(&mut self) {
+        let running = self.running.as_mut().expect("it was started here");
+        assert!(running.api.take().is_some(), "only a running server can be halted");
+    }
+
+    /// Starts it again, on the same port, with the same objects.
+    #[track_caller]
+    pub fn resume(&mut self) {
+        let running = self.running.as_mut().expect("it was started here");
+        assert!(running.api.is_none(), "the server runs already");
+        let [etcd, _, port] = &running.ports;
+        running.api = Some(start_api(&running.assets, running.folder.path(), etcd, port));
     }
 
     /// The kubeconfig of an administrator.
@@ -91,8 +108,10 @@ fn start_api(assets: &Path, folder: &Path, etcd: &Port, port: &Port) -> Server {
          {OPERATOR_TOKEN},system:serviceaccount:lifeboat:lifeboat-operator,operator,\"system:serviceaccounts\"\n"
     );
     fs::write(&tokens, users).expect("our own folder");
-    let made = Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048").output();
-    assert!(made.is_ok_and(|made| made.status.success()), "openssl makes a key");
+    if !key.exists() {
+        let made = Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048").output();
+        assert!(made.is_ok_and(|made| made.status.success()), "openssl makes a key");
+    }
     let mut command = Command::new(assets.join("kube-apiserver"));
     command
         .args([

@@ -7,6 +7,9 @@
 mod backups;
 mod jobs;
 mod lead;
+mod places;
+mod pods;
+mod restores;
 mod schedules;
 mod stores;
 mod world;

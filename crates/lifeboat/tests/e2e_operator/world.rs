@@ -37,7 +37,9 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) s3: S3,
-    kube: KubeApi,
+    /// Where objects are made and looked for.
+    pub(crate) namespace: String,
+    pub(crate) kube: KubeApi,
     folder: tempfile::TempDir,
 }
 
@@ -49,7 +51,7 @@ impl World {
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
         let client = Client::try_from(config).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        Self { client, s3, kube, folder }
+        Self { client, s3, namespace: "default".to_owned(), kube, folder }
     }
 
     /// One with our kinds, and the Secret `s3` with the store's credentials.
@@ -94,7 +96,7 @@ impl World {
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {
-        Api::namespaced(self.client.clone(), "default")
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     pub(crate) async fn secret<const N: usize>(&self, name: &str, data: [(&str, &str); N]) {
@@ -255,17 +257,35 @@ impl World {
 
     /// The same with more flags.
     pub(crate) fn operator_with(&self, name: &str, flags: &[&str]) -> Operator {
+        let flags = [&["--namespace", "default"], flags].concat();
+        self.spawn(name, Tool::new(env!("CARGO_BIN_EXE_lifeboat")).command(self.args(&flags)))
+    }
+
+    /// One that watches what its flags say.
+    pub(crate) fn operator_of(&self, name: &str, flags: &[&str]) -> Operator {
+        self.spawn(name, Tool::new(env!("CARGO_BIN_EXE_lifeboat")).command(self.args(flags)))
+    }
+
+    /// One for which these hosts are on this machine, as names of pods and Services are known in a cluster.
+    pub(crate) fn operator_that_knows(&self, hosts: &[&str], flags: &[&str]) -> Operator {
+        let file = self.folder.path().join("hosts");
+        std::fs::write(&file, format!("127.0.0.1 localhost {}\n", hosts.join(" "))).unwrap();
+        let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(&file);
+        command.arg(env!("CARGO_BIN_EXE_lifeboat"));
+        command.args(self.args(&[&["--namespace", "default"], flags].concat()));
+        self.spawn("a", command)
+    }
+
+    fn args(&self, flags: &[&str]) -> Vec<String> {
+        let fixed = ["operator", "--lease-namespace", "lifeboat", "--listen", "none", "--spool"];
+        let spool = self.folder.path().to_str().unwrap();
+        [&fixed, &[spool][..], flags].concat().into_iter().map(str::to_owned).collect()
+    }
+
+    fn spawn(&self, name: &str, mut command: Command) -> Operator {
         let log = self.folder.path().join(format!("{name}.log"));
-        let mut command = Tool::new(env!("CARGO_BIN_EXE_lifeboat")).command([
-            "operator",
-            "--namespace",
-            "default",
-            "--lease-namespace",
-            "lifeboat",
-            "--listen",
-            "none",
-        ]);
-        command.args(flags).arg("--spool").arg(self.folder.path());
         command.env("KUBECONFIG", self.kube.kubeconfig_of_operator()).env("POD_NAME", name);
         let file = File::create(&log).unwrap();
         let child = command.stderr(file).stdout(Stdio::null()).spawn().unwrap();
