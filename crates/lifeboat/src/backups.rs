@@ -20,7 +20,7 @@ pub(crate) use backup::BackupArgs;
 pub(crate) use copy::CopyArgs;
 pub(crate) use events::Show;
 pub(crate) use keep::KeepArgs;
-pub(crate) use list::ListArgs;
+pub(crate) use list::{ListArgs, warn_unreadable};
 pub(crate) use prune::PruneArgs;
 pub(crate) use rekey::RekeyArgs;
 pub(crate) use restore::RestoreArgs;

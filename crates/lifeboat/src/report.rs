@@ -379,6 +379,7 @@ impl From<recover::RunError> for Failure {
             recover::RunError::Overtaken { .. } | recover::RunError::Elsewhere { .. } => {
                 Exit::Refused
             }
+            _ if error.is_outrun() => Exit::Refused,
             _ if error.is_unreachable() => Exit::Unreachable,
             _ => Exit::Failed,
         };

@@ -27,6 +27,8 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::Path};
 
+/// The exit code of who finds a host held by another run.
+pub(crate) const HELD: i32 = 75;
 /// In what is told of a run that replaces a member, before its name.
 const REPLACING: &str = "replacing ";
 
@@ -188,7 +190,13 @@ impl Placed {
 
 /// Of which cluster the run is, since when, and by whom.
 pub(crate) fn told(plan: &Plan) -> String {
-    let by = plan.by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+    let by = match (&plan.begun_by, &plan.by) {
+        (Some(first), Some(by)) => {
+            format!(" by {}@{}, taken over by {by}", first.user, first.machine)
+        }
+        (_, Some(by)) => format!(" by {by}"),
+        (_, None) => String::new(),
+    };
     let member = plan.replace.as_ref().map(|replace| format!(", {REPLACING}{}", replace.member));
     format!(
         "of cluster {}{}, begun {:.0}{by}",
@@ -274,7 +282,7 @@ pub(crate) fn hold(plan: &Plan, host: &Resolved, take_over: bool) -> String {
     format!(
         "printf '%s\\n' {} {} {} {} {} >{new}\n\
          if {} && {}; then mv {new} {lock}\n\
-         else ln {new} {lock} 2>/dev/null || {{ [ -e {lock} ] || ln {new} {lock}; echo \"held by the run $(sed -n 1p {lock}) $(sed -n 2p {lock})\" >&2; return 1; }}; fi\n\
+         else ln {new} {lock} 2>/dev/null || {{ [ -e {lock} ] || ln {new} {lock}; echo \"held by the run $(sed -n 1p {lock}) $(sed -n 2p {lock})\" >&2; rm -f {new}; return {HELD}; }}; fi\n\
          rm -f {new}\n\
          {}",
         quote(&plan.run),
@@ -413,6 +421,10 @@ mod tests {
         let told = "r1 of cluster prod, begun 2026-11-22T16:00:00Z by ops@laptop, pid 1";
         let (ok, said) = place.step(&second, "lock");
         assert!(!ok && said.contains(&format!("held by the run {told}")), "{said}");
+        let mut over = place.plan("r1", 3);
+        over.begun_by = first.by.clone();
+        let adopted = "begun 2026-11-22T16:00:00Z by ops@laptop, taken over by ops@laptop, pid 3";
+        assert!(super::told(&over).ends_with(adopted), "{}", super::told(&over));
         assert_eq!(place.facts(&second).lock.unwrap().to_string(), told);
         // Under another name it is the same data directory.
         let mut renamed = second.clone();

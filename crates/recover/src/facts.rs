@@ -73,6 +73,8 @@ pub struct Directory {
     pub no_folder: bool,
     /// Something in it, if nothing of it is etcd's.
     pub foreign: Option<String>,
+    /// What runs have set aside, if there is nothing of etcd in it.
+    pub beside: Vec<String>,
     /// Whether it is a mount point, so that it cannot be renamed.
     pub mount_point: bool,
     /// The folder that it lies in, if that is not there.
@@ -161,6 +163,11 @@ fn directory(text: &mut String, key: &str, path: &str, inside: &str) {
          on=$real\n\
          while [ ! -e \"$on\" ]; do on=$(dirname \"$on\"); done\n\
          say {key}-free-kib \"$(df -Pk \"$on\" | sed -n '$p' | sed 's/.* \\([0-9][0-9]*\\)  *[0-9][0-9]*% .*/\\1/')\"\n\
+         if [ -z \"$(ls -A \"$real\"{inside} 2>/dev/null)\" ]; then\n\
+         for old in \"$real\".lifeboat-*; do\n\
+         [ ! -e \"$old\" ] || say {key}-beside \"${{old##*/}}\"\n\
+         done\n\
+         fi\n\
          [ ! -e \"$real\" ] || [ -d \"$real\" ] || say {key}-no-folder yes\n\
          if [ -d \"$real\" ]; then\n\
          say {key}-exists yes\n\
@@ -306,6 +313,7 @@ fn fill(directory: &mut Directory, key: &str, value: &str) {
         "exists" => directory.exists = true,
         "filled" => directory.filled = true,
         "no-folder" => directory.no_folder = true,
+        "beside" => directory.beside.push(value.to_owned()),
         "foreign" => directory.foreign = Some(value.to_owned()),
         "mount" => directory.mount_point = true,
         "no-parent" => directory.no_parent = Some(value.into()),
@@ -383,6 +391,8 @@ hosts: [{{host: h, member: {{name: m1, peer-urls: ['http://h:2380']}}}}]",
         let path = folder.path().join("data");
         let told = || told_of(&path, "/dev/null");
         assert_eq!((told().foreign, told().no_folder), (None, false));
+        std::fs::create_dir(path.with_extension("lifeboat-r1")).unwrap();
+        assert_eq!(told().beside, ["data.lifeboat-r1"]);
         std::fs::write(&path, "").unwrap();
         assert!(told().no_folder);
         std::fs::remove_file(&path).unwrap();

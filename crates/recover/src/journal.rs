@@ -331,6 +331,13 @@ impl Journal {
         Ok(self.lines()?.iter().any(|line| line.step.is_some()))
     }
 
+    /// The steps that were begun, each once.
+    pub fn begun(&self) -> Result<Vec<String>, JournalError> {
+        let mut steps: Vec<_> = self.lines()?.into_iter().filter_map(|line| line.step).collect();
+        steps.dedup();
+        Ok(steps)
+    }
+
     /// How far the run came.
     pub fn state(&self) -> Result<State, JournalError> {
         Ok(state(&self.lines()?))

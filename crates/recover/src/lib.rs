@@ -51,5 +51,5 @@ pub use runbook::{
     as_shell, built_line, left_on_hosts, not_serving, rolled_back, runbook, summary,
 };
 pub use shell::{quote, quote_path};
-pub use steps::{Kind, MemberChange, OnHost, Step, steps};
+pub use steps::{Kind, LOCK, MemberChange, OnHost, Step, steps};
 pub use transfer::unpack;

@@ -38,6 +38,9 @@ pub struct Plan {
     /// Who works on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Holder>,
+    /// Who began it, if another has taken it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_by: Option<Holder>,
     /// The hosts that were not there when it was taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Left>,
@@ -336,6 +339,7 @@ hosts:
                 members: [1, 2, 3].into(),
             },
             by: None,
+            begun_by: None,
             left: None,
             rescue: None,
             survivors: Vec::new(),

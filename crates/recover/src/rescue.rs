@@ -335,7 +335,11 @@ impl Run<'_> {
             let title = step.title.clone();
             (self.fleet.watcher)(Event::Step { number: number + 1, of, title });
             self.note(What::Begin, &step.id, None)?;
-            if let Err(error) = self.before_build(step, &mut fetched).await {
+            let done = match self.before_build(step, &mut fetched).await {
+                Ok(()) if step.id == LOCK => self.refuse_stale().await,
+                done => done,
+            };
+            if let Err(error) = done {
                 self.note(What::Failed, &step.id, Some(&error.to_string()))?;
                 return Err(error);
             }

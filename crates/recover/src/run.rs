@@ -108,7 +108,12 @@ impl Run<'_> {
             let title = step.title.clone();
             (self.fleet.watcher)(Event::Step { number: number + 1, of: steps.len(), title });
             self.note(What::Begin, &step.id, None)?;
-            if let Err(error) = act(step).await {
+            let acted = match act(step).await {
+                // What was planned may have been waited for, until another run let the hosts go.
+                Ok(()) if step.id == LOCK => self.refuse_stale().await.map_err(E::from),
+                acted => acted,
+            };
+            if let Err(error) = acted {
                 self.note(What::Failed, &step.id, Some(&error.to_string()))?;
                 return Err(error);
             }

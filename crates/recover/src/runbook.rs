@@ -129,7 +129,8 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
             line(
                 "revision",
                 format!(
-                    "{revision}, raised by {by} to {to}, above all that clients can have seen; what was before is marked compacted"
+                    "{revision}, raised by {by} to {to}, {}; what was before is marked compacted",
+                    above(plan)
                 ),
             );
         }
@@ -140,7 +141,8 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
         (None, margin) => line(
             "revision",
             format!(
-                "raised by {margin} or more, above all that clients can have seen; what was before is marked compacted"
+                "raised by {margin} or more, {}; what was before is marked compacted",
+                above(plan)
             ),
         ),
     }
@@ -192,6 +194,16 @@ pub fn summary(plan: &Plan, now: Timestamp) -> String {
     }
     text += &comparison(plan, now);
     text
+}
+
+/// How far the revision is raised. A recovery has raised it before by as much: without an answer, nobody knows whether it is enough.
+fn above(plan: &Plan) -> &'static str {
+    match plan.bump.last_seen {
+        Some(_) => "above all that clients can have seen",
+        None => {
+            "but how far clients have seen is not known, as no member has told it (`run` and `plan --ask` ask them)"
+        }
+    }
 }
 
 /// What comes back no more.

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 mod replace;
 
 /// The step in which hosts are claimed.
-pub(crate) const LOCK: &str = "lock";
+pub const LOCK: &str = "lock";
 /// The step in which hosts get the new data.
 pub(crate) const SEND: &str = "send";
 

@@ -156,7 +156,7 @@ pub(super) fn unreadable_failure(listing: &Listing) -> Option<Failure> {
 }
 
 /// What may be a backup but cannot be read: nobody should look for it in vain.
-pub(super) fn warn_unreadable(listing: &Listing) {
+pub(crate) fn warn_unreadable(listing: &Listing) {
     for unreadable in &listing.unreadable {
         say!("warning: {} of {}: {}", unreadable.id, listing.cluster, unreadable.error);
     }

@@ -14,8 +14,8 @@ use crate::{
 };
 use jiff::Timestamp;
 use recover::{
-    Claim, Elsewhere, Ended, Facts, Fleet, Holder, Left, Line, Plan, Run, RunError, Runs, State,
-    What, spec::Spec,
+    Claim, Elsewhere, Ended, Facts, Fleet, Holder, Journal, Left, Line, Plan, Run, RunError, Runs,
+    State, What, spec::Spec,
 };
 use std::collections::BTreeMap;
 
@@ -73,13 +73,21 @@ impl AdoptArgs {
                     "no run holds {}, and none has finished there without being committed",
                     absent.others("these hosts")
                 ),
-                "there is nothing to take over; `ls -d DATA-DIR.lifeboat-*` on a host tells which runs there were",
+                "there is nothing to take over, unless its ssh.state-dir was another; `ls -d DATA-DIR.lifeboat-*` on a host tells which runs there were",
             ));
         }
         let Some(wanted) = &self.run else {
             output::print(&told)?;
-            for found in &found {
-                say!("help: only if that machine is gone: {}", next.adopt(&found.claim.run));
+            for run in found.iter().map(|found| &found.claim.run) {
+                match self.had_here(context, &runs, run, &interrupt) {
+                    Ok(Some((plan, journal))) => {
+                        say!(
+                            "help: run {run} is of this machine: {}",
+                            then(&next, &plan, journal.state()?)
+                        );
+                    }
+                    _ => say!("help: only if that machine is gone: {}", next.adopt(run)),
+                }
             }
             return Ok(());
         };
@@ -143,17 +151,20 @@ impl AdoptArgs {
             let fleet = Fleet::new(&spec, shown.watcher())?.without(&absent.0);
             Ok(fleet.kept_plan(wanted).await?)
         })?;
-        let plan = plan.filter(|plan| plan.spec.cluster == spec.cluster).ok_or_else(|| {
+        let plan = plan.ok_or_else(|| {
             Failure::new(
                 Exit::Failed,
-                format!(
-                    "none of {} keeps a plan of run {wanted} for cluster {}",
-                    absent.others("the hosts"),
-                    spec.cluster
-                ),
+                format!("none of {} keeps a plan of run {wanted}", absent.others("the hosts")),
                 "docs/recover.md says how to put a host right by hand",
             )
         })?;
+        if plan.spec.cluster != spec.cluster {
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("run {wanted} is of cluster {}, not {}", plan.spec.cluster, spec.cluster),
+                format!("correct `cluster` in {}", self.cluster.spec.display()),
+            ));
+        }
         let copy = kept_at(&plan, absent);
         with_spec(plan, spec, &Next::with(&self.cluster)).map_err(|refused| Failure {
             help: Some(format!(
@@ -161,6 +172,28 @@ impl AdoptArgs {
             )),
             ..refused
         })
+    }
+
+    /// The run, if it is one of this machine.
+    fn had_here(
+        &self,
+        context: &Context,
+        runs: &Runs,
+        wanted: &str,
+        interrupt: &Interrupt,
+    ) -> Result<Option<(Plan, Journal)>, Failure> {
+        let Ok((mut plan, journal)) = runs.open(wanted) else { return Ok(None) };
+        plan.by = Some(runs.holder()?);
+        let shown = Shown::new(&plan.spec);
+        let elsewhere = unless_interrupted(context, interrupt, async {
+            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+            Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.refuse_elsewhere().await)
+        })?;
+        match elsewhere {
+            Err(RunError::Elsewhere { how: Elsewhere::TakenOver { .. }, .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(Some((plan, journal))),
+        }
     }
 
     /// What this machine knows of the run already: another one has taken it over since.
@@ -171,24 +204,16 @@ impl AdoptArgs {
         wanted: &str,
         interrupt: &Interrupt,
     ) -> Result<Vec<Line>, Failure> {
-        let Ok((mut plan, journal)) = runs.open(wanted) else { return Ok(Vec::new()) };
-        plan.by = Some(runs.holder()?);
-        let shown = Shown::new(&plan.spec);
-        let elsewhere = unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
-            Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.refuse_elsewhere().await)
-        })?;
-        match elsewhere {
-            Err(RunError::Elsewhere { how: Elsewhere::TakenOver { .. }, .. }) => {
-                Ok(journal.lines()?)
-            }
-            Err(error) => Err(error.into()),
-            Ok(()) => Err(Failure::new(
+        let next = Next::with(&self.cluster);
+        match self.had_here(context, runs, wanted, interrupt)? {
+            None => Ok(runs.open(wanted).map_or(Ok(Vec::new()), |(_, journal)| journal.lines())?),
+            Some((plan, journal)) => Err(Failure::new(
                 Exit::Refused,
-                format!("run {wanted} is known on this machine already"),
+                format!("run {wanted} is of this machine already"),
                 format!(
-                    "go on with it, or take it back; `{}` shows where it is",
-                    Next::with(&self.cluster).status(wanted)
+                    "{}; `{}` shows where it is",
+                    then(&next, &plan, journal.state()?),
+                    next.status(wanted)
                 ),
             )),
         }
@@ -209,7 +234,12 @@ fn take_over(
         Some(before) => format!("taken over from {before}"),
         None => "taken over from another machine".to_owned(),
     };
-    let plan = Plan { left: absent.left_with(before), by: Some(runs.holder()?), ..plan.clone() };
+    let plan = Plan {
+        left: absent.left_with(before),
+        begun_by: plan.begun_by.clone().or_else(|| before.cloned()),
+        by: Some(runs.holder()?),
+        ..plan.clone()
+    };
     let shown = Shown::new(&plan.spec);
     let state = unless_interrupted(context, interrupt, async {
         let fleet = Fleet::new(&plan.spec, shown.watcher())?.without(&absent.0);

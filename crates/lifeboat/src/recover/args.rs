@@ -34,8 +34,8 @@ pub(super) struct RunsArgs {
 /// How long hosts are waited for.
 #[derive(Debug, clap::Args)]
 pub(super) struct PatienceArgs {
-    /// For how long a host that cannot be reached is tried again before the command ends: 10m while one is booting, 0 for not at
-    /// all [default: 60s; before a run begins, a host that is not known or refuses ends the command at once]
+    /// For how long a host that cannot be reached is tried again before the command ends: 90s, 10m while one is booting, 0 for
+    /// not at all [default: 60s; before a run begins, a host that is not known or refuses ends the command at once]
     #[arg(long, value_name = "TIME", value_parser = patience)]
     patience: Option<Duration>,
 }

@@ -64,11 +64,17 @@ impl PlanArgs {
                 "make a snapshot with `lifeboat snapshot save FILE --data-dir DIR` on the stopped member's host, and give that as --backup",
             ));
         }
+        let healthy = prepare::healthy(&looked.answers).join(", ");
         let bump = self.backup.bump(&looked.answers)?;
         let pull = self.backup.pull(&spec)?;
         let plan = prepare::plan(spec, looked, &selected, bump, pull, agent);
         let now = Timestamp::now();
         output::print(&if self.as_shell { as_shell(&plan, now) } else { runbook(&plan, now) })?;
+        if !healthy.is_empty() {
+            say!(
+                "warning: the cluster is healthy: {healthy} can write to it; `lifeboat recover run` refuses that unless --even-though-healthy"
+            );
+        }
         prepare::check(&plan, &self.cluster)
     }
 }

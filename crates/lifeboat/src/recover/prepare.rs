@@ -6,7 +6,7 @@ use super::{
     rescue::{self, RescueArgs, Selected},
 };
 use crate::{
-    backups::{IdentityArgs, RepositoryArgs, Show, one_cluster, place, setting},
+    backups::{IdentityArgs, RepositoryArgs, Show, one_cluster, place, setting, warn_unreadable},
     cli::Context,
     interrupt::Interrupt,
     report::{Exit, Failure},
@@ -384,6 +384,7 @@ impl BackupArgs {
             };
             let cluster = one_cluster(&repository, said.as_ref()).await?;
             let listing = repository.backups(&cluster).await?;
+            warn_unreadable(&listing);
             let found = listing.find(&target, Timestamp::now()).map_err(|error| {
                 let help = match &error {
                     FindError::NoSuchName { .. } => {
@@ -589,6 +590,7 @@ pub(super) fn plan(
         run,
         made: Timestamp::now(),
         by: Some(Holder::here()),
+        begun_by: None,
         left: None,
         token,
         backup: chosen.clone(),

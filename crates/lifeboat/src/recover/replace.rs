@@ -103,7 +103,7 @@ impl ReplaceArgs {
         }
         lock.names(&plan.run);
         let gone_on = self.go_on(context, &plan, &journal, &interrupt);
-        gone_on.map_err(|failure| broken_off(failure, &plan, &journal, &next))?;
+        gone_on.map_err(|failure| broken_off(context, failure, &plan, &journal, &next))?;
         say!("{} is back after {:.1} s", self.member, begun.elapsed().as_secs_f64());
         Ok(())
     }
@@ -146,6 +146,7 @@ impl ReplaceArgs {
             run,
             made: Timestamp::now(),
             by: Some(runs.holder()?),
+            begun_by: None,
             left: None,
             backup: Chosen { bytes: bytes.unwrap_or_default(), ..Chosen::default() },
             bump: Bump::default(),
@@ -257,7 +258,10 @@ impl ReplaceArgs {
         let shown = Shown::new(&plan.spec);
         unless_interrupted(context, interrupt, async {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
-            Ok(Run { plan, journal, fleet: &fleet }.refuse_elsewhere().await?)
+            let run = Run { plan, journal, fleet: &fleet };
+            run.refuse_elsewhere().await?;
+            run.refuse_overtaken().await?;
+            Ok(run.refuse_stale().await?)
         })
     }
 

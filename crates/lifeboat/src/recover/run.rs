@@ -18,7 +18,7 @@ use crate::{
 };
 use jiff::Timestamp;
 use recover::{
-    Answer, Built, DENIED, Fleet, Hashes, Journal, Plan, Run, RunError, Runs, State, build,
+    Answer, Built, DENIED, Fleet, Hashes, Journal, LOCK, Plan, Run, RunError, Runs, State, build,
     built_line, changes, forget, hashes, left_on_hosts, spec::Spec, summary,
 };
 use std::{
@@ -103,7 +103,7 @@ impl RunArgs {
         };
         lock.names(&plan.run);
         let gone_on = self.go_on(context, &plan, &journal, source, &interrupt);
-        gone_on.map_err(|failure| broken_off(failure, &plan, &journal, &next))?;
+        gone_on.map_err(|failure| broken_off(context, failure, &plan, &journal, &next))?;
         say!("{} is back after {:.1} s", plan.spec.cluster, begun.elapsed().as_secs_f64());
         Ok(())
     }
@@ -172,6 +172,8 @@ impl RunArgs {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
             let run = Run { plan, journal, fleet: &fleet };
             run.refuse_elsewhere().await?;
+            run.refuse_overtaken().await?;
+            run.refuse_stale().await?;
             Ok(run.is_as_before().await)
         })
         .map_err(|failure| Next::with(&self.cluster).if_taken_over(failure))
@@ -525,14 +527,30 @@ pub(super) fn stopped(failure: Failure, help: String) -> Failure {
 }
 
 /// What has ended a run before its end. One that has done nothing on a host yet is dropped: there is nothing to go on with, and
-/// another backup or another file may be given.
-pub(super) fn broken_off(failure: Failure, plan: &Plan, journal: &Journal, next: &Next) -> Failure {
+/// another backup or another file may be given. So is one that another run was quicker than: what it has planned is not true any more
+/// when that one has ended.
+pub(super) fn broken_off(
+    context: &Context,
+    failure: Failure,
+    plan: &Plan,
+    journal: &Journal,
+    next: &Next,
+) -> Failure {
+    let is_outrun = failure.error.downcast_ref().is_some_and(RunError::is_outrun);
     let dropped = failure.exit != Exit::Interrupted
-        && journal.has_begun_a_step().is_ok_and(|begun| !begun)
-        && undo::drop_untouched(journal).is_ok();
+        && match journal.begun() {
+            Ok(begun) if begun.is_empty() => undo::drop_untouched(journal).is_ok(),
+            Ok(begun) if is_outrun && begun == [LOCK] => {
+                undo::let_go(context, plan, journal).is_ok()
+            }
+            _ => false,
+        };
     if dropped {
         say!("nothing was changed on any host, and run {} is dropped", plan.run);
-        return failure;
+        let help = is_outrun.then(|| {
+            "see how far the other run is, and what is left to be done; the same command looks at everything anew".to_owned()
+        });
+        return Failure { help: help.or(failure.help), ..failure };
     }
     stopped(failure, next.after_stop(plan))
 }

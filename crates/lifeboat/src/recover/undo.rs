@@ -57,6 +57,9 @@ pub(crate) struct RollbackArgs {
 pub(crate) struct CommitArgs {
     #[command(flatten)]
     meant: Meant,
+
+    #[command(flatten)]
+    patience: PatienceArgs,
 }
 
 /// Show how far a recovery is, on each host
@@ -144,14 +147,23 @@ impl RollbackArgs {
         match journal.state()? {
             State::Committed => {
                 let how = ending(&journal)?.unwrap_or_else(|| "was committed".to_owned());
-                return Err(Failure::new(
-                    Exit::Refused,
-                    format!("run {} {how}", plan.run),
-                    "the old data are where they were set aside; docs/recover.md says how to put them back by hand",
-                ));
+                let help = match &plan.replace {
+                    None => "the old data are where they were set aside; docs/recover.md says how to put them back by hand".to_owned(),
+                    Some(replace) => format!(
+                        "etcd never takes a member back that was removed, so its old data are of no use; `lifeboat recover replace` makes another {}",
+                        replace.member
+                    ),
+                };
+                return Err(Failure::new(Exit::Refused, format!("run {} {how}", plan.run), help));
             }
             State::RolledBack => {
                 say!("run {} was taken back before", plan.run);
+                if let Some(older) = older_finished(&runs, &plan)? {
+                    say!(
+                        "help: run {older}, which it had followed, is in place, neither committed nor taken back: `{}` takes that back too",
+                        Next::of(&self.meant.runs).rollback(&older)
+                    );
+                }
                 return release(context, &plan, &journal);
             }
             State::Unfinished if !journal.has_begun_a_step()? => {
@@ -170,7 +182,8 @@ impl RollbackArgs {
             say!("run {} was taken back before", plan.run);
             return Ok(());
         }
-        looked?;
+        let next = Next::of(&self.meant.runs);
+        looked.map_err(|failure| if_overtaken_here(failure, &runs, &next))?;
         let state = journal.state()?;
         say_part!("{}", given_up(&plan, state));
         // Who goes on with it has confirmed it before.
@@ -221,6 +234,22 @@ fn was_taken_back_here(failure: &Failure) -> bool {
     matches!(failure.error.downcast_ref(), Some(RunError::Elsewhere { how, .. }) if by_us(how))
 }
 
+/// The later run is known here: its command is all that is needed.
+fn if_overtaken_here(failure: Failure, runs: &Runs, next: &Next) -> Failure {
+    let Some(RunError::Overtaken { later, is_final: false, .. }) = failure.error.downcast_ref()
+    else {
+        return failure;
+    };
+    let here = later.iter().find(|claim| runs.open(&claim.run).is_ok());
+    let help = here.map(|claim| {
+        format!(
+            "nothing was changed. The later run is to be taken back first: {}",
+            next.rollback(&claim.run)
+        )
+    });
+    Failure { help: help.or(failure.help), ..failure }
+}
+
 /// How a run has ended elsewhere, as its journal tells.
 fn ending(journal: &Journal) -> Result<Option<String>, Failure> {
     let lines = journal.lines()?;
@@ -230,6 +259,14 @@ fn ending(journal: &Journal) -> Result<Option<String>, Failure> {
         _ => None,
     });
     Ok(last.and_then(|(what, line)| Some(format!("{what}: {}", line.note.as_ref()?))))
+}
+
+/// The run that one has followed which was taken back, if it is in place again and can be taken back too.
+fn older_finished(runs: &Runs, plan: &Plan) -> Result<Option<String>, Failure> {
+    let known = runs.of(&plan.spec.cluster)?.into_iter().rev();
+    let mut older = known.filter(|(other, _)| other.run < plan.run);
+    let before = older.find(|(_, state)| *state != State::RolledBack);
+    Ok(before.filter(|(_, state)| *state == State::Finished).map(|(other, _)| other.run))
 }
 
 /// What a rollback is about to do, before it does it.
@@ -257,6 +294,16 @@ pub(super) fn drop_untouched(journal: &Journal) -> Result<(), Failure> {
     Ok(journal.note(What::RolledBack, None, None, None)?)
 }
 
+/// A run that has done no more than claim hosts lets them go, and is no run any more.
+pub(super) fn let_go(context: &Context, plan: &Plan, journal: &Journal) -> Result<(), Failure> {
+    let shown = Shown::new(&plan.spec);
+    context.block_on(async {
+        let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+        Ok(Run { plan, journal, fleet: &fleet }.let_go().await?)
+    })?;
+    drop_untouched(journal)
+}
+
 /// A host that could not be reached when the run was taken back is held by it still.
 fn release(context: &Context, plan: &Plan, journal: &Journal) -> Result<(), Failure> {
     if plan.replace.is_none() {
@@ -274,6 +321,14 @@ impl CommitArgs {
         let (runs, plan, journal) = self.meant.find()?;
         let lock = runs.lock(&plan.spec.cluster)?;
         lock.names(&plan.run);
+        if matches!(journal.state()?, State::Unfinished | State::RollingBack) {
+            // Another machine may have ended it, or have it now.
+            let shown = Shown::new(&plan.spec);
+            context.block_on(async {
+                let fleet = Fleet::new(&plan.spec, shown.watcher())?;
+                Ok(Run { plan: &plan, journal: &journal, fleet: &fleet }.refuse_elsewhere().await?)
+            })?;
+        }
         match journal.state()? {
             State::Finished => {}
             State::Committed => {
@@ -282,23 +337,28 @@ impl CommitArgs {
             }
             State::RolledBack => {
                 let how = ending(&journal)?.unwrap_or_else(|| "was taken back".to_owned());
-                return Err(Failure::new(
-                    Exit::Refused,
-                    format!("run {} {how}", plan.run),
-                    "there is nothing to commit: the old data are in place",
-                ));
+                let help = match older_finished(&runs, &plan)? {
+                    None => "there is nothing to commit: the old data are in place".to_owned(),
+                    Some(older) => format!(
+                        "run {older}, which it had followed, is in place: `{}` makes that final",
+                        Next::of(&self.meant.runs).commit(&older)
+                    ),
+                };
+                return Err(Failure::new(Exit::Refused, format!("run {} {how}", plan.run), help));
             }
             State::RollingBack => return Err(Next::of(&self.meant.runs).rolling_back(&plan)),
             State::Unfinished => return Err(Next::of(&self.meant.runs).another_run(&plan)),
         }
         let shown = Shown::new(&plan.spec);
-        context.block_on(async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?;
-            let run = Run { plan: &plan, journal: &journal, fleet: &fleet };
-            run.refuse_elsewhere().await?;
-            run.refuse_overtaken().await?;
-            Ok(run.end(Ended::Committed).await?)
-        })?;
+        context
+            .block_on(async {
+                let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
+                let run = Run { plan: &plan, journal: &journal, fleet: &fleet };
+                run.refuse_elsewhere().await?;
+                run.refuse_overtaken().await?;
+                Ok(run.end(Ended::Committed).await?)
+            })
+            .map_err(|failure| if_overtaken_here(failure, &runs, &Next::of(&self.meant.runs)))?;
         journal.note(What::Committed, None, None, None)?;
         output::print(&format!("{}: run {} is final\n", plan.spec.cluster, plan.run))?;
         output::print(&recover::left_on_hosts(&plan))
@@ -307,20 +367,33 @@ impl CommitArgs {
 
 impl StatusArgs {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
-        let (_, plan, journal) = self.meant.find()?;
+        let (runs, plan, journal) = self.meant.find()?;
+        let has_ended = matches!(journal.state()?, State::RolledBack | State::Committed);
         let shown = Shown::new(&plan.spec);
-        let (found, served) = context.block_on(async {
+        let (found, elsewhere, served) = context.block_on(async {
             let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(Duration::ZERO);
-            let found = Run { plan: &plan, journal: &journal, fleet: &fleet }.status().await;
-            Ok((found, served(&plan, &fleet).await))
+            let run = Run { plan: &plan, journal: &journal, fleet: &fleet };
+            let found = run.status().await;
+            let elsewhere = if has_ended { Ok(()) } else { run.refuse_elsewhere().await };
+            Ok((found, elsewhere, served(&plan, &fleet).await))
         })?;
-        let state = match journal.state()? {
-            State::Unfinished => "unfinished",
-            State::RollingBack => "being taken back",
-            State::Finished => "finished",
-            State::RolledBack => "taken back",
-            State::Committed => "committed",
+        // What has ended elsewhere is written down here by now.
+        let state = match (journal.state()?, &elsewhere) {
+            (_, Err(RunError::Elsewhere { how: Elsewhere::TakenOver { .. }, .. })) => "taken over",
+            (State::Unfinished, _) => "unfinished",
+            (State::RollingBack, _) => "being taken back",
+            (State::Finished, _) => "finished",
+            (State::RolledBack, _) => "taken back",
+            (State::Committed, _) => "committed",
         };
+        if let Err(error) = elsewhere {
+            say!("{error}");
+        }
+        if let Some(older) = older_finished(&runs, &plan)?.filter(|_| state == "taken back") {
+            say!(
+                "run {older}, which it had followed, is in place, neither committed nor taken back"
+            );
+        }
         let unknown: Vec<_> = found
             .iter()
             .filter_map(|(host, found)| Some((host.clone(), found.as_ref().err()?.remedy())))

@@ -129,6 +129,12 @@ fn a_run_whose_machine_is_gone_is_taken_back_or_finished_from_another() {
     let other = other.stderr_has(&[&run]);
     assert!(!other.stderr.contains("\n\n"), "{other}");
     scene.more_etcd = "  owner: root:root\n".to_owned();
+    let of_prod = std::fs::read_to_string(scene.spec()).unwrap();
+    let of_other = scene.hosts.folder().join("other.yaml");
+    std::fs::write(&of_other, of_prod.replace("cluster: prod", "cluster: other")).unwrap();
+    let mut other = lifeboat().command(["recover", "adopt"]);
+    other.arg(&of_other).arg(&run).arg("--state-dir").arg(&scene.state_dir);
+    Run::of(&mut other).code_is(5).stderr_has(&["is of cluster prod, not other"]);
     let kept = format!("below `spec:` in {}:", scene.hosts[0].address());
     let changed = ["the cluster's file has changed", "m1: etcd.owner", &kept];
     Run::of(&mut scene.recover("adopt", [&run])).code_is(5).stderr_has(&changed);
@@ -147,6 +153,8 @@ fn a_run_whose_machine_is_gone_is_taken_back_or_finished_from_another() {
     let nothing = Run::of(&mut scene.recover("adopt", [""; 0])).code_is(1);
     nothing.stderr_has(&["no run holds these hosts"]);
     let since: Vec<_> = scene.hosts.iter().map(|host| host.active_since("etcd")).collect();
+    let ours = Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    ours.stderr_has(&["was taken back before"]);
     // Where it was begun it is unfinished still, for all that this machine knew.
     scene.state_dir = first;
     let over = Run::of(&mut scene.run_over_the_living()).code_is(5);
@@ -168,7 +176,9 @@ fn a_run_whose_machine_is_gone_is_taken_back_or_finished_from_another() {
         let refused = Run::of(&mut scene.recover(command, [""; 0])).code_is(5);
         refused.stderr_has(&[&run, "was taken over, 2", &format!("adopt CLUSTER.yaml {run}")]);
     };
-    there(&scene, "rollback");
+    for command in ["rollback", "commit"] {
+        there(&scene, command);
+    }
     Run::of(&mut scene.run_over_the_living()).code_is(5).stderr_has(&["was taken over, 2"]);
     // And back, as whoever is told how to do it may.
     Run::of(&mut scene.recover("adopt", [&run])).ok();
@@ -179,6 +189,8 @@ fn a_run_whose_machine_is_gone_is_taken_back_or_finished_from_another() {
     scene.serves_the_backup();
     scene.state_dir = machine(&scene, "third");
     there(&scene, "rollback");
+    let status = Run::of(&mut scene.recover("status", [""; 0])).ok();
+    assert!(status.stdout.contains("prod: taken over"), "{status}");
 
     scene.state_dir = machine(&scene, "fifth");
     let finished = Run::of(&mut scene.recover("adopt", [&run])).ok();
@@ -198,9 +210,18 @@ fn a_run_whose_machine_is_gone_is_taken_back_or_finished_from_another() {
 #[test]
 fn a_run_that_a_later_one_followed_is_not_taken_back_before_it() {
     let mut scene = Scene::without_clients(tls(Etcd::V3_5));
-    let here = scene.state_dir.clone();
+    // A third one has planned, and is asleep until the first has ended: what it has planned is not true any more.
+    let here = std::mem::replace(&mut scene.state_dir, scene.hosts.folder().join("asleep"));
+    let mut asleep = Watched::start(&mut scene.run_over_the_living());
+    assert!(asleep.wait_for(|line| line.starts_with("Recovery of cluster")).is_some());
+    let id = Pid::from_raw(i32::try_from(asleep.child.id()).unwrap()).unwrap();
+    kill_process(id, Signal::STOP).unwrap();
+    scene.state_dir = here.clone();
     Run::of(&mut scene.run_over_the_living()).ok();
     let first = only_run(&scene);
+    kill_process(id, Signal::CONT).unwrap();
+    let outrun = asleep.end().code_is(5);
+    outrun.stderr_has(&["another run has put its data there", &first, "is dropped"]);
     let mut unknown = lifeboat().command(["recover", "commit", "PROD", "--state-dir"]);
     let unknown = Run::of(unknown.arg(&scene.state_dir)).code_is(1);
     unknown.stderr_has(&["no run or cluster PROD", &format!("{first} of cluster prod")]);
@@ -229,7 +250,12 @@ fn a_run_that_a_later_one_followed_is_not_taken_back_before_it() {
     assert_eq!(now, since, "nothing was stopped");
     scene.serves_the_backup();
 
-    for state_dir in [there, scene.state_dir.clone()] {
+    let ours = Run::of(&mut scene.recover("adopt", [""; 0])).ok();
+    assert!(!ours.stderr.contains("of this machine"), "{ours}");
+    let here = std::mem::replace(&mut scene.state_dir, there);
+    let ours = Run::of(&mut scene.recover("adopt", [""; 0])).ok();
+    ours.stderr_has(&["of this machine", &format!("recover commit {second}")]);
+    for state_dir in [scene.state_dir.clone(), here] {
         scene.state_dir = state_dir;
         Run::of(&mut scene.recover("rollback", [""; 0])).ok();
     }

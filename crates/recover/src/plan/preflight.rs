@@ -4,7 +4,12 @@ use super::{
     Plan,
     other_runs::{HeldHosts, other_runs},
 };
-use crate::{facts::Facts, replace::minor, shell::quote_path, spec::Resolved};
+use crate::{
+    facts::Facts,
+    replace::minor,
+    shell::quote_path,
+    spec::{Resolved, Service},
+};
 use restore::TargetVersion;
 use std::collections::BTreeMap;
 
@@ -105,7 +110,10 @@ impl Plan {
             }
         }
         if host.member.is_some() && !facts.service_known {
-            problem(format!("there is no service {}", host.service.name()));
+            problem(match &host.service {
+                Service::StaticPod(manifest) => format!("{} is not there", manifest.display()),
+                service => format!("there is no service {}", service.name()),
+            });
         }
         // On the member's host its snapshot lies too, for a while.
         let copies = u64::from(self.gets_data(host)) + u64::from(self.is_source(host));
@@ -140,9 +148,21 @@ impl Plan {
             }
         }
         if self.gets_data(host) && !self.has_old_data(host) && self.other_holder(host).is_none() {
-            findings
-                .warnings
-                .push(format!("{label}: there are no old data in {}", host.data_dir.display()));
+            let mut told = format!("{label}: there are no old data in {}", host.data_dir.display());
+            let beside = facts.data.iter().flat_map(|data| &data.beside);
+            let beside: Vec<_> = beside.map(String::as_str).collect();
+            if !beside.is_empty() {
+                told += &format!(
+                    ", but beside it lie {}: was a run cut off, whose ssh.state-dir was another? Then `lifeboat recover adopt` with that one finds it",
+                    beside.join(", ")
+                );
+            }
+            // Nobody but a run in its middle leaves it so.
+            if beside.iter().any(|name| name.ends_with(".new")) {
+                findings.problems.push(told);
+                return;
+            }
+            findings.warnings.push(told);
         }
     }
 
@@ -299,6 +319,21 @@ mod tests {
         assert!(problems[0].starts_with("m2: /srv/www has \"a\" in it"), "{problems:?}");
         plan.facts.get_mut("m2").unwrap().data.as_mut().unwrap().no_folder = true;
         assert_eq!(plan.findings("x86_64").problems, ["m2: /srv/www is no folder"]);
+    }
+
+    #[test]
+    fn what_another_run_has_left_is_told_where_there_are_no_old_data() {
+        let mut plan = plan();
+        let data = plan.facts.get_mut("m2").unwrap().data.as_mut().unwrap();
+        (data.filled, data.beside) = (false, vec!["etcd.lifeboat-r0".to_owned()]);
+        let warnings = plan.findings("x86_64").warnings;
+        let told =
+            "m2: there are no old data in /var/lib/my etcd, but beside it lie etcd.lifeboat-r0";
+        assert!(warnings[0].starts_with(told), "{warnings:?}");
+        let data = plan.facts.get_mut("m2").unwrap().data.as_mut().unwrap();
+        data.beside.push("etcd.lifeboat-r0.new".to_owned());
+        let problems = plan.findings("x86_64").problems;
+        assert!(problems[0].starts_with(told), "{problems:?}");
     }
 
     #[test]

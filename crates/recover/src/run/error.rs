@@ -1,7 +1,7 @@
 //! Why a run stopped, and what to do next.
 
 use crate::{
-    claim::{Claim, Elsewhere},
+    claim::{Claim, Elsewhere, HELD},
     host::HostError,
     journal::JournalError,
 };
@@ -57,6 +57,16 @@ pub enum RunError {
         /// One of them is final.
         is_final: bool,
     },
+    /// Another run has put its data there since this one was begun, which has not replaced any yet.
+    #[error("{}: another run has put its data there since run {run} was begun: {}", hosts.join(", "), claims(later))]
+    Stale {
+        /// This run.
+        run: String,
+        /// The hosts.
+        hosts: Vec<String>,
+        /// The runs whose data they are.
+        later: Vec<Claim>,
+    },
     /// The run goes on from another machine, or has ended there.
     #[error("run {run} {}", elsewhere(how))]
     Elsewhere {
@@ -96,9 +106,21 @@ impl RunError {
                 Elsewhere::Committed { .. } => "nothing was changed; there is nothing left to do for it, and `lifeboat recover run` or `replace` begins anew".to_owned(),
                 Elsewhere::TakenOver { .. } => format!("nothing was changed; finish it there, or take it back to this machine: lifeboat recover adopt CLUSTER.yaml {run}"),
             },
+            Self::Stale { run, .. } => format!("nothing was changed; what this run was to lose and to keep is not true any more. Take it back, and begin anew: lifeboat recover rollback {run}"),
             Self::StillNew { .. } => "an etcd runs there that its service does not know of: stop it by hand (`pgrep -a etcd`), and run the same command again".to_owned(),
             Self::Overtaken { .. } => "nothing was changed. The later run is to be taken back first, on the machine that began it (if that is gone: `lifeboat recover adopt`); `ls -d DATA-DIR.lifeboat-*` on a host tells which runs there were".to_owned(),
             Self::Connections(_) => "make room in /tmp, or let yourself write there".to_owned(),
+        }
+    }
+
+    /// Whether another run was quicker: it holds a host, or has put its data there.
+    pub fn is_outrun(&self) -> bool {
+        match self {
+            Self::Hosts { failures, .. } => {
+                failures.iter().any(|failure| failure.exit_code() == Some(HELD))
+            }
+            Self::Stale { .. } => true,
+            _ => false,
         }
     }
 
@@ -130,10 +152,14 @@ fn put_there(later: &[Claim]) -> String {
     match later {
         [] => "a later run, or somebody by hand, has put them there".to_owned(),
         later => {
-            let later: Vec<_> = later.iter().map(ToString::to_string).collect();
-            format!("a later run has put them there: {}", later.join("; "))
+            format!("a later run has put them there: {}", claims(later))
         }
     }
+}
+
+fn claims(claims: &[Claim]) -> String {
+    let texts: Vec<_> = claims.iter().map(ToString::to_string).collect();
+    texts.join("; ")
 }
 
 fn several(failures: &[HostError]) -> String {

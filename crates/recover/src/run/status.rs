@@ -2,7 +2,7 @@
 
 use super::{Run, RunError};
 use crate::{
-    claim::{self, Ended, Placed},
+    claim::{self, Claim, Ended, Placed},
     host::HostError,
     journal::What,
     plan::Plan,
@@ -130,6 +130,27 @@ impl Run<'_> {
             self.journal.note(What::Committed, None, None, Some(&note))?;
         }
         Err(RunError::Overtaken { hosts, later, is_final })
+    }
+
+    /// Refuses to go on with a run that another one has come before: it was cut off before it could claim the hosts.
+    pub async fn refuse_stale(&self) -> Result<(), RunError> {
+        let (mut hosts, mut later) = (Vec::new(), Vec::<Claim>::new());
+        for (label, on) in self.status().await {
+            let Some(placed) = on.ok().and_then(|on| on.placed) else { continue };
+            let known = self.plan.facts.get(&label).and_then(|facts| facts.placed.as_ref());
+            let is_known = known.is_some_and(|known| known.claim.run == placed.claim.run);
+            if is_known || placed.claim.run == self.plan.run {
+                continue;
+            }
+            hosts.push(label);
+            if !later.iter().any(|known| known.run == placed.claim.run) {
+                later.push(placed.claim);
+            }
+        }
+        match hosts.is_empty() {
+            true => Ok(()),
+            false => Err(RunError::Stale { run: self.plan.run.clone(), hosts, later }),
+        }
     }
 
     /// Whether every member runs with the data that it had: the run has replaced none, or somebody has put them back.
