@@ -3,7 +3,7 @@
 //! OpenDAL prints requests' addresses with an error, and these can be signed. So of its errors only the message, which is
 //! what the server said, and the messages of its sources are taken, each cut to a length that can be read.
 
-use super::{At, Operation, StoreError};
+use super::{At, Operation, StoreError, error::Source};
 use opendal::ErrorKind;
 use std::{error::Error, fmt};
 
@@ -101,12 +101,14 @@ fn quoted<'a>(message: &'a str, before: &str) -> Option<&'a str> {
 #[derive(Debug)]
 pub(super) struct Cause {
     message: String,
+    /// Whether the store has said that, so that there is one.
+    is_answer: bool,
     source: Option<Box<Cause>>,
 }
 
 impl Cause {
     pub(super) fn new(message: &str) -> Self {
-        Self { message: cut(message), source: None }
+        Self { message: cut(message), is_answer: false, source: None }
     }
 
     fn of(error: &opendal::Error) -> Self {
@@ -118,7 +120,11 @@ impl Cause {
             }
             (None, _) => error.message().to_owned(),
         };
-        Self { message: cut(&message), source: Self::of_sources(error.source(), CAUSES_MAX) }
+        Self {
+            message: cut(&message),
+            is_answer: code(error.message()).is_some(),
+            source: Self::of_sources(error.source(), CAUSES_MAX),
+        }
     }
 
     fn of_sources(error: Option<&(dyn Error + 'static)>, left: usize) -> Option<Box<Self>> {
@@ -132,8 +138,13 @@ impl Cause {
         if rest.as_ref().is_some_and(|rest| rest.message == message) {
             return rest;
         }
-        Some(Box::new(Self { message, source: rest }))
+        Some(Box::new(Self { message, is_answer: false, source: rest }))
     }
+}
+
+/// Whether a store has answered, if only that it has failed.
+pub(super) fn is_answer(source: &Source) -> bool {
+    source.downcast_ref::<Cause>().is_some_and(|cause| cause.is_answer)
 }
 
 impl fmt::Display for Cause {
@@ -197,6 +208,10 @@ mod tests {
         let immutable = error(ErrorKind::Conflict, r#"E { code: "BlobImmutableDueToPolicy" }"#);
         assert!(matches!(sorted(Operation::Delete, &immutable), StoreError::Locked { .. }));
         assert!(matches!(sorted(Read, &error(ErrorKind::Unexpected, "?")), StoreError::Io { .. }));
+        // Some stores say no more than that of a bucket that there is not.
+        let internal = r#"S3Error { code: "InternalError", message: "try again" }"#;
+        let internal = sorted(Read, &error(ErrorKind::Unexpected, internal).set_persistent());
+        assert!(internal.is_unreachable() && internal.remedy().contains("such a bucket"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! * [`is_retryable`](StoreError::is_retryable) says whether the same call can succeed later. The store has retried by
 //!   itself before; a caller that retries waits longer.
 
+use super::answer::is_answer;
 use std::{error::Error, fmt};
 
 /// What the error came from: an [`std::io::Error`], or what a provider answered.
@@ -166,6 +167,9 @@ impl StoreError {
             Self::Locked { .. } => "wait until the lock ends, or have it lifted by who may",
             Self::Denied { .. } => {
                 "check the credentials (or the owner and mode of the folder) and what they allow"
+            }
+            Self::Unreachable { source, .. } if is_answer(source) => {
+                "the store answers, but with an error: check that there is such a bucket, then look at the store itself"
             }
             Self::Unreachable { .. } => {
                 "check the endpoint, the network and the CA certificate, then try again"
