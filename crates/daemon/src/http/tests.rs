@@ -61,6 +61,24 @@ async fn metrics_and_status_want_the_token_where_there_is_one() {
     assert!(get(address, "/metrics", "").await.contains("lifeboat_build_info"), "read again");
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_holds_all_connections_and_says_nothing_is_let_go_for_the_next() {
+    let (address, _ready, _access) = serving(Access { tls: None, token: None }).await;
+    let begun = tokio::time::Instant::now();
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /healthz HTT").await.unwrap();
+        silent.push(stream);
+    }
+    assert!(get(address, "/healthz", "").await.starts_with("HTTP/1.1 200"));
+    assert!(begun.elapsed() < HEAD_TIMEOUT * 2, "in a time that passes by itself");
+    let mut rest = Vec::new();
+    // A close or a reset: both are the end.
+    let _ = silent.remove(0).read_to_end(&mut rest).await;
+    assert!(!rest.starts_with(b"HTTP/1.1 200"));
+}
+
 #[tokio::test]
 async fn with_a_certificate_it_speaks_tls_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
