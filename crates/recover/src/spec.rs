@@ -18,7 +18,7 @@
 //!
 //! **Invariant:** no field holds a secret. Passwords and keys are named by the file on the host that has them.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -44,6 +44,7 @@ const STATE_DIR: &str = "/var/lib/lifeboat";
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Spec {
     /// The cluster's name: it must be typed before anything is stopped.
+    #[serde(deserialize_with = "a_name")]
     pub cluster: ClusterName,
     /// What it is brought back from. Flags of the command line come first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,7 +154,7 @@ pub struct Certificates {
 
 /// How something is run on a host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(try_from = "ServiceYaml", into = "ServiceYaml")]
 pub enum Service {
     /// A unit of systemd.
     Systemd(String),
@@ -173,6 +174,18 @@ pub struct Commands {
     pub stop: String,
     /// Succeeds while it runs.
     pub running: String,
+}
+
+/// A service as the file has it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct ServiceYaml {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    systemd: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    static_pod: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<Commands>,
 }
 
 /// What uses etcd.
@@ -432,29 +445,52 @@ impl Service {
     }
 }
 
-impl TryFrom<ClientYaml> for Client {
+/// An empty value is no name.
+fn a_name<'de, D: Deserializer<'de>>(yaml: D) -> Result<ClusterName, D::Error> {
+    let name = Option::<ClusterName>::deserialize(yaml)?;
+    name.ok_or_else(|| serde::de::Error::custom("the cluster needs a name"))
+}
+
+impl TryFrom<ServiceYaml> for Service {
     type Error = &'static str;
 
-    fn try_from(yaml: ClientYaml) -> Result<Self, Self::Error> {
-        let service = match (yaml.systemd, yaml.static_pod, yaml.command) {
-            (Some(unit), None, None) => Service::Systemd(unit),
-            (None, Some(manifest), None) => Service::StaticPod(manifest),
-            (None, None, Some(commands)) => Service::Command(commands),
-            _ => return Err("a client needs one of systemd, static-pod and command"),
-        };
-        Ok(Self { service, ready: yaml.ready, restart: yaml.restart })
+    fn try_from(yaml: ServiceYaml) -> Result<Self, Self::Error> {
+        match (yaml.systemd, yaml.static_pod, yaml.command) {
+            (Some(unit), None, None) => Ok(Self::Systemd(unit)),
+            (None, Some(manifest), None) => Ok(Self::StaticPod(manifest)),
+            (None, None, Some(commands)) => Ok(Self::Command(commands)),
+            _ => Err("exactly one of systemd, static-pod and command is needed here"),
+        }
     }
 }
 
-impl From<Client> for ClientYaml {
-    fn from(client: Client) -> Self {
-        let mut yaml = Self { ready: client.ready, restart: client.restart, ..Self::default() };
-        match client.service {
+impl From<Service> for ServiceYaml {
+    fn from(service: Service) -> Self {
+        let mut yaml = Self::default();
+        match service {
             Service::Systemd(unit) => yaml.systemd = Some(unit),
             Service::StaticPod(manifest) => yaml.static_pod = Some(manifest),
             Service::Command(commands) => yaml.command = Some(commands),
         }
         yaml
+    }
+}
+
+impl TryFrom<ClientYaml> for Client {
+    type Error = &'static str;
+
+    fn try_from(yaml: ClientYaml) -> Result<Self, Self::Error> {
+        let ClientYaml { systemd, static_pod, command, ready, restart } = yaml;
+        let service = Service::try_from(ServiceYaml { systemd, static_pod, command })?;
+        Ok(Self { service, ready, restart })
+    }
+}
+
+impl From<Client> for ClientYaml {
+    fn from(client: Client) -> Self {
+        let Client { service, ready, restart } = client;
+        let ServiceYaml { systemd, static_pod, command } = service.into();
+        Self { systemd, static_pod, command, ready, restart }
     }
 }
 

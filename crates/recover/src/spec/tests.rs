@@ -200,6 +200,22 @@ fn a_members_name_has_nothing_that_leads_elsewhere() {
     }
 }
 
+#[test]
+fn a_cluster_needs_a_name() {
+    let error = Spec::parse(&SHORT.replace("prod", "")).unwrap_err().to_string();
+    assert!(error.contains("the cluster needs a name"), "{error}");
+}
+
+#[test]
+fn a_service_is_of_one_kind() {
+    for service in ["{}", "{systemd: etcd, static-pod: /etc/etcd.yaml}"] {
+        for setting in [format!("etcd: {{service: {service}}}"), format!("clients: [{service}]")] {
+            let error = Spec::parse(&format!("{SHORT}{setting}\n")).unwrap_err().to_string();
+            assert!(error.contains("exactly one of systemd, static-pod and command"), "{error}");
+        }
+    }
+}
+
 /// A run needs its own journal and the certificates when the old data have been set aside.
 #[test]
 fn what_is_needed_meanwhile_lies_outside_of_the_data() {
