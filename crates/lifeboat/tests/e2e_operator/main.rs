@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod backups;
+mod compat;
 mod jobs;
 mod lead;
 mod places;
