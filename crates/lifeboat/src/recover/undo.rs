@@ -13,7 +13,7 @@ use crate::{
     report::{Exit, Failure},
 };
 use recover::{
-    Elsewhere, Ended, Fleet, Journal, Plan, Question, Run, RunError, Runs, State, What,
+    Elsewhere, Ended, Fleet, Journal, Line, Plan, Question, Run, RunError, Runs, State, What,
     not_serving, rolled_back, spec::Resolved,
 };
 use serde::Serialize;
@@ -389,6 +389,9 @@ impl StatusArgs {
         if let Err(error) = elsewhere {
             say!("{error}");
         }
+        if let Some(changed) = changed_members(&plan, &journal)? {
+            say!("{changed}");
+        }
         if let Some(older) = older_finished(&runs, &plan)?.filter(|_| state == "taken back") {
             say!(
                 "run {older}, which it had followed, is in place, neither committed nor taken back"
@@ -442,6 +445,21 @@ impl StatusArgs {
             remedy,
         ))
     }
+}
+
+/// Of a replacement: what the cluster was asked for last, which is in no host's journal.
+fn changed_members(plan: &Plan, journal: &Journal) -> Result<Option<String>, Failure> {
+    let Some(replace) = &plan.replace else { return Ok(None) };
+    let lines = journal.lines()?;
+    let told = |line: &Line| match (line.what, line.step.as_deref()?) {
+        (What::Done, "remove-member") => Some("was removed from the cluster"),
+        (What::Done, "add-member") => Some("was removed from the cluster, and added anew"),
+        (What::Done, "promote") => Some("is a new member of the cluster"),
+        (What::Undo, "promote") => Some("is taken out of the cluster, if it was added"),
+        _ => None,
+    };
+    let last = lines.iter().rev().find_map(told);
+    Ok(last.map(|told| format!("{} {told}", replace.member)))
 }
 
 /// Of a replacement: which members serve meanwhile. Of a recovery, nobody is asked.

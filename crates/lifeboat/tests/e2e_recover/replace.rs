@@ -136,6 +136,7 @@ fn a_member_whose_disk_was_emptied_is_replaced_while_the_others_serve() {
     scene.hosts[2].ssh("systemctl restart etcd");
     is_whole_again(&scene.client(), &lost);
     let status = Run::of(&mut scene.recover("status", [""; 0])).ok();
+    assert!(status.stderr.contains("m3 is a new member of the cluster"), "{status}");
     let line = |member: &str| status.stdout.lines().find(|line| line.contains(member)).unwrap();
     for (member, parts) in [("m1", ["not touched", "serves"]), ("m3", ["new", "runs, serves"])] {
         assert!(parts.iter().all(|part| line(member).contains(part)), "{status}");

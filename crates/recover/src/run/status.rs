@@ -100,7 +100,13 @@ fn status_script(plan: &Plan, host: &Resolved) -> String {
         service("client", &client.service, true);
     }
     text +=
-        &format!("[ ! -e {run_dir}/journal ] || echo last \"$(tail -n 1 {run_dir}/journal)\"\n");
+        // Who goes on claims the host anew, which tells nothing of how far it is.
+        &format!(
+            "if [ -e {run_dir}/journal ]; then\n\
+             last=$(grep -v ' lock$' {run_dir}/journal | tail -n 1)\n\
+             echo last \"${{last:-$(tail -n 1 {run_dir}/journal)}}\"\n\
+             fi\n"
+        );
     let data_dir = quote_path(&places.data_dir());
     text += &claim::look_for_placed(&host.state_dir, &data_dir);
     frame.look(&text)
