@@ -3,7 +3,10 @@
 mod adopt;
 mod agent;
 mod args;
+mod backup;
+mod confirm;
 mod discover;
+mod meant;
 mod next;
 mod plan;
 mod prepare;
@@ -12,6 +15,7 @@ mod replace;
 mod rescue;
 mod run;
 mod show;
+mod status;
 mod undo;
 
 use crate::{cli::Context, report::Failure};
@@ -27,7 +31,7 @@ pub(crate) enum RecoverCommand {
     Replace(replace::ReplaceArgs),
     Rollback(undo::RollbackArgs),
     Commit(undo::CommitArgs),
-    Status(undo::StatusArgs),
+    Status(status::StatusArgs),
     Adopt(adopt::AdoptArgs),
     #[command(hide = true)]
     Agent(agent::AgentArgs),

@@ -2,22 +2,22 @@
 
 use crate::{
     build::Built,
-    claim::{self, Ended},
     comparison::{comparison, revisions},
     contents::Kinship,
-    host::{elevated, ssh_line},
-    journal::Line,
+    host::ssh_line,
     plan::Plan,
-    run::Back,
-    service::Shell,
-    shell::{quote, quote_path},
-    spec::{Resolved, Service},
+    spec::Resolved,
     steps::{Kind, OnHost, Step, steps},
 };
 use jiff::Timestamp;
 use std::fmt::Write as _;
 
+mod ended;
 mod replace;
+mod script;
+
+pub use ended::{left_on_hosts, not_serving, rolled_back};
+pub use script::as_shell;
 
 /// The plan as a numbered runbook, with the commands of each step on each host.
 pub fn runbook(plan: &Plan, now: Timestamp) -> String {
@@ -298,206 +298,6 @@ fn shown(plan: &Plan, step: &Step, part: &OnHost) -> String {
     }
 }
 
-/// The plan as a script for `sh` that is run with a snapshot file and needs nothing but ssh, and etcd's own tool on the hosts. It may
-/// be run again after a stop, as the plan itself.
-pub fn as_shell(plan: &Plan, now: Timestamp) -> String {
-    let mut plan = plan.clone();
-    // Whoever runs it is no process of ours.
-    plan.by.iter_mut().for_each(|by| by.pid = None);
-    let plan = &plan;
-    let mut text = "#!/bin/sh\n".to_owned();
-    for line in summary(plan, now).lines() {
-        text += format!("# {line}").trim_end();
-        text.push('\n');
-    }
-    text += "#\n# Usage: sh THIS-FILE SNAPSHOT.db      after a stop, run it again: what is done is found done\n\
-             set -eu\n\
-             snapshot=${1:?which snapshot file?}\n\
-             [ -r \"$snapshot\" ] || { echo \"$snapshot cannot be read\" >&2; exit 1; }\n\
-             step() { printf '\\n== %s\\n' \"$1\"; pids=; }\n\
-             finish() {\n\
-             for pid in $pids; do wait \"$pid\" || { echo 'a host failed; nothing further was done' >&2; exit 1; }; done\n\
-             }\n";
-    let hosts = plan.hosts();
-    for step in steps(plan) {
-        let _ = writeln!(text, "\nstep {}", quote(&step.title));
-        if step.kind == Kind::Send {
-            each(&mut text, plan, &hosts, &step, copy_snapshot);
-        }
-        each(&mut text, plan, &hosts, &step, script);
-    }
-    let first = &steps(plan)[0];
-    let _ = writeln!(text, "\nstep {}", quote("Let the hosts go"));
-    each(&mut text, plan, &hosts, first, |plan, host, _, _| {
-        let end = claim::end(plan, host, Ended::Finished);
-        on(host, &format!("set -eu\nmain() {{\n{end}\n}}\nmain </dev/null\n"))
-    });
-    text += "\necho 'the cluster is back'\n";
-    text
-}
-
-/// One command for each host of a step, all at the same time.
-fn each(
-    text: &mut String,
-    plan: &Plan,
-    hosts: &[Resolved],
-    step: &Step,
-    command: impl Fn(&Plan, &Resolved, &Step, &OnHost) -> String,
-) {
-    *text += "pids=\n";
-    for part in &step.hosts {
-        *text += &command(plan, &hosts[part.host], step, part);
-        *text += "pids=\"$pids $!\"\n";
-    }
-    *text += "finish\n";
-}
-
-fn copy_snapshot(plan: &Plan, host: &Resolved, _: &Step, _: &OnHost) -> String {
-    let run_dir = plan.frame(host).run_dir();
-    let sudo = host.ssh.sudo.unwrap_or(true);
-    let inner = quote(&format!("umask 077; mkdir -p {run_dir} && cat >{run_dir}/snapshot.db"));
-    let line =
-        elevated(&format!("exec sh -c {inner}"), &format!("exec sudo -n sh -c {inner}"), sudo);
-    format!("{} {} <\"$snapshot\" &\n", ssh_line(host), quote(&line))
-}
-
-fn script(plan: &Plan, host: &Resolved, step: &Step, part: &OnHost) -> String {
-    let frame = plan.frame(host);
-    let by_hand = part.by_hand.as_deref().unwrap_or(&part.run);
-    let text = match step.kind {
-        Kind::Verify | Kind::Member(_) => {
-            format!("set -eu\nmain() {{\n{by_hand}\n}}\nmain </dev/null\n")
-        }
-        Kind::Script | Kind::Send | Kind::Fetch => frame.step(&step.id, &part.check, by_hand),
-    };
-    on(host, &text)
-}
-
-fn on(host: &Resolved, script: &str) -> String {
-    let line = elevated("exec sh -s", "exec sudo -n sh -s", host.ssh.sudo.unwrap_or(true));
-    format!("{} {} <<'LIFEBOAT' &\n{script}LIFEBOAT\n", ssh_line(host), quote(&line))
-}
-
-/// What a rollback has come to, for a person.
-pub fn rolled_back(plan: &Plan, lines: &[Line], back: &Back) -> String {
-    let serves = serves(plan, back);
-    let mut text = match &plan.replace {
-        Some(replace) => replace::rolled_back(plan, replace, lines, back) + &serves,
-        None => old_data(plan) + &serves,
-    };
-    for (label, on) in &back.hosts {
-        let host = plan.hosts().into_iter().find(|host| host.label == *label);
-        if let Some(host) = host.filter(|_| on.has_undone()) {
-            let places = plan.places(&host);
-            let undone: Vec<_> = places.all().map(|place| quote_path(&place.undone)).collect();
-            let _ = writeln!(
-                text,
-                "{label}: the new data, with what was written to them: {}",
-                undone.join(" and ")
-            );
-        }
-    }
-    text + &manifests_kept(plan, lines)
-}
-
-/// Static pods that are not started, as they have no data, stay without their manifests: kubelet would start what is there.
-fn manifests_kept(plan: &Plan, lines: &[Line]) -> String {
-    let mut text = String::new();
-    let was_stopped = lines.iter().any(|line| line.step.as_deref() == Some("stop-etcd"));
-    let hosts = plan.hosts();
-    let without_data = |host: &&Resolved| {
-        !plan.has_old_data(host) && (plan.replace.is_none() || plan.gets_data(host))
-    };
-    for host in hosts.iter().filter(without_data).filter(|_| was_stopped) {
-        let Service::StaticPod(manifest) = &host.service else { continue };
-        let run_dir = plan.frame(host).run_dir();
-        let kept = Shell::new(&host.service, &run_dir).kept();
-        let _ = writeln!(
-            text,
-            "{}: without old data, etcd would begin anew and empty, so kubelet has not got its manifest back. The next `lifeboat recover` takes it from {kept}; by hand: mv {kept} {}",
-            host.label,
-            quote_path(manifest)
-        );
-    }
-    text
-}
-
-/// Which old data were put back.
-fn old_data(plan: &Plan) -> String {
-    let cluster = &plan.spec.cluster;
-    let (old, none): (Vec<_>, Vec<_>) =
-        plan.hosts().into_iter().partition(|host| plan.has_old_data(host));
-    let labels: Vec<_> = none.iter().map(|host| host.label.as_str()).collect();
-    let labels = labels.join(", ");
-    match (old.is_empty(), none.is_empty()) {
-        (false, true) => format!("{cluster}: the old data are back\n"),
-        (false, false) => format!(
-            "{cluster}: the old data are back; {labels} had none, and etcd is not started there\n"
-        ),
-        (true, _) => format!(
-            "{cluster}: the run is taken back; no host had old data, and etcd is not started\n"
-        ),
-    }
-}
-
-/// Whether the old cluster serves, if it does.
-fn serves(plan: &Plan, back: &Back) -> String {
-    let serving = back.serving();
-    if serving.is_empty() {
-        return String::new();
-    }
-    let answers = back.answers.iter().filter(|(_, answer)| answer.healthy);
-    let revision = answers.map(|(_, answer)| answer.revision).max().unwrap_or_default();
-    let cluster = &plan.spec.cluster;
-    format!(
-        "{cluster}: the old cluster serves: {} healthy, revision {revision}\n",
-        serving.join(", ")
-    )
-}
-
-/// What is to be known of an old cluster that does not serve, or not in whole.
-pub fn not_serving(plan: &Plan, back: &Back) -> Option<String> {
-    let had_data = plan.hosts().iter().any(|host| plan.has_old_data(host));
-    if !had_data && plan.replace.is_none() {
-        return None;
-    }
-    let silent: Vec<_> = back.answers.iter().filter(|(_, answer)| !answer.healthy).collect();
-    let begin = match (back.serving().is_empty(), silent.is_empty()) {
-        (false, true) => return None,
-        (false, false) => "not all of its members are healthy",
-        (true, _) => {
-            "the old cluster does not serve. If it did not before the recovery either, it is as it was then; if it did, see etcd's logs on the hosts"
-        }
-    };
-    let mut text = begin.to_owned();
-    if let Some(why) = &back.not_asked {
-        text += &format!("\n  it could not be asked: {why}");
-    }
-    for (label, answer) in silent {
-        let why = answer.error.as_deref().unwrap_or("no answer");
-        text += &format!("\n  {label}: {why}");
-    }
-    for (label, on) in back.hosts.iter().filter(|(_, on)| on.etcd != "runs") {
-        text += &format!("\n  {label}: etcd does not run, {} data are in place", on.in_place());
-    }
-    Some(text)
-}
-
-/// What stays on hosts after a run, for a person.
-pub fn left_on_hosts(plan: &Plan) -> String {
-    let mut text = String::new();
-    let hosts = plan.hosts();
-    let had = |host: &&Resolved| {
-        plan.has_old_data(host) && (plan.replace.is_none() || plan.gets_data(host))
-    };
-    for host in hosts.iter().filter(had) {
-        for place in plan.places(host).all() {
-            let _ = writeln!(text, "{}: old data: {}", host.label, quote_path(&place.old));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -549,29 +349,6 @@ mod tests {
             first(&plan).contains(": commands as the user of ssh, without sudo,"),
             "{}",
             first(&plan)
-        );
-    }
-
-    #[test]
-    fn a_rollback_says_where_the_manifest_of_a_pod_without_data_is() {
-        let mut plan = plan();
-        plan.spec.etcd.service =
-            Some(Service::StaticPod("/etc/kubernetes/manifests/etcd.yaml".into()));
-        let data = &mut plan.facts.get_mut("m2").unwrap().data;
-        data.as_mut().unwrap().filled = false;
-        let line = Line {
-            at: now(),
-            what: crate::journal::What::Begin,
-            step: Some("stop-etcd".to_owned()),
-            host: None,
-            note: None,
-        };
-        let text = rolled_back(&plan, &[line], &Back::default());
-        let kept = "/var/lib/lifeboat/recover/20261122t160000-12ab/m2/manifests/etcd.yaml";
-        let by_hand = format!("mv {kept} /etc/kubernetes/manifests/etcd.yaml");
-        assert!(text.contains("m2: without old data") && text.contains(&by_hand), "{text}");
-        assert!(
-            !text.contains("m1: ") && !rolled_back(&plan, &[], &Back::default()).contains(kept)
         );
     }
 

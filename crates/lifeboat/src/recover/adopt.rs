@@ -2,8 +2,9 @@
 
 use super::{
     args::{ClusterArgs, PatienceArgs},
+    confirm::unless_interrupted,
     next::Next,
-    run::{unless_interrupted, with_spec},
+    run::with_spec,
     show::Shown,
 };
 use crate::{

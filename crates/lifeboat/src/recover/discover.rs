@@ -1,6 +1,6 @@
 //! `recover plan CLUSTER.yaml --discover …`: the cluster's file, found instead of written.
 
-use super::prepare::BackupArgs;
+use super::backup::BackupArgs;
 use crate::{
     cli::Context,
     report::{Exit, Failure},

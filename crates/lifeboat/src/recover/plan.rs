@@ -2,8 +2,9 @@
 
 use super::{
     args::{ClusterArgs, PatienceArgs, ProgramArgs},
+    backup::BackupArgs,
     discover::DiscoverArgs,
-    prepare::{self, BackupArgs},
+    prepare,
     show::Shown,
 };
 use crate::{

@@ -2,10 +2,11 @@
 
 use super::{
     args::{ClusterArgs, PatienceArgs, ProgramArgs},
+    confirm::{confirm, unless_interrupted},
     discover::DiscoverArgs,
     next::Next,
     prepare::{self, Looked},
-    run::{broken_off, confirm, stopped, unless_interrupted, with_spec},
+    run::{broken_off, stopped, with_spec},
     show::Shown,
 };
 use crate::{

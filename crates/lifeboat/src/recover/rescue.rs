@@ -1,9 +1,10 @@
 //! `--from-member`: what a member has left, in place of a backup.
 
 use super::{
+    backup::Source,
+    confirm::unless_interrupted,
     next::Next,
-    prepare::{self, Looked, Source},
-    run::unless_interrupted,
+    prepare::{self, Looked},
     show::Shown,
 };
 use crate::{

@@ -2,9 +2,10 @@
 
 use super::{
     args::{ClusterArgs, PatienceArgs, ProgramArgs},
+    backup::{self, BackupArgs, Source},
+    confirm::{confirm, unless_interrupted},
     next::Next,
-    prepare::{self, BackupArgs, Source},
-    rescue,
+    prepare, rescue,
     show::Shown,
     undo,
 };
@@ -22,19 +23,15 @@ use recover::{
     built_line, changes, forget, hashes, left_on_hosts, spec::Spec, summary,
 };
 use std::{
-    io::{self, BufRead, IsTerminal},
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::mpsc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// What was built, beside the plan.
 const BUILT: &str = "built.yaml";
 /// What it hashes to.
 const HASHES: &str = "hashes.yaml";
-/// How soon a signal is noticed while a person is asked.
-const SIGNAL_TICK: Duration = Duration::from_millis(100);
 
 /// Bring a cluster back
 ///
@@ -237,7 +234,7 @@ impl RunArgs {
         let shown = Shown::new(&plan.spec);
         let (program, _) = prepare::program(&self.program)?;
         let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
-        let run = Run { plan, journal, fleet: &fleet.telling(prepare::told(plan)) };
+        let run = Run { plan, journal, fleet: &fleet.telling(backup::told(plan)) };
         let needs_data = unless_interrupted(context, interrupt, async {
             run.fleet.push(&plan.agent, &program).await?;
             Ok(run.needs_data().await?)
@@ -345,65 +342,6 @@ fn replaced(answers: &[(String, Answer)], next: &Next) -> String {
     let lines = lost
         .map(|(label, _)| format!("a member that is lost is replaced: {}; ", next.replace(label)));
     lines.collect()
-}
-
-/// Asks for the cluster's name, to do `what`.
-pub(super) fn confirm(
-    plan: &Plan,
-    what: &str,
-    yes: bool,
-    interrupt: &Interrupt,
-) -> Result<(), Failure> {
-    if yes {
-        return Ok(());
-    }
-    let refused = |why: &str| {
-        Failure::new(
-            Exit::Refused,
-            why,
-            "type the cluster's name, or give --yes; nothing was stopped",
-        )
-    };
-    if !io::stdin().is_terminal() {
-        return Err(refused("there is no terminal to confirm it on"));
-    }
-    say_part!("\nTo {what}, type the cluster's name ({}): ", plan.spec.cluster);
-    let typed = typed(interrupt)?;
-    match typed.trim() == plan.spec.cluster {
-        true => Ok(()),
-        false => Err(refused("that is not the cluster's name")),
-    }
-}
-
-/// A line of standard input, unless a signal comes before it.
-fn typed(interrupt: &Interrupt) -> Result<String, Failure> {
-    let (told, typed) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = io::stdin().lock().read_line(&mut line).map(|_| line);
-        // Nobody waits for it any more after a signal.
-        let _ = told.send(read);
-    });
-    loop {
-        match typed.recv_timeout(SIGNAL_TICK) {
-            Ok(line) => return Ok(line?),
-            Err(_) if interrupt.requested() => {
-                say!("");
-                return Err(not_begun());
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(String::new()),
-        }
-    }
-}
-
-/// A signal came before anything was done.
-fn not_begun() -> Failure {
-    Failure::new(
-        Exit::Interrupted,
-        "stopped; nothing was changed",
-        "run the same command again when you are ready",
-    )
 }
 
 /// Whether something was stopped already.
@@ -553,19 +491,4 @@ pub(super) fn broken_off(
         return Failure { help: help.or(failure.help), ..failure };
     }
     stopped(failure, next.after_stop(plan))
-}
-
-/// The future's result, or the end by a signal.
-pub(super) fn unless_interrupted<T>(
-    context: &Context,
-    interrupt: &Interrupt,
-    future: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    context.block_on(async {
-        tokio::select! {
-            biased;
-            () = interrupt.wait() => Err(not_begun()),
-            result = future => result,
-        }
-    })
 }
