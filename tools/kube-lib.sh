@@ -21,13 +21,13 @@ children=() # processes to end, by pid
 say() { printf '%s: [%3ds] %s\n' "$me" "$SECONDS" "$*"; }
 fail() { say "$*"; exit 1; }
 
-# until_true SECONDS WHAT COMMAND...
+# until_true SECONDS WHAT COMMAND...: asked every 0.3 s, or as `pause` says.
 until_true() {
   local deadline=$((SECONDS + $1)) what=$2
   shift 2
   until "$@" >/dev/null 2>&1; do
     [ "$SECONDS" -lt "$deadline" ] || { say "waited too long: $what"; return 1; }
-    sleep 0.3
+    sleep "${pause:-0.3}"
   done
   say "$what"
 }
@@ -59,13 +59,18 @@ later() {
   disown "$later" # its end is no news
 }
 
-begin_kube() {
-  [ $# = 1 ] || { echo "usage: tools/$me.sh BINARY" >&2; exit 2; }
-  binary=$(readlink -f "$1")
+# begin_work: the script's folder, which goes with it.
+begin_work() {
   work=$(mktemp -d "${KUBE_SHARED:-${TMPDIR:-/tmp}}/$me.XXXXXX")
   chmod 755 "$work" # pods with another user look into it
   trap clean_up EXIT
   trap 'exit 130' INT TERM
+}
+
+begin_kube() {
+  [ $# = 1 ] || { echo "usage: tools/$me.sh BINARY" >&2; exit 2; }
+  binary=$(readlink -f "$1")
+  [ -n "${work:-}" ] || begin_work
   if [ -z "${KUBE_SHARED:-}" ]; then
     tools/kube-node.sh start >"$work/start.log" 2>&1 || { cat "$work/start.log" >&2; exit 1; }
     KUBECONFIG=$(sed -n 's/^KUBECONFIG=//p' "$work/start.log")

@@ -199,7 +199,7 @@ static_pods(){ # manifests of etcd and kube-apiserver, as kubeadm has them but f
     --advertise-client-urls=http://127.0.0.1:2379 --listen-peer-urls=http://127.0.0.1:2380 --initial-advertise-peer-urls=http://127.0.0.1:2380 --initial-cluster=t=http://127.0.0.1:2380 >"$KNODE/manifests/etcd.yaml"
   local words; mapfile -t words < <(FIRST='printf %s\n' apiserver_command)
   static_pod kube-apiserver localhost/kube-apiserver:1.20.2 "$S/pki:pki" -- "${words[@]}" >"$KNODE/manifests/kube-apiserver.yaml"
-  image localhost/kube-apiserver:1.20.2 "$S/apiserver.tar" "$KNODE/bin/kube-apiserver"
+  [ -f "$KNODE/apiserver.tar" ] || { image localhost/kube-apiserver:1.20.2 "$KNODE/apiserver.new" "$KNODE/bin/kube-apiserver" && mv "$KNODE/apiserver.new" "$KNODE/apiserver.tar"; }
   touch "$S/static-pods"; }
 init(){
   umask 022; cd /; hostname "$NODE_NAME"
@@ -231,7 +231,7 @@ init(){
   fi
   # cAdvisor looks for a docker for 5 s: kubelet starts before the API server is there, so that nobody waits for it
   for v in $(seq 300); do [ -S /run/containerd/containerd.sock ] && ctr version >/dev/null 2>&1 && break; sleep .1; done
-  if [ -f "$S/static-pods" ]; then for f in "$KNODE"/images/{pause,etcd}.tar "$S/apiserver.tar"; do ctr -n k8s.io images import "$f"; done; fi
+  if [ -f "$S/static-pods" ]; then for f in "$KNODE"/images/{pause,etcd}.tar "$KNODE/apiserver.tar"; do ctr -n k8s.io images import "$f"; done; fi
   AWS_EC2_METADATA_DISABLED=true kubelet --config=$S/kubelet.yaml --kubeconfig=$K/kubelet --container-runtime=remote --container-runtime-endpoint=unix:///run/containerd/containerd.sock \
     --hostname-override="$NODE_NAME" --node-ip=$NODE_IP --cert-dir=/var/lib/kubelet/pki --pod-infra-container-image=localhost/pause:1 \
     ${KUBELET_EXTRA:-} >"$L/kubelet.log" 2>&1 &
