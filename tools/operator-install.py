@@ -5,7 +5,7 @@
 * no right is a wildcard, and where one namespace is watched there is none outside of it;
 * the rights that the chart gives are those of the base, in every mode;
 * values that the chart does not know, or that are no values, are refused by name;
-* every metric that a rule or a panel asks for is one that the operator exports, and promtool takes the rules.
+* every metric that a rule or a panel asks for is one that the operator exports, promtool takes the rules, and they fire when they should.
 
 Run by tools/operator-install-check.sh with the folder of what kustomize rendered; PYTHONPATH has Helm's engine.
 """
@@ -219,6 +219,9 @@ def check_monitoring(folder):
     (folder / "rules.yaml").write_text(yaml.safe_dump(rules["spec"]))
     promtool = subprocess.run([os.environ["LIFEBOAT_PROMTOOL"], "check", "rules", folder / "rules.yaml"], capture_output=True, text=True)
     check(promtool.returncode == 0, f"promtool takes the rules {promtool.stderr}")
+    (folder / "test.yaml").write_text(pathlib.Path("deploy/prometheus/operator.rules.test.yaml").read_text())
+    tested = subprocess.run([os.environ["LIFEBOAT_PROMTOOL"], "test", "rules", folder / "test.yaml"], capture_output=True, text=True)
+    check(tested.returncode == 0, f"the alerts fire when they should {tested.stdout if tested.returncode else ''}")
     (dashboard,) = [one for one in rendered.of("ConfigMap") if "lifeboat-operator.json" in one["data"]]
     panels = json.loads(dashboard["data"]["lifeboat-operator.json"])
     check(len({panel["id"] for panel in panels["panels"]}) == len(panels["panels"]), "every panel has an id of its own")

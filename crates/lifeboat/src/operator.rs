@@ -1,8 +1,10 @@
 //! `operator`: backups and restores as objects of Kubernetes.
 
 use crate::report::{Exit, Failure};
+use clap::builder::NonEmptyStringValueParser;
 use operator::{
     context::Settings,
+    limits::Limits,
     run::{RunError, run, signals},
 };
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -14,7 +16,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 #[derive(Debug, clap::Args)]
 pub(crate) struct OperatorArgs {
     /// A namespace to watch; several with commas, or by giving it again [default: the operator's own]
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = label)]
     namespace: Vec<String>,
 
     /// Watch all namespaces
@@ -22,11 +24,11 @@ pub(crate) struct OperatorArgs {
     all_namespaces: bool,
 
     /// Name of the Lease by which operators elect one of them
-    #[arg(long, value_name = "NAME", default_value = "lifeboat-operator")]
+    #[arg(long, value_name = "NAME", default_value = "lifeboat-operator", value_parser = NonEmptyStringValueParser::new())]
     lease: String,
 
     /// Namespace of that Lease [default: the operator's own]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = label)]
     lease_namespace: Option<String>,
 
     /// Take no Lease: only where it is sure that no other operator watches the same namespaces
@@ -39,12 +41,20 @@ pub(crate) struct OperatorArgs {
     #[arg(long)]
     coreos_compat: bool,
 
+    /// Refuse BackupStores without credentials, which would act with the operator's own identity in the cloud
+    #[arg(long)]
+    no_ambient_credentials: bool,
+
+    /// A folder below which BackupStores of file:// may be; without, there are none
+    #[arg(long, value_name = "DIR")]
+    file_stores: Vec<PathBuf>,
+
     /// How many backups it makes at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     parallel_backups: u16,
 
     /// Image of the pods that it starts [env: LIFEBOAT_IMAGE]
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, value_name = "IMAGE", value_parser = NonEmptyStringValueParser::new())]
     image: Option<String>,
 
     /// Folder for temporary files [env: LIFEBOAT_SPOOL_DIR] [default: the system's]
@@ -64,14 +74,14 @@ pub(crate) struct OperatorArgs {
     log_format: String,
 
     /// What is logged: error, warn, info, debug, trace, or PART=LEVEL
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = NonEmptyStringValueParser::new())]
     log_level: String,
 }
 
 impl OperatorArgs {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let listen = self.listen()?;
-        daemon::log(self.log_format == "json", &self.log_level)
+        daemon::log(self.log_format == "json", &logged(&self.log_level))
             .map_err(|error| usage(error.to_string(), "correct --log-level"))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let ended = runtime.block_on(self.run_in(listen));
@@ -97,6 +107,10 @@ impl OperatorArgs {
             parallel_backups: self.parallel_backups.into(),
             listen,
             stop_grace: Duration::from_secs(self.stop_grace),
+            limits: Limits {
+                no_ambient_credentials: self.no_ambient_credentials,
+                file_stores: self.file_stores,
+            },
             coreos_compat: self.coreos_compat,
         };
         run(client, settings, signals).await.map_err(failure)
@@ -139,6 +153,28 @@ impl BackupJobArgs {
     }
 }
 
+/// A name as Kubernetes has them: what is left of a variable that is not set is none.
+fn label(name: &str) -> Result<String, &'static str> {
+    let is_inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    let is_label = (1..=63).contains(&name.len())
+        && name.bytes().all(is_inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    match is_label {
+        true => Ok(name.to_owned()),
+        false => Err("a name has 1 to 63 of a-z, 0-9 and -, and begins and ends with none of -"),
+    }
+}
+
+/// What is logged at a level. Of the client's own libraries only what nobody else tells: each failure is told once, by who
+/// can say what to do about it.
+fn logged(level: &str) -> String {
+    match level {
+        "error" | "warn" | "info" => format!("{level},kube_runtime=error,kube_client=off"),
+        _ => level.to_owned(),
+    }
+}
+
 fn said(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|value| !value.is_empty())
 }
@@ -160,4 +196,19 @@ pub(crate) fn failure(error: RunError) -> Failure {
         None => error.to_string(),
     };
     Failure { exit, error: message.into(), help: (!help.is_empty()).then_some(help) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_or_odd_namespace_is_refused_and_never_means_all_of_them() {
+        for name in ["prod", "a", "team-1", &"x".repeat(63)] {
+            assert_eq!(label(name).as_deref(), Ok(name));
+        }
+        for name in ["", "Prod_X", "-a", "a-", "a.b", &"x".repeat(64)] {
+            assert!(label(name).is_err(), "{name:?}");
+        }
+    }
 }

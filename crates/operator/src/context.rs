@@ -1,6 +1,8 @@
 //! What every controller works with.
 
-use crate::{failure::Failure, files::Files, metrics::Metrics, store::Listings};
+use crate::{
+    failure::Failure, files::Files, limits::Limits, metrics::Metrics, run::Watches, store::Listings,
+};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -40,6 +42,8 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// How long what runs may go on when the operator is told to stop.
     pub stop_grace: std::time::Duration,
+    /// What objects may have done with the operator's own means.
+    pub limits: Limits,
     /// Whether EtcdBackups of the CoreOS operator are followed too.
     pub coreos_compat: bool,
 }
@@ -54,6 +58,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Certificates of Secrets, as files.
     pub files: Files,
+    /// Watches that fail.
+    pub watches: Watches,
     /// A permit for each backup that may run at once.
     pub backups: Semaphore,
     /// What was found in stores.
@@ -86,6 +92,7 @@ impl Context {
             client,
             metrics: Metrics::new(),
             files: Files::default(),
+            watches: Watches::default(),
             backups: Semaphore::new(settings.parallel_backups.max(1)),
             listings: Listings::default(),
             bandwidths: Mutex::default(),
@@ -136,8 +143,9 @@ impl Context {
         let event = Event {
             type_,
             reason: reason.to_owned(),
+            // Events are counted as one where all but the note is the same.
+            action: format!("{reason}-{:08x}", crate::schedule::fnv(&note) & 0xffff_ffff),
             note: Some(note),
-            action: reason.to_owned(),
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {

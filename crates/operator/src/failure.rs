@@ -62,7 +62,11 @@ impl From<kube::Error> for Failure {
             kube::Error::Api(status) if status.code == 403 => {
                 "give the operator's ServiceAccount that right; see its Role"
             }
-            _ => "",
+            kube::Error::Api(status) if status.code == 401 => {
+                "renew the credentials in KUBECONFIG, or see whether the pod's ServiceAccount is still there"
+            }
+            kube::Error::Api(_) => "",
+            _ => "see whether the API server runs, and whether KUBECONFIG, or the pod, leads to it",
         };
         let message = match &error {
             kube::Error::Api(status) => format!("Kubernetes refused: {}", status.message),

@@ -3,7 +3,7 @@
 //! | path | answer |
 //! | --- | --- |
 //! | `/healthz` | 200 while the process works |
-//! | `/readyz` | 200 when it leads, or waits to; 503 before, and while stopping |
+//! | `/readyz` | 200 when it leads, or waits to; 503 before, while stopping, and while Kubernetes refuses to let it watch |
 //! | `/metrics` | Prometheus |
 //!
 //! Connections are bounded in number and time, as the daemon's are.
@@ -23,6 +23,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 use tokio::{net::TcpListener, task::AbortHandle};
 
@@ -66,11 +67,12 @@ impl Drop for Server {
     }
 }
 
-async fn readyz(State(served): State<Served>) -> (StatusCode, &'static str) {
-    if served.ready.load(Ordering::Acquire) {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+async fn readyz(State(served): State<Served>) -> (StatusCode, String) {
+    let is_ready = served.ready.load(Ordering::Acquire);
+    match (is_ready, served.context.watches.refused(Instant::now())) {
+        (true, None) => (StatusCode::OK, "ok\n".to_owned()),
+        (true, Some(why)) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
     }
 }
 

@@ -8,7 +8,11 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
-use std::sync::atomic::AtomicU64;
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
+};
 
 /// A cluster in a store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,10 +56,53 @@ pub struct OfKind {
 
 type Seconds = Gauge<f64, AtomicU64>;
 
+/// What an EtcdBackupSchedule's status says. Times are seconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ScheduleShown {
+    /// Whether it is followed; none while it is suspended.
+    pub is_ready: Option<bool>,
+    /// When it was made.
+    pub created: Option<f64>,
+    /// When it is due next.
+    pub next: Option<f64>,
+    /// When it last succeeded.
+    pub success: Option<f64>,
+}
+
+/// Objects that have series of their own, and how to find out whether there is such an object.
+#[derive(Default)]
+struct Shown {
+    objects: HashSet<(&'static str, Object)>,
+    is_there: Vec<(&'static str, IsThere)>,
+}
+
+type IsThere = Box<dyn Fn(&Object) -> bool + Send>;
+
+impl Shown {
+    /// Takes out those that are gone: nobody tells of an object that is removed.
+    fn take_gone(&mut self) -> Vec<(&'static str, Object)> {
+        let Self { objects, is_there } = self;
+        let gone = objects.extract_if(|(kind, object)| {
+            !is_there.iter().any(|(of, is_there)| of == kind && is_there(object))
+        });
+        gone.collect()
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.objects.fmt(f)
+    }
+}
+
+const STORE: &str = "BackupStore";
+const SCHEDULE: &str = "EtcdBackupSchedule";
+
 /// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    shown: Mutex<Shown>,
     /// 1 while this process is the one that works.
     pub leader: Gauge,
     /// Backups that run in the operator now.
@@ -75,17 +122,25 @@ pub struct Metrics {
     /// Backups that retention has deleted.
     pub pruned: Family<Place, Counter>,
     /// 1 if a store is reachable and writable.
-    pub store_up: Family<Object, Gauge>,
+    store_up: Family<Object, Gauge>,
+    /// 1 if a private key is here that opens what is encrypted now, 0 if there is only another one.
+    store_key_fits: Family<Object, Gauge>,
     /// How many backups it has.
-    pub store_backups: Family<Object, Gauge>,
+    store_backups: Family<Object, Gauge>,
     /// When a schedule is due next.
-    pub next_run: Family<Object, Seconds>,
+    next_run: Family<Object, Seconds>,
     /// When a schedule last succeeded.
-    pub schedule_success: Family<Object, Seconds>,
+    schedule_success: Family<Object, Seconds>,
+    /// When it was made.
+    schedule_created: Family<Object, Seconds>,
+    /// 1 if it is followed.
+    schedule_ready: Family<Object, Gauge>,
     /// Objects that were looked at.
     pub reconciled: Family<OfKind, Counter>,
     /// Of these, those that could not be followed.
     pub reconcile_failures: Family<OfKind, Counter>,
+    /// Watches that failed.
+    pub watch_failures: Family<OfKind, Counter>,
 }
 
 impl Default for Metrics {
@@ -122,7 +177,16 @@ impl Metrics {
             ),
             pruned: plain(r, "prune_removed_backups", "Backups that were deleted by retention"),
             store_up: plain(r, "store_up", "1 if the BackupStore is reachable and writable"),
-            store_backups: plain(r, "store_backups", "Backups in the BackupStore"),
+            store_key_fits: plain(
+                r,
+                "store_key_fits",
+                "1 if the BackupStore's private key opens what is encrypted now; 0 if it does not",
+            ),
+            store_backups: plain(
+                r,
+                "store_backups",
+                "Backups in the BackupStore when it was last looked at",
+            ),
             next_run: in_unit(
                 r,
                 "schedule_next_run_timestamp",
@@ -135,6 +199,22 @@ impl Metrics {
                 "When a backup of an EtcdBackupSchedule was last whole",
                 Unit::Seconds,
             ),
+            schedule_created: in_unit(
+                r,
+                "schedule_created_timestamp",
+                "When an EtcdBackupSchedule was made",
+                Unit::Seconds,
+            ),
+            schedule_ready: plain(
+                r,
+                "schedule_ready",
+                "1 if an EtcdBackupSchedule is followed; 0 if its spec or its store does not allow that",
+            ),
+            watch_failures: plain(
+                r,
+                "operator_watch_failures",
+                "Times that objects could not be watched",
+            ),
             reconciled: plain(r, "operator_reconciliations", "Objects that were looked at"),
             reconcile_failures: plain(
                 r,
@@ -142,20 +222,95 @@ impl Metrics {
                 "Objects that could not be followed",
             ),
             registry,
+            shown: Mutex::default(),
         }
     }
 
-    /// Says nothing more of a store.
-    pub(crate) fn forget_store(&self, store: &Object) {
-        self.store_up.remove(store);
-        self.store_backups.remove(store);
+    /// Says how to find out whether there is an object of a kind.
+    pub(crate) fn follow(
+        &self,
+        kind: &'static str,
+        is_there: impl Fn(&Object) -> bool + Send + 'static,
+    ) {
+        self.shown().is_there.push((kind, Box::new(is_there)));
+    }
+
+    /// Shows a store. Nothing is said of keys where there are none to compare.
+    pub(crate) fn show_store(
+        &self,
+        store: &Object,
+        is_up: bool,
+        backups: Option<u64>,
+        key_fits: Option<bool>,
+    ) {
+        self.shown().objects.insert((STORE, store.clone()));
+        set(&self.store_up, store, Some(i64::from(is_up)));
+        set(&self.store_key_fits, store, key_fits.map(i64::from));
+        set(&self.store_backups, store, backups.map(|n| i64::try_from(n).unwrap_or(i64::MAX)));
+    }
+
+    /// Shows a schedule.
+    pub(crate) fn show_schedule(&self, schedule: &Object, shown: ScheduleShown) {
+        self.shown().objects.insert((SCHEDULE, schedule.clone()));
+        set(&self.schedule_ready, schedule, shown.is_ready.map(i64::from));
+        set_seconds(&self.schedule_created, schedule, shown.created);
+        set_seconds(&self.next_run, schedule, shown.next);
+        set_seconds(&self.schedule_success, schedule, shown.success);
+    }
+
+    /// Shows what is known of a cluster before this process has backed it up: counters begin with 0, not with their first rise.
+    pub(crate) fn begin(&self, place: &Place, success: Option<f64>, revision: Option<i64>) {
+        drop(self.backups.get_or_create(place));
+        let Some(success) = success else { return };
+        let known = self.last_success.get_or_create(place).get();
+        if known < success {
+            self.last_success.get_or_create(place).set(success);
+            if let Some(revision) = revision {
+                self.last_revision.get_or_create(place).set(revision);
+            }
+        }
+    }
+
+    fn forget_gone(&self) {
+        for (kind, object) in self.shown().take_gone() {
+            if kind == STORE {
+                self.store_up.remove(&object);
+                self.store_key_fits.remove(&object);
+                self.store_backups.remove(&object);
+            } else {
+                self.schedule_ready.remove(&object);
+                for family in [&self.schedule_created, &self.next_run, &self.schedule_success] {
+                    family.remove(&object);
+                }
+            }
+        }
+    }
+
+    fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All of them, as OpenMetrics has them.
     pub fn text(&self) -> String {
+        self.forget_gone();
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes everything");
         text
+    }
+}
+
+/// Sets a gauge, or takes it away.
+fn set(family: &Family<Object, Gauge>, object: &Object, value: Option<i64>) {
+    match value {
+        Some(value) => drop(family.get_or_create(object).set(value)),
+        None => drop(family.remove(object)),
+    }
+}
+
+fn set_seconds(family: &Family<Object, Seconds>, object: &Object, value: Option<f64>) {
+    match value {
+        Some(value) => drop(family.get_or_create(object).set(value)),
+        None => drop(family.remove(object)),
     }
 }
 
@@ -175,4 +330,36 @@ where
     let metric = M::default();
     registry.register_with_unit(name, help, unit, metric.clone());
     metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_has_no_series_and_so_no_alerts() {
+        let metrics = Metrics::new();
+        let object = |name: &str| Object { namespace: "prod".to_owned(), name: name.to_owned() };
+        for name in ["there", "gone"] {
+            let shown =
+                ScheduleShown { is_ready: Some(false), created: Some(1.0), ..Default::default() };
+            metrics.show_schedule(&object(name), shown);
+            metrics.show_store(&object(name), true, None, Some(false));
+        }
+        for kind in [STORE, SCHEDULE] {
+            metrics.follow(kind, |_| false);
+            metrics.follow(kind, |object| object.name == "there");
+        }
+        let text = metrics.text();
+        for series in
+            ["schedule_ready", "schedule_created_timestamp_seconds", "store_up", "store_key_fits"]
+        {
+            let series = format!("lifeboat_{series}{{namespace=\"prod\",name=\"there\"}}");
+            assert!(text.contains(&series), "{series} is not in {text}");
+        }
+        assert!(!text.contains("gone\""), "{text}");
+        let suspended = ScheduleShown::default();
+        metrics.show_schedule(&object("there"), suspended);
+        assert!(!metrics.text().contains("lifeboat_schedule_ready{"));
+    }
 }

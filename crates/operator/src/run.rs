@@ -6,6 +6,12 @@
 //!
 //! * Whoever loses the Lease ends at once: what runs is given up as when it is stopped, and Kubernetes starts the process again.
 
+mod drive;
+mod watches;
+
+pub(crate) use drive::drive;
+pub use watches::Watches;
+
 use crate::{
     api, backup, compat,
     context::{Context, Settings},
@@ -15,23 +21,13 @@ use crate::{
     lease::Lease,
     restore, schedule, store,
 };
-use futures::{FutureExt, StreamExt, future::BoxFuture, future::join_all};
+use futures::{FutureExt, future::BoxFuture, future::join_all};
 use k8s_openapi::{
     NamespaceResourceScope,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{
-    Api, Client, Resource, ResourceExt,
-    runtime::{Controller, controller, controller::Action, reflector::ObjectRef},
-};
-use serde::de::DeserializeOwned;
-use std::{
-    collections::HashMap,
-    fmt::Debug,
-    hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use kube::{Api, Client, Resource};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -39,12 +35,6 @@ use tokio::{
 
 /// How long what is given up may take to clean up behind itself.
 const CLEANUP_GRACE: Duration = Duration::from_secs(15);
-
-/// The wait after an object that could not be followed; twice as long after each further time.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-
-/// The longest such wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// Why the operator ends.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +149,7 @@ pub async fn run(
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         identity = context.settings.identity,
-        namespaces = ?context.settings.namespaces,
+        namespaces = watched(&context.settings.namespaces),
         "leading"
     );
     let mut controllers = Controllers::start(&context, &stopping);
@@ -178,6 +168,11 @@ pub async fn run(
     ready(false);
     context.metrics.leader.set(0);
     stop.send_replace(true);
+    tracing::info!(
+        backups_running = context.metrics.running.get(),
+        grace_s = context.settings.stop_grace.as_secs(),
+        "stopping: nothing new begins, what runs may go on for the grace"
+    );
     if deposed.is_none() {
         tokio::select! {
             () = controllers.ended() => {}
@@ -188,6 +183,12 @@ pub async fn run(
         }
     }
     interrupt.send_replace(true);
+    if context.metrics.running.get() > 0 {
+        tracing::info!(
+            backups_running = context.metrics.running.get(),
+            "what runs is given up; the next operator makes it anew"
+        );
+    }
     if tokio::time::timeout(CLEANUP_GRACE, controllers.ended()).await.is_err() {
         tracing::warn!("what still runs is abandoned: it is no backup");
     }
@@ -201,6 +202,14 @@ pub async fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Namespaces for the log.
+fn watched(namespaces: &[String]) -> String {
+    match namespaces.is_empty() {
+        true => "all".to_owned(),
+        false => namespaces.join(", "),
+    }
 }
 
 fn lease(context: &Context) -> Option<Lease> {
@@ -217,7 +226,9 @@ struct Controllers {
 
 impl Controllers {
     fn start(context: &Arc<Context>, stopping: &watch::Receiver<bool>) -> Self {
-        let tasks = scopes(&context.settings).into_iter().flat_map(|scope| controllers(context, &scope, stopping));
+        let tasks = scopes(&context.settings)
+            .into_iter()
+            .flat_map(|scope| controllers(context, &scope, stopping));
         Self { tasks: tasks.map(tokio::spawn).collect() }
     }
 
@@ -254,104 +265,6 @@ fn controllers(
         controllers.push(compat::run(context.clone(), scope.clone(), stop()).boxed());
     }
     controllers
-}
-
-/// Follows objects with `reconcile`, and tries again, less and less often, where it failed.
-pub(crate) async fn drive<K, F, R>(
-    controller: Controller<K>,
-    context: Arc<Context>,
-    kind: &'static str,
-    reconcile: F,
-) where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    K::DynamicType: Hash + Eq,
-    F: Fn(Arc<K>, Arc<Context>) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<Action, Failure>> + Send + 'static,
-{
-    let of_kind = crate::metrics::OfKind { kind };
-    let failed: Arc<Mutex<HashMap<ObjectRef<K>, u32>>> = Arc::default();
-    let under_way = Arc::new(watch::Sender::new(0_usize));
-    let idle = idle(&context, &under_way);
-    let reconcile = {
-        let (failed, of_kind) = (failed.clone(), of_kind.clone());
-        move |object: Arc<K>, context: Arc<Context>| {
-            let key = ObjectRef::from_obj(&*object);
-            let failed = failed.clone();
-            context.metrics.reconciled.get_or_create(&of_kind).inc();
-            let counted = UnderWay::new(&under_way);
-            let is_stopping = *context.stopping.borrow();
-            let work = (!is_stopping).then(|| reconcile(object, context));
-            async move {
-                let _counted = counted;
-                let Some(work) = work else { return Ok(Action::await_change()) };
-                let done = work.await;
-                if done.is_ok() {
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-                }
-                done
-            }
-        }
-    };
-    let on_failure = move |object: Arc<K>, failure: &Failure, context: Arc<Context>| {
-        context.metrics.reconcile_failures.get_or_create(&of_kind).inc();
-        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let times = failed.entry(ObjectRef::from_obj(&*object)).or_default();
-        *times += 1;
-        let wait = FIRST_WAIT.saturating_mul(1 << (*times - 1).min(16)).min(LONGEST_WAIT);
-        tracing::warn!(
-            kind,
-            namespace = object.namespace().unwrap_or_default(),
-            name = object.name_any(),
-            reason = failure.reason,
-            error = failure.message,
-            again_in_s = wait.as_secs(),
-            "an object cannot be followed"
-        );
-        Action::requeue(wait)
-    };
-    let followed = controller
-        .with_config(controller::Config::default())
-        .run(reconcile, on_failure, context)
-        .for_each(|outcome| {
-            if let Err(controller::Error::QueueError(error)) = outcome {
-                let error = etcd_live::one_line(&error);
-                tracing::warn!(kind, error, "objects cannot be watched; trying again");
-            }
-            futures::future::ready(())
-        });
-    tokio::select! {
-        () = followed => {}
-        () = idle => {}
-    }
-}
-
-/// When the operator stops and nothing is under way any more. The controller itself would also wait for what is to be
-/// looked at in minutes or hours.
-fn idle(
-    context: &Context,
-    under_way: &watch::Sender<usize>,
-) -> impl Future<Output = ()> + Send + 'static {
-    let (mut stopping, mut under_way) = (context.stopping.clone(), under_way.subscribe());
-    async move {
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-        let _ = under_way.wait_for(|under_way| *under_way == 0).await;
-    }
-}
-
-/// Counts what is under way, for as long as it lives.
-struct UnderWay(Arc<watch::Sender<usize>>);
-
-impl UnderWay {
-    fn new(count: &Arc<watch::Sender<usize>>) -> Self {
-        count.send_modify(|count| *count += 1);
-        Self(count.clone())
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
-    }
 }
 
 /// Whether the API server has our kinds, and those are new enough, as far as we may look.

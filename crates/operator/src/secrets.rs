@@ -116,10 +116,25 @@ impl Content {
     }
 }
 
-/// A store of that name: where it is, how to get in, how its objects are stored.
+/// A store of that name: where it is, how to get in, how its objects are stored. Without private keys.
 pub async fn place(context: &Context, namespace: &str, store: &str) -> Result<Place, Failure> {
     let found = self::store(context, namespace, store).await?;
     place_of(context, namespace, &found.spec).await
+}
+
+/// The same with the private keys that it names.
+pub async fn place_to_read(
+    context: &Context,
+    namespace: &str,
+    store: &str,
+) -> Result<Place, Failure> {
+    let found = self::store(context, namespace, store).await?;
+    let mut place = place_of(context, namespace, &found.spec).await?;
+    let encryption = found.spec.encryption.as_ref();
+    if let Some(from) = encryption.and_then(|encryption| encryption.identities.as_ref()) {
+        place.identities = identities(context, namespace, from).await?;
+    }
+    Ok(place)
 }
 
 /// The BackupStore of that name.
@@ -147,23 +162,20 @@ pub(crate) async fn store_of(
     })
 }
 
-/// A store as its spec says. Nothing of it is reached yet.
+/// A store as its spec says, without private keys. Nothing of it is reached yet.
 pub async fn place_of(
     context: &Context,
     namespace: &str,
     spec: &BackupStoreSpec,
 ) -> Result<Place, Failure> {
+    context.settings.limits.check(spec)?;
     let access = access(context, namespace, spec).await?;
     let mut recipients = Recipients::none();
-    let mut identities = Identities::none();
     if let Some(encryption) = &spec.encryption {
         for key in &encryption.recipients {
             recipients.add(key).map_err(|error| {
                 Failure::of_setting("spec.encryption.recipients", &error, error.remedy())
             })?;
-        }
-        if let Some(from) = &encryption.identities {
-            identities = self::identities(context, namespace, from).await?;
         }
     }
     let bandwidth = bandwidth(context, namespace, spec)?;
@@ -179,7 +191,7 @@ pub async fn place_of(
         store,
         encoding: Encoding { level: spec.compression_level, recipients, bandwidth },
         may_expose: spec.unencrypted,
-        identities,
+        identities: Identities::none(),
         retention: Policy::default(),
     })
 }

@@ -4,12 +4,14 @@
 //! * Manifests are read once: a listing is kept, and read again only where something is new.
 //! * What `sync` shows it only shows: removing such an object deletes nothing, and one whose backup is gone goes too.
 
+mod keys;
 mod sync;
 
 pub use sync::{Backups, Synced, show_once};
 
 use crate::{
-    api::{BackupStore, BackupStoreStatus},
+    api::{BackupStore, BackupStoreStatus, EtcdBackup},
+    backup::stored,
     conditions::{self, Is, seconds},
     context::Context,
     failure::Failure,
@@ -18,6 +20,7 @@ use crate::{
     secrets,
 };
 use jiff::Timestamp;
+use keys::{DECRYPTABLE, Keys};
 use kube::{
     Api, Resource, ResourceExt,
     runtime::{Controller, controller::Action, watcher},
@@ -53,6 +56,12 @@ impl Listings {
     }
 }
 
+/// What is known of a store.
+struct Look {
+    keys: Keys,
+    found: Result<Found, Failure>,
+}
+
 /// What is known of a store that can be used.
 struct Found {
     url: String,
@@ -85,41 +94,122 @@ pub async fn run(
 async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result<Action, Failure> {
     let uid = store.uid().unwrap_or_default();
     if store.meta().deletion_timestamp.is_some() {
-        context.metrics.forget_store(&object(&store));
         context.listings.take(&uid);
         return Ok(Action::await_change());
     }
     let status = store.status.clone().unwrap_or_default();
     let now = Timestamp::now();
     if let Some(until) = still_good(&store, &status, now) {
-        // Our own writing of the status woke us.
+        // Our own writing of the status woke us, or another operator has looked.
+        measure(&context, &store, &status);
         return Ok(crate::backup::wait(now, until));
     }
-    let found = look(&context, &store, now).await;
-    let shown = match &found {
-        Ok(found) => sync::sync(&context.client, &store, &found.backups()).await,
+    if is_ready(Some(&status)).is_none() {
+        show_first(&context, &store, &status, now).await?;
+    }
+    let namespace = store.namespace().unwrap_or_default();
+    let keys = Keys::of(&context, &namespace, &store).await;
+    let objects = stored::shown(&context, &store).await?;
+    let look = Look { keys, found: look(&context, &store, now).await };
+    let found = &look.found;
+    let shown = match found {
+        Ok(found) => show(&context, &store, &found.backups(), &objects).await,
         Err(_) => Ok(()),
     };
-    let status = judge(&store, status, &found, Timestamp::now());
-    let was_ready = is_ready(store.status.as_ref());
-    if let (Err(failure), true) = (&found, was_ready != Some(false)) {
-        context.warn(&*store, failure.reason, &failure.text()).await;
-    } else if let (Ok(_), true) = (&found, was_ready != Some(true)) {
-        context.note(&*store, "Ready", "the store is reachable and writable").await;
-    }
+    let status = judge(&store, status, &look, Timestamp::now());
+    tell(&context, &store, &look).await;
     // Before the status says that all was looked at.
     shown?;
     context.write_status(&*store, &status).await?;
-    let object = object(&store);
-    context.metrics.store_up.get_or_create(&object).set(i64::from(found.is_ok()));
+    measure(&context, &store, &status);
     let wait = if found.is_ok() { LOOK } else { LOOK_AGAIN };
-    if let Ok(found) = found {
-        let backups = count(&found.listings);
-        let backups = i64::try_from(backups).unwrap_or(i64::MAX);
-        context.metrics.store_backups.get_or_create(&object).set(backups);
+    if let Ok(found) = look.found {
         context.listings.put(&uid, found.listings);
     }
     Ok(Action::requeue(wait))
+}
+
+/// Shows the backups as objects, where that is wanted, and has those objects that show one say whether it is there.
+async fn show(
+    context: &Context,
+    store: &BackupStore,
+    backups: &Backups<'_>,
+    objects: &[EtcdBackup],
+) -> Result<(), Failure> {
+    sync::sync(&context.client, store, backups).await?;
+    stored::compare(context, objects, backups.listings, backups.are_all).await
+}
+
+/// Says of a new store that it is being looked at: one that does not answer takes its time.
+async fn show_first(
+    context: &Context,
+    store: &BackupStore,
+    status: &BackupStoreStatus,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let mut status = status.clone();
+    let text = "the store is being looked at";
+    let generation = store.meta().generation;
+    conditions::set(
+        &mut status.conditions,
+        "Ready",
+        Is::Unknown,
+        "Checking",
+        text,
+        generation,
+        now,
+    );
+    context.write_status(store, &status).await
+}
+
+/// Tells of what has changed, in events and in the log.
+async fn tell(context: &Context, store: &BackupStore, look: &Look) {
+    let (namespace, name) = (store.namespace().unwrap_or_default(), store.name_any());
+    let status = store.status.as_ref();
+    match (&look.found, is_ready(status)) {
+        (Err(failure), was_ready) if was_ready != Some(false) => {
+            let Failure { reason, message, remedy, .. } = failure;
+            tracing::warn!(
+                namespace,
+                store = name,
+                reason,
+                error = message,
+                remedy,
+                "a store cannot be used"
+            );
+            context.warn(store, reason, &failure.text()).await;
+        }
+        (Ok(_), was_ready) if was_ready != Some(true) => {
+            tracing::info!(namespace, store = name, "a store is ready");
+            context.note(store, "Ready", "the store is reachable and writable").await;
+        }
+        _ => {}
+    }
+    let before = status.and_then(|status| conditions::get(&status.conditions, DECRYPTABLE));
+    if let Some((Is::False, reason, text)) = look.keys.judged()
+        && before.is_none_or(|before| before.reason != reason)
+    {
+        tracing::warn!(
+            namespace,
+            store = name,
+            reason,
+            error = text,
+            "a store's backups cannot be decrypted"
+        );
+        context.warn(store, reason, &text).await;
+    }
+}
+
+/// Shows what a status says as metrics; an operator that has just begun looks at nothing before its time.
+fn measure(context: &Context, store: &BackupStore, status: &BackupStoreStatus) {
+    let is_up = is_ready(Some(status)) == Some(true);
+    let keys = conditions::get(&status.conditions, DECRYPTABLE);
+    let key_fits = match keys.map(|found| found.reason.as_str()) {
+        Some("KeyFits") => Some(true),
+        Some("KeyUnfit") => Some(false),
+        _ => None,
+    };
+    context.metrics.show_store(&object(store), is_up, status.backups, key_fits);
 }
 
 /// Until when what was last found is good enough, if it is.
@@ -138,8 +228,11 @@ fn still_good(
 }
 
 fn is_ready(status: Option<&BackupStoreStatus>) -> Option<bool> {
-    let condition = conditions::get(&status?.conditions, "Ready")?;
-    Some(condition.status == Is::True.name())
+    match conditions::get(&status?.conditions, "Ready")?.status.as_str() {
+        "True" => Some(true),
+        "False" => Some(false),
+        _ => None,
+    }
 }
 
 fn object(store: &BackupStore) -> metrics::Object {
@@ -220,16 +313,20 @@ fn of(error: &RepositoryError) -> Failure {
 fn judge(
     store: &BackupStore,
     mut status: BackupStoreStatus,
-    found: &Result<Found, Failure>,
+    look: &Look,
     now: Timestamp,
 ) -> BackupStoreStatus {
     let generation = store.meta().generation;
     let mut set = |type_: &str, is: Is, reason: &str, text: &str| {
         conditions::set(&mut status.conditions, type_, is, reason, text, generation, now);
     };
-    match found {
+    match &look.found {
         Ok(found) => {
             match found.unlisted.first() {
+                None if look.keys.is_unfit() => {
+                    let text = "the store is reachable and writable, but what is stored now cannot be decrypted with the private key that is here; see the condition Decryptable";
+                    set("Ready", Is::True, "KeyUnfit", text);
+                }
                 None => set("Ready", Is::True, "Reachable", "the store is reachable and writable"),
                 Some(failure) => set("Ready", Is::True, "PartlyUnreadable", &failure.text()),
             }
@@ -251,7 +348,14 @@ fn judge(
             set("ObjectLock", is, reason, &text);
             status.backups = Some(count(&found.listings));
         }
-        Err(failure) => set("Ready", Is::False, failure.reason, &failure.text()),
+        Err(failure) => {
+            let text = format!("{}; looked at again every minute", failure.text());
+            set("Ready", Is::False, failure.reason, &text);
+        }
+    }
+    match look.keys.judged() {
+        Some((is, reason, text)) => set(DECRYPTABLE, is, reason, &text),
+        None => status.conditions.retain(|condition| condition.type_ != DECRYPTABLE),
     }
     status.observed_generation = generation;
     status.checked_at = Some(seconds(now));

@@ -12,10 +12,7 @@ const WORDS: [(&str, &str); 18] = [
         "give a client certificate with --cert and --key",
         "put a client certificate and its key into the Secret of spec.cluster.tls, as `tls.crt` and `tls.key`",
     ),
-    (
-        "check the file given with --cacert",
-        "check `ca.crt` in the Secret of spec.cluster.tls",
-    ),
+    ("check the file given with --cacert", "check `ca.crt` in the Secret of spec.cluster.tls"),
     (
         "name the cluster's authority with --cacert",
         "put the cluster's authority into the Secret of spec.cluster.tls, as `ca.crt`",
@@ -24,10 +21,7 @@ const WORDS: [(&str, &str); 18] = [
         "check the path, the file's permissions, and that it is PEM",
         "put PEM into the Secret of spec.cluster.tls",
     ),
-    (
-        "give the PEM file that holds the certificate",
-        "put the certificate there, as PEM",
-    ),
+    ("give the PEM file that holds the certificate", "put the certificate there, as PEM"),
     (
         "give a user with --user, or in the environment",
         "name a Secret with `username` and `password` in spec.cluster.authSecretName",
@@ -47,10 +41,7 @@ const WORDS: [(&str, &str); 18] = [
         "name its recipients (--recipient, LIFEBOAT_RECIPIENTS, `recipients` in the config file), or say that it is meant (--unencrypted, `unencrypted: true`)",
         "name its recipients in spec.encryption.recipients of the BackupStore, or say there that it is meant: `unencrypted: true`",
     ),
-    (
-        "wait for the other writer (--wait 5m), or stop it",
-        "wait for the other writer, or stop it",
-    ),
+    ("wait for the other writer (--wait 5m), or stop it", "wait for the other writer, or stop it"),
     (
         "`lifeboat backup --repo URL` makes a repository of an empty place",
         "the first backup makes a repository of an empty place",
@@ -63,10 +54,7 @@ const WORDS: [(&str, &str); 18] = [
         "free space there, or name another folder that can be written to: --spool-dir",
         "give the operator's spool volume more room (the chart's spool.sizeLimit)",
     ),
-    (
-        "see `lifeboat list`",
-        "see all that the store has, by `sync: true` in its BackupStore",
-    ),
+    ("see `lifeboat list`", "see all that the store has, by `sync: true` in its BackupStore"),
 ];
 
 /// The same advice for who writes objects.

@@ -111,6 +111,8 @@ impl Place {
 
     /// The store, with what its Secret says.
     pub(super) async fn open(&self, context: &Context, namespace: &str) -> Result<Store, Failure> {
+        let has_credentials = self.secret.is_some();
+        context.settings.limits.check_identity(has_credentials).map_err(in_field(self.field))?;
         let mut access = Access { settings: self.options.clone(), credentials: None };
         if let Some((field, name)) = &self.secret {
             let read = async {
