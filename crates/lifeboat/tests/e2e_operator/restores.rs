@@ -115,6 +115,7 @@ async fn an_etcd_with_users_and_tls_is_found_backed_up_encrypted_and_brought_bac
         "confirm": "etcd",
     });
     world.make::<EtcdRestore>("back", restore).await;
+    run(&world, &job(&world, "probe").await, "/none", &data).await.ok();
     until_scaled(&world, 0).await;
     cluster.stop(0);
     no_pod_of_set(&world).await;
@@ -127,8 +128,8 @@ async fn an_etcd_with_users_and_tls_is_found_backed_up_encrypted_and_brought_bac
     assert_eq!((back.revision, back.hash_kv.is_some()), (Some(revision), true));
     let get = |key: &str| cluster.etcdctl([&as_root[..], &["get", key]].concat()).stdout;
     assert_eq!((get("later"), get("single/7")), (String::new(), "single/7\nvalue 7\n".to_owned()));
-    let refused = cluster.try_etcdctl(["get", "single/7"]);
-    assert_ne!(refused.code, Some(0), "users are asked for again");
+    let refused = cluster.try_etcdctl(["--user", "root:wrong", "get", "single/7"]);
+    assert_ne!(refused.code, Some(0), "passwords are asked for again");
     let told = world.told().await;
     for secret in ["pass-word-of-etcd", "AGE-SECRET-KEY", key.trim()] {
         assert!(!told.contains(secret), "a secret was told");
