@@ -316,7 +316,7 @@ gone etcdbackupschedule slow
 gone backupstore slow
 kubectl delete etcdbackup held stuck --wait=false >/dev/null
 # What docs/kubernetes.md tells those who have no operator any more.
-grep '^kubectl .* "finalizers": null' docs/kubernetes.md | sed 's/ first / stuck /' | bash -euo pipefail >/dev/null
+grep '^kubectl .*"finalizers": null' docs/kubernetes.md | sed 's/ first / stuck /' | bash -euo pipefail >/dev/null
 is_gone() { ! kubectl get "$@" 2>/dev/null; }
 is_gone etcdbackup stuck || fail 'it is still there'
 ! is_gone etcdbackup held || fail 'nothing holds the object whose policy is Delete'
