@@ -227,7 +227,7 @@ async fn fetch_object(
 }
 
 /// The object itself, or the one to take of those below it; and its size.
-async fn find_object(
+pub async fn find_object(
     store: &Store,
     path: &str,
     watcher: &Watcher,

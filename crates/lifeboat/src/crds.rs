@@ -8,7 +8,7 @@ use operator::crds::{Rules, coreos_yaml, yaml};
 /// They are valid from Kubernetes 1.20 on. Applied again from a newer version they are updated; objects stay.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CrdsArgs {
-    /// Add the rule, in CEL, that a backup's spec stays as it was: for Kubernetes 1.25 or newer
+    /// Add the rule, in CEL, that a backup's spec and a restore's target stay as they were: for Kubernetes 1.25 or newer
     #[arg(long)]
     cel: bool,
 

@@ -8,7 +8,7 @@ use crate::{
 };
 use operator::{
     files::Files,
-    volume::{Answer, Order, Place, State, VolumeError, build},
+    volume::{Answer, Order, Place, State, VolumeError, build, probe},
 };
 use repository::{codec::Identities, store::Store};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub(crate) struct VolumeArgs {
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Step {
+    /// Look whether all is there that building takes, but the volume
+    Probe,
     /// Build new data beside the old
     Build,
     /// Put the new data in place
@@ -50,6 +52,7 @@ impl VolumeArgs {
         })?;
         let interrupt = Interrupt::watch()?;
         let done = match self.step {
+            Step::Probe => probed(&order, context, &interrupt),
             Step::Build => built(&order, context, &interrupt),
             Step::Swap => at_place(&order, Place::swap),
             Step::Undo => at_place(&order, Place::undo),
@@ -87,24 +90,41 @@ fn at_place(
 }
 
 fn built(order: &Order, context: &Context, interrupt: &Interrupt) -> Result<Answer, VolumeError> {
+    let stop = || interrupt.requested();
+    with_store(order, context, interrupt, async |store, identities| {
+        let (state, built) = build(order, store, &identities, &stop).await?;
+        Ok(Answer { state: Some(state), built, ..Answer::default() })
+    })
+}
+
+fn probed(order: &Order, context: &Context, interrupt: &Interrupt) -> Result<Answer, VolumeError> {
+    with_store(order, context, interrupt, async |store, _| {
+        probe(order, store).await.map(|()| Answer::default())
+    })
+}
+
+/// Does something with the order's store, unless it is interrupted.
+fn with_store(
+    order: &Order,
+    context: &Context,
+    interrupt: &Interrupt,
+    work: impl AsyncFnOnce(Store, Identities) -> Result<Answer, VolumeError>,
+) -> Result<Answer, VolumeError> {
     let spool = std::env::temp_dir();
     let files = Files::new(&spool);
     let io = |source| VolumeError::Io { action: "write to", path: spool.clone(), source };
     let files = files.map_err(io)?;
     let access = order.store.as_ref().ok_or(VolumeError::Incomplete("a store"))?;
-    let (store, identities): (Store, Identities) = access.open(&files)?;
-    let stop = || interrupt.requested();
+    let (store, identities) = access.open(&files)?;
     let work = async {
         tokio::select! {
             biased;
             () = interrupt.wait() => Err(Failure::interrupted()),
-            done = build(order, store, &identities, &stop) => Ok(done),
+            done = work(store, identities) => Ok(done),
         }
     };
     match context.block_on(work) {
-        Ok(done) => {
-            done.map(|(state, built)| Answer { state: Some(state), built, ..Answer::default() })
-        }
+        Ok(done) => done,
         Err(failure) => Err(io(std::io::Error::other(failure.to_string()))),
     }
 }

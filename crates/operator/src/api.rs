@@ -27,7 +27,7 @@ pub use backup::{
     DeletionPolicy, EtcdBackup, EtcdBackupSpec, EtcdBackupStatus, HashMismatch, RunAs, Verification,
 };
 pub use cluster::{Cluster, MembersRef, Scheme, Tls};
-pub use job::JobOptions;
+pub use job::{JobOptions, JobUser};
 pub use phase::Phase;
 pub use restore::{
     BumpRevision, EtcdRestore, EtcdRestoreSpec, EtcdRestoreStatus, FilesTarget, Member, PvcTarget,

@@ -34,7 +34,7 @@ const HEADER: &str = "# Lifeboat's kinds, as `lifeboat crds` prints them. The do
 pub enum Rules {
     /// None: for every Kubernetes since 1.20.
     Structural,
-    /// That the spec of an EtcdBackup stays as it was, in CEL: since 1.25.
+    /// That the spec of an EtcdBackup and the target of an EtcdRestore stay as they were, in CEL: since 1.25.
     Cel,
 }
 
@@ -144,13 +144,23 @@ fn definition(derived: &CustomResourceDefinition, rules: Rules) -> Value {
     made["metadata"]["labels"] = json!({ "app.kubernetes.io/name": "lifeboat" });
     let schema = &mut made["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     tidy::tidy(schema);
-    if rules == Rules::Cel && derived.spec.names.kind == "EtcdBackup" {
-        schema["properties"]["spec"]["x-kubernetes-validations"] = json!([{
-            "rule": "self == oldSelf",
-            "message": "a backup's spec cannot be changed: make another EtcdBackup",
-        }]);
+    let spec = &mut schema["properties"]["spec"];
+    match (rules, derived.spec.names.kind.as_str()) {
+        (Rules::Cel, "EtcdBackup") => {
+            stays(spec, "a backup's spec cannot be changed: make another EtcdBackup");
+        }
+        (Rules::Cel, "EtcdRestore") => {
+            let target = &mut spec["properties"]["target"];
+            stays(target, "a restore's target cannot be changed: make another EtcdRestore");
+        }
+        _ => {}
     }
     made
+}
+
+/// Adds the rule that a part stays as it was.
+fn stays(part: &mut Value, message: &str) {
+    part["x-kubernetes-validations"] = json!([{ "rule": "self == oldSelf", "message": message }]);
 }
 
 #[cfg(test)]

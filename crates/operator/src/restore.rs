@@ -10,11 +10,15 @@
 //! * `observe` sees, [`mod@decide`] decides, and what it decides is done here. The status is written first.
 //! * Old data are renamed, never deleted, and put back when anything fails.
 //! * Nothing is kept in memory: a killed operator's work goes on from the object's status and from what is there.
+//! * One restore at a time has a target: from `Stopping` on, or `Building` where nothing is stopped, it holds it.
+//! * From then on it goes by the spec that it has begun with, whatever is made of its object meanwhile.
 //! * While it works, the object has a finalizer: one that is deleted puts the old data back before it goes.
 
+mod begun;
 pub mod decide;
 mod job;
 mod layout;
+mod members;
 mod observe;
 #[cfg(test)]
 mod samples;
@@ -27,7 +31,7 @@ use crate::{
     failure::Failure,
     run::Scope,
 };
-use decide::{Action, FINALIZER, JobSeen, decide};
+use decide::{Action, CHANGED, Decision, FINALIZER, JobSeen, Seen, decide, holds};
 use jiff::Timestamp;
 use job::Writer;
 use k8s_openapi::api::{
@@ -42,9 +46,13 @@ use kube::{
 use layout::Layout;
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::Mutex;
 
 /// The least time between two looks, so that a status that was just written has come back.
 const SOON: Duration = Duration::from_millis(200);
+
+/// Held while a restore takes its target: one operator leads, and in it one restore at a time does so.
+static TAKING: Mutex<()> = Mutex::const_new(());
 
 /// What is told where no image is known.
 const NO_IMAGE: &str =
@@ -78,9 +86,12 @@ async fn reconcile(
         return Ok(controller::Action::await_change());
     }
     let before = restore.status.clone().unwrap_or_default();
+    // What is looked at and done goes by the spec that it has begun with; what is decided, too, and is told of changes.
+    let as_it_is = restore;
+    let restore = begun::as_begun(&as_it_is);
     let mut seen = observe::look(&context, &restore).await?;
-    let decision = decide(&restore, &seen, Timestamp::now());
-    remember(&context, &restore, &before, &decision.status).await?;
+    let decision = decide(&as_it_is, &seen, Timestamp::now());
+    let decision = decided(&context, &as_it_is, &before, &mut seen, decision).await?;
     for action in &decision.actions {
         let done = act(&context, &restore, &decision.status, &seen, action).await;
         match (action, done) {
@@ -88,7 +99,7 @@ async fn reconcile(
             (Action::Start(step, index), Err(failure)) if !failure.retryable => {
                 seen.jobs.insert((*step, *index), JobSeen::Failed(failure.text()));
                 let stopped =
-                    EtcdRestore { status: Some(decision.status.clone()), ..restore.clone() };
+                    EtcdRestore { status: Some(decision.status.clone()), ..as_it_is.clone() };
                 let after = decide(&stopped, &seen, Timestamp::now());
                 remember(&context, &restore, &decision.status, &after.status).await?;
                 return Ok(controller::Action::requeue(after.again.unwrap_or(SOON).max(SOON)));
@@ -100,6 +111,29 @@ async fn reconcile(
         Some(again) => controller::Action::requeue(again.max(SOON)),
         None => controller::Action::await_change(),
     })
+}
+
+/// Writes down what was decided. Who takes the target looks again, while nobody else can: who comes second waits.
+async fn decided(
+    context: &Context,
+    restore: &EtcdRestore,
+    before: &EtcdRestoreStatus,
+    seen: &mut Seen,
+    decision: Decision,
+) -> Result<Decision, Failure> {
+    let has = |status: &EtcdRestoreStatus| holds(status.phase.unwrap_or_default());
+    if has(before) || !has(&decision.status) {
+        remember(context, restore, before, &decision.status).await?;
+        return Ok(decision);
+    }
+    let _one_at_a_time = TAKING.lock().await;
+    seen.other = observe::other(context, restore, &decision.status).await?;
+    let decision = match seen.other {
+        Some(_) => decide(restore, seen, Timestamp::now()),
+        None => decision,
+    };
+    remember(context, restore, before, &decision.status).await?;
+    Ok(decision)
 }
 
 /// Writes the status, if it is another one.
@@ -126,6 +160,12 @@ async fn tell(
     let phase = status.phase.unwrap_or_default();
     let condition = conditions::get(&status.conditions, "Succeeded");
     let text = condition.map_or("", |condition| condition.message.as_str());
+    let message = |status: &EtcdRestoreStatus| {
+        conditions::get(&status.conditions, CHANGED).map(|condition| condition.message.clone())
+    };
+    if let Some(changed) = message(status).filter(|_| message(before) != message(status)) {
+        context.warn(restore, CHANGED, &changed).await;
+    }
     if before.phase == status.phase {
         return;
     }
@@ -221,7 +261,7 @@ async fn written(
     let layout = target.map(|(target, set)| Layout::read(set, target, members)).transpose();
     let layout = layout.map_err(wrong)?;
     let store = match status.source.as_ref().and_then(|source| source.store.as_ref()) {
-        Some(point) if step == decide::Step::Build => {
+        Some(point) if matches!(step, decide::Step::Probe | decide::Step::Build) => {
             let stores: Api<BackupStore> = context.beside(restore);
             stores.get_opt(&point.name).await?.map(|store| store.spec)
         }

@@ -20,7 +20,7 @@ mod build;
 mod place;
 
 pub use access::{StoreAccess, of_object};
-pub use build::{Built, Contents, build};
+pub use build::{Built, Contents, build, probe};
 pub use place::{Place, State};
 
 use crate::failure::Failure;

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A backup brought back into a running cluster's place, or into a volume. It begins only when `confirm` is the target's
-/// name. The old data are renamed, never deleted.
+/// name. The old data are renamed, never deleted. Once it has begun, only `job` and `readySeconds` may be changed: other
+/// changes are ignored, and the condition `SpecChanged` says so. Deleting the object stops it, and puts the old data back.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "lifeboat.dev",
@@ -40,10 +41,11 @@ pub struct EtcdRestoreSpec {
     /// By how much revisions are raised, so that no client sees one come back.
     #[serde(default)]
     pub bump_revision: BumpRevision,
-    /// How the pods run that write the volumes.
+    /// How the pods run that write the volumes. May be corrected at any time: a pod that has not begun is made anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobOptions>,
-    /// How many seconds the restored cluster may take until it serves; then the old data are put back.
+    /// How many seconds the restored cluster may take until it serves; then the old data are put back. May be changed at any
+    /// time.
     #[serde(default = "ready_seconds")]
     #[schemars(range(min = 10))]
     pub ready_seconds: i64,
@@ -63,11 +65,12 @@ pub struct RestoreSource {
     /// A point in a store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StorePoint>,
-    /// URL of a plain snapshot in an object store: `s3://bucket/etcd.db`.
+    /// URL of a plain snapshot in an object store, with the store's options behind a `?`:
+    /// `s3://bucket/etcd.db?region=eu-central-1&endpoint=https://minio.example.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^(s3|gcs|azblob|oss)://[^@]+$"))]
     pub url: Option<String>,
-    /// Credentials for that URL.
+    /// Credentials for that URL. Default: the identity of the pods, by `job.serviceAccountName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_credentials: Option<StoreCredentials>,
 }
@@ -122,7 +125,8 @@ pub struct StatefulSetTarget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^/"))]
     pub data_dir: Option<String>,
-    /// The members' names and URLs. Default: those in the backup, if their names are the pods' names.
+    /// The members' names and URLs, each name as etcd's `--name` in its pod says. Default: those in the backup, if their names
+    /// are the pods' names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<Member>,
     /// How many members there will be. Default: as many as the StatefulSet has replicas.
@@ -140,7 +144,7 @@ pub struct StatefulSetTarget {
 #[serde(rename_all = "camelCase")]
 pub struct Member {
     /// Its name: etcd's `--name`.
-    #[schemars(length(min = 1))]
+    #[schemars(regex(pattern = r"^[^,=/\s]+$"))]
     pub name: String,
     /// Its URLs for peers: etcd's `--initial-advertise-peer-urls`.
     #[schemars(length(min = 1), inner(regex(pattern = r"^https?://[^/@?#]+$")))]
@@ -217,7 +221,7 @@ pub struct EtcdRestoreStatus {
     /// How far it has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<RestorePhase>,
-    /// `Succeeded`: false until it is, with the reason.
+    /// `Succeeded`: false until it is, with the reason. `SpecChanged`: a change came too late, and is ignored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The generation of the object that this is about.
@@ -226,10 +230,13 @@ pub struct EtcdRestoreStatus {
     /// What is written to, as `statefulset/etcd`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// The spec as it was when the restore began to change something, as JSON: it goes by that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_with: Option<String>,
     /// This restore's name on the volumes: old data are kept under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// The backup that is brought back, chosen once.
+    /// The backup that is brought back, chosen once; or the object of `source.url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
     /// The backup's revision.
@@ -301,12 +308,16 @@ pub enum VolumePhase {
     /// As it was.
     #[default]
     Untouched,
+    /// The new data are being made beside the old.
+    Building,
     /// The new data lie beside the old.
     Built,
     /// The new data are in place, the old beside them.
     Swapped,
     /// The old data are in place again.
     RolledBack,
+    /// The old data were never touched; what was begun beside them could not be removed.
+    Left,
 }
 
 fn ready_seconds() -> i64 {

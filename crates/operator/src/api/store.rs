@@ -27,19 +27,31 @@ use std::collections::BTreeMap;
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
     ),
-    printcolumn(name = "Backups", type_ = "integer", json_path = ".status.backups"),
+    printcolumn(
+        name = "Backups",
+        type_ = "integer",
+        json_path = ".status.backups",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Checked",
+        type_ = "date",
+        json_path = ".status.checkedAt",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BackupStoreSpec {
-    /// `s3://bucket/prefix`, `gcs://…`, `azblob://…`, `oss://…`; `file:///…` only for what is mounted into the operator.
-    /// Without credentials.
+    /// `s3://bucket/prefix`, `gcs://…`, `azblob://…`, `oss://…`, without credentials; `file:///…` only below a folder that the
+    /// operator was given by `--file-stores`.
     #[schemars(regex(pattern = r"^(s3|gcs|azblob|oss|file)://[^@?#]+$"))]
     pub url: String,
-    /// Options of the store: `endpoint`, `region`, `path-style`, `sse` and the like.
+    /// Options of the store: `endpoint`, `region`, `path-style`, `sse` and the like. None that names a file.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub options: BTreeMap<String, String>,
-    /// Credentials. Default: the identity that the pod has (IRSA, workload identity).
+    /// Credentials. Default: the operator's own identity (IRSA, workload identity), unless it runs with
+    /// `--no-ambient-credentials`; a Job's is that of its pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<StoreCredentials>,
     /// CA certificates of the store, PEM. Default: those of the system.
@@ -70,7 +82,7 @@ pub struct BackupStoreSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoreCredentials {
-    /// Name of a Secret in the store's namespace, with `access-key-id` and `secret-access-key`, and `session-token` if there
+    /// Name of a Secret in the object's namespace, with `access-key-id` and `secret-access-key`, and `session-token` if there
     /// is one; `AWS_ACCESS_KEY_ID` and the like are understood, and `credentials` as in `~/.aws`.
     #[schemars(length(min = 1))]
     pub secret_name: String,
@@ -92,10 +104,12 @@ pub struct SecretKey {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Encryption {
-    /// Public keys (`age1…`) that backups are encrypted to.
+    /// Public keys (`age1…`) that backups are encrypted to. Never write a private key here: everybody who may read the object
+    /// reads it, and so does who sees the API server refuse it.
     #[schemars(length(min = 1), inner(regex(pattern = r"^age1[a-z0-9]{20,}$")))]
     pub recipients: Vec<String>,
-    /// The private keys, for restores and verification alone; backups are made without.
+    /// The private keys, for restores alone; backups are made without. One must belong to one of `recipients`: see the
+    /// condition `Decryptable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identities: Option<SecretKey>,
 }
@@ -106,13 +120,13 @@ pub struct Encryption {
 pub struct BackupStoreStatus {
     /// `Ready`: reachable and writable. `CreateOnly`: a second creation of one object is refused, so that two writers
     /// can't harm each other. `ObjectLock`: new objects can't be deleted before their time, so that pruning waits for it; told by the
-    /// newest object.
+    /// newest object. `Decryptable`: the private key that is named opens what is encrypted now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The generation of the object that this was found for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// How many backups there are.
+    /// How many backups there were when it was last looked at, which is every ten minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<u64>,
     /// When it was last looked at.

@@ -99,7 +99,7 @@ fn cel_is_there_only_when_asked_for() {
         .filter(|definition| definition.to_string().contains("self == oldSelf"))
         .map(|definition| definition["metadata"]["name"].clone())
         .collect();
-    assert_eq!(with, ["etcdbackups.lifeboat.dev"]);
+    assert_eq!(with, ["etcdbackups.lifeboat.dev", "etcdrestores.lifeboat.dev"]);
 }
 
 #[test]

@@ -5,14 +5,19 @@
 //! * The status is written before its actions are done: what must be remembered (the replicas there were) is, before it changes.
 //! * Until [`Stopping`] nothing is changed, so a refusal there leaves nothing to take back. From then on
 //!   every failure leads through [`RollingBack`].
+//! * From then on, too, it goes by the spec that it has begun with ([`begun`](super::begun)), and holds its target.
 
-use super::layout::Layout;
+mod check;
+mod rollback;
+
+use super::begun;
 use crate::{
     api::{
         EtcdRestore, EtcdRestoreStatus, Member, RestoreFailure, RestorePhase, RestoreSource,
-        StatefulSetTarget, VolumePhase, VolumeStatus,
+        StatefulSetTarget, VolumePhase,
     },
     conditions::{self, seconds},
+    failure::Failure,
     volume::Answer,
 };
 use RestorePhase::{
@@ -37,6 +42,8 @@ const LATER: Duration = Duration::from_secs(20);
 /// A step that Jobs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
+    /// A look at all that the others need but the volume, before anything is changed.
+    Probe,
     /// New data.
     Build,
     /// New data in place.
@@ -49,6 +56,7 @@ impl Step {
     /// As `lifeboat volume` and labels have it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Probe => "probe",
             Self::Build => "build",
             Self::Swap => "swap",
             Self::Undo => "undo",
@@ -63,7 +71,13 @@ pub enum JobSeen {
     Running {
         /// Why its pod has not begun.
         waits_for: Option<String>,
+        /// Since when it waits.
+        since: Option<Timestamp>,
+        /// Whether any pod of it has begun.
+        begun: bool,
     },
+    /// It was removed, and its pods may still be there.
+    Ending,
     /// It ended well, with its last words.
     Succeeded(Answer),
     /// It was given up.
@@ -92,6 +106,27 @@ pub struct Found {
     pub members: Vec<Member>,
 }
 
+/// Why a source cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// Not now: somebody else may do something about it.
+    Now(Failure),
+    /// Never.
+    Ever(Failure),
+}
+
+impl From<Failure> for Unusable {
+    fn from(failure: Failure) -> Self {
+        Self::Now(failure)
+    }
+}
+
+impl From<kube::Error> for Unusable {
+    fn from(error: kube::Error) -> Self {
+        Self::Now(error.into())
+    }
+}
+
 /// What was seen. Only what the phase needs is looked at.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -107,8 +142,10 @@ pub struct Seen {
     pub deployment: Option<Replicas>,
     /// The Jobs of this run, by step and volume.
     pub jobs: BTreeMap<(Step, usize), JobSeen>,
-    /// The source, or why it cannot be used now: reason and text.
-    pub source: Option<Result<Found, (String, String)>>,
+    /// Those of them that were made from another `spec.job` than there is now.
+    pub outdated: BTreeSet<(Step, usize)>,
+    /// The source, or why it cannot be used.
+    pub source: Option<Result<Found, Unusable>>,
     /// What speaks against the restored cluster; none if it was not asked.
     pub faults: Option<Vec<String>>,
     /// Another restore that is at work on the target.
@@ -152,6 +189,9 @@ enum Next {
     Refuse(&'static str, String),
 }
 
+/// The condition that tells of a change that came too late.
+pub const CHANGED: &str = "SpecChanged";
+
 /// Holds an object until its cluster runs again.
 pub const FINALIZER: &str = "lifeboat.dev/restore";
 
@@ -166,20 +206,32 @@ pub fn target(restore: &EtcdRestore) -> Option<(&'static str, &str)> {
     }
 }
 
-/// Whether it works on its target.
+/// Whether it is on its way.
 pub fn is_active(phase: RestorePhase) -> bool {
     !matches!(phase, Pending | Succeeded | Failed)
 }
 
+/// Whether its target is its own. Before, it only looks.
+pub fn holds(phase: RestorePhase) -> bool {
+    is_active(phase) && phase != Checking
+}
+
 /// What comes next.
 pub fn decide(restore: &EtcdRestore, seen: &Seen, now: Timestamp) -> Decision {
+    let changed = begun::changed(restore);
+    let restore = &begun::as_begun(restore);
     let status = restore.status.clone().unwrap_or_default();
-    let phase = status.phase.unwrap_or_default();
+    let mut phase = status.phase.unwrap_or_default();
     let mut turn = Turn { restore, seen, now, status, actions: Vec::new() };
+    turn.tell_changed(&changed);
     let held = restore.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
     if matches!(phase, Succeeded | Failed) {
         turn.actions.extend(held.then_some(Action::Hold(false)));
         return turn.end(None);
+    }
+    if phase == Checking && !turn.is_still_confirmed() {
+        turn.forget();
+        phase = Pending;
     }
     let next = turn.next(phase);
     let again = turn.apply(phase, next);
@@ -246,12 +298,16 @@ impl Turn<'_> {
                 let failure = failure.map_or_else(
                     || ("Failed".to_owned(), String::new()),
                     |failure| {
-                        (failure.reason, format!("{}; the old data are in place", failure.message))
+                        let message = format!("{}; the old data are in place", failure.message);
+                        (failure.reason, message + &self.left())
                     },
                 );
                 (failure.0, failure.1, None)
             }
             Next::Go(next) => {
+                if holds(next) && !holds(phase) {
+                    self.status.begun_with = Some(begun::remembered(self.restore));
+                }
                 self.enter(next);
                 (format!("{next:?}"), doing(next).to_owned(), Some(Duration::ZERO))
             }
@@ -319,134 +375,29 @@ impl Turn<'_> {
         self.now.duration_since(since).as_secs()
     }
 
+    /// Seconds since then; else since the phase began.
+    fn seconds_since(&self, since: Option<Timestamp>) -> i64 {
+        since.map_or_else(|| self.age(), |since| self.now.duration_since(since).as_secs())
+    }
+
+    /// Says which changes came too late.
+    fn tell_changed(&mut self, fields: &[&str]) {
+        let generation = self.restore.meta().generation;
+        if fields.is_empty() {
+            self.status.conditions.retain(|condition| condition.type_ != CHANGED);
+            return;
+        }
+        let text = format!(
+            "{} was changed after the restore had begun, and the change is ignored: only job and readySeconds count from then on; \
+             to stop a restore delete it, to restore anything else make another EtcdRestore",
+            fields.join(", ")
+        );
+        let conditions = &mut self.status.conditions;
+        conditions::set(conditions, CHANGED, true, "Ignored", &text, generation, self.now);
+    }
+
     fn set_target(&self) -> Option<&StatefulSetTarget> {
         self.restore.spec.target.stateful_set.as_ref()
-    }
-
-    fn pending(&mut self) -> Next {
-        let stay = |reason: &str, text, again| Next::Stay(reason.to_owned(), text, again);
-        let Some((kind, name)) = target(self.restore) else {
-            let text = "spec.target must have exactly one of statefulSet, pvc and files";
-            return stay("Refused", text.to_owned(), None);
-        };
-        let confirm = self.restore.spec.confirm.as_deref();
-        if confirm != Some(name) {
-            let text = match confirm {
-                None => format!(
-                    "nothing is done until spec.confirm is {name:?}: what {kind}/{name} has now gives way to the backup"
-                ),
-                Some(other) => format!(
-                    "spec.confirm is {other:?}, but the target is {kind}/{name}: nothing is done until it is {name:?}"
-                ),
-            };
-            return stay("NotConfirmed", text, None);
-        }
-        if let Some(other) = &self.seen.other {
-            let text = format!("EtcdRestore {other} is at work on {kind}/{name}");
-            return stay("Waiting", text, Some(LATER));
-        }
-        let uid: String = self.restore.uid().unwrap_or_default().replace('-', "");
-        self.status.run = Some(uid.chars().take(10).collect());
-        self.status.target = Some(format!("{kind}/{name}"));
-        self.status.started_at = Some(seconds(self.now));
-        Next::Go(Checking)
-    }
-
-    fn checking(&mut self) -> Result<Next, String> {
-        let found = match &self.seen.source {
-            Some(Ok(found)) => found.clone(),
-            Some(Err((reason, text))) => {
-                return Ok(Next::Stay(reason.clone(), text.clone(), Some(LATER)));
-            }
-            None => return Ok(stay("Checking", "the source is looked for", Some(AGAIN))),
-        };
-        let target = self.restore.spec.target.clone();
-        let next = match (&target.stateful_set, &target.pvc) {
-            (Some(set), _) => {
-                self.check_set(set, &found)?;
-                Stopping
-            }
-            (None, Some(pvc)) => {
-                self.check_claim(&pvc.claim_name)?;
-                self.status.volumes = vec![VolumeStatus {
-                    claim: pvc.claim_name.clone(),
-                    member: names(&pvc.members),
-                    peer_urls: Vec::new(),
-                    phase: VolumePhase::Untouched,
-                }];
-                Building
-            }
-            (None, None) => {
-                let claim = self.status.target.as_deref().and_then(|target| target.split_once('/'));
-                let claim = claim.map(|(_, claim)| claim.to_owned()).unwrap_or_default();
-                self.check_claim(&claim)?;
-                self.status.volumes = vec![VolumeStatus {
-                    claim,
-                    member: String::new(),
-                    peer_urls: Vec::new(),
-                    phase: VolumePhase::Untouched,
-                }];
-                Building
-            }
-        };
-        self.status.source = Some(found.source);
-        self.status.backup = found.backup;
-        self.status.revision = found.revision;
-        Ok(Next::Go(next))
-    }
-
-    fn check_claim(&self, claim: &str) -> Result<(), String> {
-        if !self.seen.claims.contains(claim) {
-            return Err(format!(
-                "there is no PersistentVolumeClaim {claim:?}, which spec.target names"
-            ));
-        }
-        match self.seen.users.as_slice() {
-            [] => Ok(()),
-            users => {
-                Err(format!("the claim {claim:?} of spec.target is in use by {}", users.join(", ")))
-            }
-        }
-    }
-
-    /// Remembers the replicas and the volumes.
-    fn check_set(&mut self, target: &StatefulSetTarget, found: &Found) -> Result<(), String> {
-        let name = &target.name;
-        let set = self.seen.set.as_ref().ok_or_else(|| {
-            format!("there is no StatefulSet {name:?}, which spec.target.statefulSet.name names")
-        })?;
-        let had = wanted(set);
-        let replicas = target.replicas.unwrap_or(had);
-        if replicas < 1 {
-            return Err(format!(
-                "StatefulSet {name:?} has no replicas; say in spec.target.statefulSet.replicas how many members there shall be"
-            ));
-        }
-        if target.suspend_deployment.is_some() {
-            let seen = self.seen.deployment.ok_or_else(|| {
-                let name = target.suspend_deployment.as_deref().unwrap_or_default();
-                format!("there is no Deployment {name:?}, which spec.target.statefulSet.suspendDeployment names")
-            })?;
-            self.status.suspended_replicas = Some(seen.wanted);
-        }
-        let layout = Layout::read(set, target, replicas)?;
-        let pods: Vec<String> = (0..replicas).map(|index| layout.pod_name(index)).collect();
-        let members = members(target, found, &pods)?;
-        let mut volumes = Vec::new();
-        for (index, member) in (0..).zip(members) {
-            let claim = layout.claim(index);
-            if !self.seen.claims.contains(&claim) {
-                return Err(format!(
-                    "there is no PersistentVolumeClaim {claim:?} of pod {}; create it first: an empty one will do",
-                    layout.pod_name(index)
-                ));
-            }
-            let Member { name: member, peer_urls } = member;
-            volumes.push(VolumeStatus { claim, member, peer_urls, phase: VolumePhase::Untouched });
-        }
-        self.status.replicas = Some(had);
-        self.status.volumes = volumes;
-        Ok(())
     }
 
     /// Stops what runs, and says what is still waited for.
@@ -508,29 +459,40 @@ impl Turn<'_> {
         ))
     }
 
-    /// Goes on with the Jobs of a step, one for each volume; their answers when all have ended well.
-    fn jobs(&mut self, step: Step, done: VolumePhase) -> Result<Vec<Answer>, Next> {
+    /// Goes on with the Jobs of a step, one for each of these volumes; their answers when all have ended well.
+    fn jobs(
+        &mut self,
+        step: Step,
+        volumes: &[usize],
+        done: VolumePhase,
+    ) -> Result<Vec<Answer>, Next> {
         let mut answers = Vec::new();
         let mut waits = Vec::new();
-        let claims: Vec<String> =
-            self.status.volumes.iter().map(|volume| volume.claim.clone()).collect();
-        for (index, claim) in claims.iter().enumerate() {
+        for &index in volumes {
+            let claim = self.status.volumes[index].claim.clone();
+            let is_outdated = self.seen.outdated.contains(&(step, index));
             match self.seen.jobs.get(&(step, index)) {
                 None => {
                     self.actions.push(Action::Start(step, index));
-                    waits.push(claim.clone());
+                    waits.push(claim);
                 }
                 Some(JobSeen::Failed(why)) => {
                     return Err(Next::Fail(failed(step), format!("volume {claim}: {why}")));
                 }
-                Some(JobSeen::Running { waits_for: Some(why) }) => {
-                    if self.age() > PATIENCE_SECONDS {
+                Some(JobSeen::Running { waits_for: Some(_), .. }) if is_outdated => {
+                    self.actions.push(Action::Remove(step, index));
+                    waits.push(format!("{claim} (its pod is made anew, as spec.job was changed)"));
+                }
+                Some(JobSeen::Running { waits_for: Some(why), since, .. }) => {
+                    if self.seconds_since(*since) > PATIENCE_SECONDS {
                         let text = format!("volume {claim}: its pod has not begun: {why}");
                         return Err(Next::Fail(failed(step), text));
                     }
-                    waits.push(format!("{claim} ({why})"));
+                    waits.push(format!("{claim} ({why}; spec.job may be corrected)"));
                 }
-                Some(JobSeen::Running { waits_for: None }) => waits.push(claim.clone()),
+                Some(JobSeen::Running { waits_for: None, .. } | JobSeen::Ending) => {
+                    waits.push(claim);
+                }
                 Some(JobSeen::Succeeded(answer)) => {
                     self.status.volumes[index].phase = done;
                     answers.push(answer.clone());
@@ -541,11 +503,7 @@ impl Turn<'_> {
             true => Ok(answers),
             false => {
                 let text = format!("{} volume {}", step.name(), waits.join(", "));
-                Err(stay(
-                    if step == Step::Undo { "RollingBack" } else { doing_reason(step) },
-                    &text,
-                    Some(AGAIN),
-                ))
+                Err(stay(doing_reason(step), &text, Some(AGAIN)))
             }
         }
     }
@@ -554,7 +512,8 @@ impl Turn<'_> {
         if let Some(failed) = self.started_by_others() {
             return failed;
         }
-        let answers = match self.jobs(Step::Build, VolumePhase::Built) {
+        self.remember_begun();
+        let answers = match self.jobs(Step::Build, &self.all(), VolumePhase::Built) {
             Ok(answers) => answers,
             Err(next) => return next,
         };
@@ -589,9 +548,28 @@ impl Turn<'_> {
         if let Some(failed) = self.started_by_others() {
             return failed;
         }
-        match self.jobs(Step::Swap, VolumePhase::Swapped) {
+        match self.jobs(Step::Swap, &self.all(), VolumePhase::Swapped) {
             Ok(_) => Next::Go(Starting),
             Err(next) => next,
+        }
+    }
+
+    /// All volumes.
+    fn all(&self) -> Vec<usize> {
+        (0..self.status.volumes.len()).collect()
+    }
+
+    /// Remembers which volumes a pod has begun to write in.
+    fn remember_begun(&mut self) {
+        for (index, volume) in self.status.volumes.iter_mut().enumerate() {
+            let begun = match self.seen.jobs.get(&(Step::Build, index)) {
+                Some(JobSeen::Running { begun, .. }) => *begun,
+                Some(JobSeen::Failed(_) | JobSeen::Succeeded(_)) => true,
+                Some(JobSeen::Ending) | None => false,
+            };
+            if begun && volume.phase == VolumePhase::Untouched {
+                volume.phase = VolumePhase::Building;
+            }
         }
     }
 
@@ -656,66 +634,6 @@ impl Turn<'_> {
         let (had, now) = (self.status.suspended_replicas?, self.seen.deployment?);
         (now.wanted != had).then_some(Action::ScaleDeployment(had))
     }
-
-    fn rolling_back(&mut self) -> Next {
-        let why = self.status.failure.clone();
-        let cause = why.as_ref().map(|failure| failure.message.clone()).unwrap_or_default();
-        let waits = |what: &str, again| {
-            let reason = why.as_ref().map_or("RollingBack", |failure| &failure.reason);
-            Next::Stay(
-                reason.to_owned(),
-                format!("{cause}; the old data are put back: {what}"),
-                Some(again),
-            )
-        };
-        let running = |step: &Step, seen: &JobSeen| {
-            *step != Step::Undo && matches!(seen, JobSeen::Running { .. })
-        };
-        let jobs = self.seen.jobs.iter().filter(|((step, _), seen)| running(step, seen));
-        let jobs: Vec<_> = jobs.map(|((step, index), _)| Action::Remove(*step, *index)).collect();
-        if !jobs.is_empty() {
-            self.actions.extend(jobs);
-            return waits("pods that write are ended", AGAIN);
-        }
-        if self.set_target().is_none() {
-            return Next::Go(Failed);
-        }
-        let Some(had) = self.status.replicas else { return Next::Go(Failed) };
-        if self.seen.set.is_none() {
-            return waits("the StatefulSet is gone; create it again, with 0 replicas", LATER);
-        }
-        let touched = why.as_ref().is_none_or(|failure| failure.phase >= Building);
-        let undone = |volume: &VolumeStatus| volume.phase == VolumePhase::RolledBack;
-        if touched && !self.status.volumes.iter().all(undone) {
-            if let Some(what) = self.stop_all() {
-                return waits(&what, AGAIN);
-            }
-            match self.jobs(Step::Undo, VolumePhase::RolledBack) {
-                Ok(_) => {}
-                Err(Next::Fail(_, text)) => {
-                    let failed = self.seen.jobs.iter().filter(|((step, _), seen)| {
-                        *step == Step::Undo && matches!(seen, JobSeen::Failed(_))
-                    });
-                    self.actions
-                        .extend(failed.map(|((step, index), _)| Action::Remove(*step, *index)));
-                    return waits(&format!("{text}; it is tried again"), LATER);
-                }
-                Err(Next::Stay(_, text, _)) => return waits(&text, AGAIN),
-                Err(next) => return next,
-            }
-        }
-        let set = self.seen.set.as_ref().map_or(had, wanted);
-        if set != had {
-            self.actions.push(Action::ScaleSet(had));
-        }
-        let wake = self.wake_deployment();
-        let is_done = set == had && wake.is_none();
-        self.actions.extend(wake);
-        match is_done {
-            true => Next::Go(Failed),
-            false => waits("the cluster is started again", AGAIN),
-        }
-    }
 }
 
 fn stay(reason: &str, message: &str, again: Option<Duration>) -> Next {
@@ -728,6 +646,7 @@ fn wanted(set: &StatefulSet) -> i32 {
 
 fn failed(step: Step) -> &'static str {
     match step {
+        Step::Probe => "ProbeFailed",
         Step::Build => "BuildFailed",
         Step::Swap => "SwapFailed",
         Step::Undo => "UndoFailed",
@@ -736,6 +655,7 @@ fn failed(step: Step) -> &'static str {
 
 fn doing_reason(step: Step) -> &'static str {
     match step {
+        Step::Probe => "Checking",
         Step::Build => "Building",
         Step::Swap => "Swapping",
         Step::Undo => "RollingBack",
@@ -758,40 +678,7 @@ fn names(members: &[Member]) -> String {
     members.iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// The members of the new cluster, in the order of their pods.
-fn members(
-    target: &StatefulSetTarget,
-    found: &Found,
-    pods: &[String],
-) -> Result<Vec<Member>, String> {
-    let given = !target.members.is_empty();
-    let known = if given { &target.members } else { &found.members };
-    let by_name = |pod: &String| known.iter().find(|member| member.name == *pod).cloned();
-    if let Some(members) = pods.iter().map(by_name).collect::<Option<Vec<_>>>() {
-        let without = members.iter().find(|member| member.peer_urls.is_empty());
-        return match without {
-            None => Ok(members),
-            Some(member) => Err(format!(
-                "the backup knows no peer URL of {:?}; say all members in spec.target.statefulSet.members",
-                member.name
-            )),
-        };
-    }
-    match given {
-        true if known.len() == pods.len() => Ok(known.clone()),
-        true => Err(format!(
-            "spec.target.statefulSet.members has {} members, but there will be {} pods",
-            known.len(),
-            pods.len()
-        )),
-        false => Err(format!(
-            "the backup's members ({}) are not the pods ({}); say the members' names and peer URLs, in the order of the pods, in \
-             spec.target.statefulSet.members",
-            if known.is_empty() { "none known".to_owned() } else { names(known) },
-            pods.join(", ")
-        )),
-    }
-}
-
+#[cfg(test)]
+mod safety;
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,16 @@
 //! The Jobs of a restore: one for each volume and step.
 //!
 //! A Job's pod runs where the StatefulSet's pod would (node selector, affinity, tolerations), as the user that etcd runs as, with
-//! the volume mounted where etcd has it. It has no rights in Kubernetes, and one Secret at most: the store's.
+//! the volume mounted where etcd has it. It has no rights in Kubernetes, and one Secret at most: the store's. The first, the probe,
+//! has all of that but the volume.
 
-use super::{decide::Step, layout::Layout};
+use super::{decide::Step, layout::Layout, members};
 use crate::{
     api::{BackupStoreSpec, BumpRevision, EtcdRestore, EtcdRestoreStatus, JobOptions},
+    security::Security,
     volume::{Contents, Order, StoreAccess, Target, of_object},
 };
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{PodSecurityContext, SecurityContext, VolumeMount},
-};
+use k8s_openapi::api::{batch::v1::Job, core::v1::VolumeMount};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -22,6 +21,8 @@ pub(super) const RUN: &str = "lifeboat.dev/run";
 pub(super) const STEP: &str = "lifeboat.dev/step";
 /// Says to which volume.
 pub(super) const VOLUME: &str = "lifeboat.dev/volume";
+/// Says from which `spec.job` it was made, and a probe also from which source and target.
+pub(super) const MADE_FROM: &str = "lifeboat.dev/made-from";
 
 /// The container's name.
 const CONTAINER: &str = "lifeboat";
@@ -31,6 +32,13 @@ const BUMP_AUTO: u64 = 1_000_000_000;
 const VOLUME_PATH: &str = "/volume";
 /// Names in Kubernetes have 63 bytes; what we add needs 33.
 const NAME_BYTES_MAX: usize = 30;
+
+/// What a Job is made from, as far as it may be changed.
+pub(super) fn made_from(restore: &EtcdRestore, step: Step, image: &str) -> String {
+    let spec = &restore.spec;
+    let probed = (step == Step::Probe).then(|| json!([spec.source, spec.target]));
+    format!("{:016x}", crate::schedule::fnv(&json!([image, spec.job, probed]).to_string()))
+}
 
 /// What is needed to write a Job.
 pub(super) struct Writer<'a> {
@@ -64,11 +72,12 @@ impl Writer<'_> {
         let volume = self.status.volumes.get(index).ok_or("there is no such volume")?;
         let mount = self.mount(index);
         let mut secrets = Secrets::default();
+        let fetches = matches!(step, Step::Probe | Step::Build);
         let order = Order {
             run: run.clone(),
             target: self.target(index, &mount),
-            store: (step == Step::Build).then(|| self.access(&mut secrets)).transpose()?,
-            contents: (step == Step::Build).then(|| self.contents()).transpose()?,
+            store: fetches.then(|| self.access(&mut secrets)).transpose()?,
+            contents: fetches.then(|| self.contents()).transpose()?,
         };
         let order = serde_json::to_string(&order).map_err(|error| error.to_string())?;
         let defaults = JobOptions::default();
@@ -80,13 +89,16 @@ impl Writer<'_> {
             STEP: step.name(),
             VOLUME: index.to_string(),
         });
-        let mut volumes = vec![
-            json!({ "name": mount.name, "persistentVolumeClaim": { "claimName": volume.claim } }),
-            json!({ "name": "lifeboat-tmp", "emptyDir": {} }),
-        ];
+        let mut volumes = vec![json!({ "name": "lifeboat-tmp", "emptyDir": {} })];
+        let mut mounts = vec![json!({ "name": "lifeboat-tmp", "mountPath": "/tmp" })];
+        if step != Step::Probe {
+            let claim = json!({ "claimName": volume.claim });
+            volumes.insert(0, json!({ "name": mount.name, "persistentVolumeClaim": claim }));
+            mounts.insert(0, json!(mount));
+        }
         volumes.extend(secrets.volumes);
-        let mut mounts = vec![json!(mount), json!({ "name": "lifeboat-tmp", "mountPath": "/tmp" })];
         mounts.extend(secrets.mounts);
+        let security = self.security(options);
         let container = json!({
             "name": CONTAINER,
             "image": options.image.as_deref().unwrap_or(self.image),
@@ -94,20 +106,22 @@ impl Writer<'_> {
             "args": ["volume", step.name(), order],
             "volumeMounts": mounts,
             "resources": options.resources,
-            "securityContext": self.container_user(),
+            "securityContext": security.container,
             "terminationMessagePolicy": "FallbackToLogsOnError",
         });
-        let pod = self.pod(options, container, volumes);
+        let mut pod = self.pod(options, container, volumes);
+        pod["securityContext"] = json!(security.pod);
         let owner = self.restore.controller_owner_ref(&()).ok_or("the object has no uid")?;
         serde_json::from_value(json!({
             "metadata": {
                 "name": name(self.restore, &run, step, index),
                 "namespace": self.restore.namespace(),
                 "labels": labels,
+                "annotations": { MADE_FROM: made_from(self.restore, step, self.image) },
                 "ownerReferences": [owner],
             },
             "spec": {
-                "backoffLimit": 2,
+                "backoffLimit": if step == Step::Probe { 1 } else { 2 },
                 "template": { "metadata": { "labels": labels }, "spec": pod },
             },
         }))
@@ -128,7 +142,6 @@ impl Writer<'_> {
             "serviceAccountName": options.service_account_name,
             "containers": [container],
             "volumes": volumes,
-            "securityContext": template.and_then(|pod| pod.security_context.clone()),
             "nodeSelector": selector,
             "tolerations": tolerations,
             "affinity": affinity.map(|affinity| json!({ "nodeAffinity": affinity })),
@@ -138,17 +151,12 @@ impl Writer<'_> {
     }
 
     /// As etcd runs; where nothing says as whom, as root, since the data may be anybody's and the new must be the same user's.
-    fn container_user(&self) -> SecurityContext {
-        let of_container = self.layout.and_then(|layout| layout.container.security_context.clone());
-        let of_pod = self.layout.and_then(|layout| layout.pod.security_context.clone());
-        let of_pod: PodSecurityContext = of_pod.unwrap_or_default();
-        let mut user = of_container.unwrap_or_default();
-        let non_root = user.run_as_non_root.or(of_pod.run_as_non_root).unwrap_or(false);
-        if user.run_as_user.or(of_pod.run_as_user).is_none() && !non_root {
-            user.run_as_user = Some(0);
-        }
-        user.allow_privilege_escalation.get_or_insert(false);
-        user
+    fn security(&self, options: &JobOptions) -> Security {
+        let etcd = self.layout.map(|layout| Security {
+            pod: layout.pod.security_context.clone().unwrap_or_default(),
+            container: layout.container.security_context.clone().unwrap_or_default(),
+        });
+        Security::of_restore(options, etcd.unwrap_or_default())
     }
 
     fn mount(&self, index: usize) -> VolumeMount {
@@ -233,14 +241,14 @@ pub(super) fn token(restore: &EtcdRestore) -> String {
 
 /// All members, as `--initial-cluster` has them.
 pub(super) fn initial_cluster(restore: &EtcdRestore, status: &EtcdRestoreStatus) -> String {
-    let pair = |name: &str, urls: &[String]| {
-        urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",")
-    };
-    let pairs: Vec<String> = match &restore.spec.target.pvc {
-        Some(pvc) => pvc.members.iter().map(|m| pair(&m.name, &m.peer_urls)).collect(),
-        None => status.volumes.iter().map(|v| pair(&v.member, &v.peer_urls)).collect(),
-    };
-    pairs.join(",")
+    match &restore.spec.target.pvc {
+        Some(pvc) => {
+            members::initial_cluster(pvc.members.iter().map(|m| (&*m.name, &*m.peer_urls)))
+        }
+        None => {
+            members::initial_cluster(status.volumes.iter().map(|v| (&*v.member, &*v.peer_urls)))
+        }
+    }
 }
 
 /// Secrets of a pod, each in a folder.
@@ -306,9 +314,44 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_has_everything_that_a_build_has_but_the_volume() {
+        let (probe, build) = (written(Step::Probe), written(Step::Build));
+        assert!(!probe.to_string().contains("persistentVolumeClaim"), "{probe}");
+        let parts = |job: &Value| {
+            let pod = &job["spec"]["template"]["spec"];
+            let container = &pod["containers"][0];
+            let own = ["image", "securityContext", "resources"].map(|part| container[part].clone());
+            (own, pod["nodeSelector"].clone(), pod["securityContext"].clone())
+        };
+        assert_eq!(parts(&probe), parts(&build));
+        let order = |job: &Value| -> Order {
+            let args = &job["spec"]["template"]["spec"]["containers"][0]["args"];
+            serde_json::from_str(args[2].as_str().unwrap()).unwrap()
+        };
+        assert_eq!(order(&probe), order(&build));
+    }
+
+    #[test]
+    fn another_spec_job_makes_another_job() {
+        let restore = samples::building();
+        let mut other = restore.clone();
+        let image = Some("there/lifeboat:1".to_owned());
+        other.spec.job = Some(JobOptions { image, ..JobOptions::default() });
+        for step in [Step::Probe, Step::Build, Step::Undo] {
+            assert_ne!(made_from(&restore, step, "a"), made_from(&other, step, "a"));
+            assert_ne!(made_from(&restore, step, "a"), made_from(&restore, step, "b"));
+        }
+        other = restore.clone();
+        other.spec.source.url = Some("s3://elsewhere/x".to_owned());
+        assert_ne!(made_from(&restore, Step::Probe, "a"), made_from(&other, Step::Probe, "a"));
+        assert_eq!(made_from(&restore, Step::Build, "a"), made_from(&other, Step::Build, "a"));
+    }
+
+    #[test]
     fn only_the_pods_that_fetch_have_secrets() {
         let secrets = |job: &Value| job.to_string().matches("secretName").count();
         assert_eq!(secrets(&written(Step::Build)), 1);
+        assert_eq!(secrets(&written(Step::Probe)), 1);
         assert_eq!(secrets(&written(Step::Swap)), 0);
         assert!(!written(Step::Undo).to_string().contains("s3://"));
     }

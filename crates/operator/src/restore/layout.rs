@@ -83,6 +83,13 @@ impl<'a> Layout<'a> {
         self.expand(&self.data_dir, index)
     }
 
+    /// What etcd in a pod calls itself, where the template says so with certainty.
+    pub(super) fn member_name(&self, index: i32) -> Option<String> {
+        let name = self.expand(&own_name(self.container)?, index);
+        let is_plain = !name.is_empty() && !name.contains(['$', '`', '"', '\'', '{', '(', '*']);
+        is_plain.then_some(name)
+    }
+
     /// How the volume is mounted in a pod.
     pub(super) fn mount(&self, index: i32) -> VolumeMount {
         let mut mount = self.mount.clone();
@@ -161,19 +168,36 @@ fn data_dir(container: &Container, wanted: Option<&str>) -> Result<String, Strin
     Ok(found.trim_end_matches('/').to_owned())
 }
 
-/// What etcd is told by that flag, or by that variable.
-fn setting(container: &Container, flag: &str, variable: &str) -> Option<String> {
-    let words: Vec<String> = container
-        .command
-        .iter()
-        .chain(&container.args)
-        .flatten()
+/// What etcd is told its name is, once, and not by a file, which would count for more.
+fn own_name(container: &Container) -> Option<String> {
+    let words = words(container);
+    let is_flag = |name: &str| {
+        words.iter().filter(|word| *word == name || word.starts_with(&format!("{name}="))).count()
+    };
+    let of_file = container.env.iter().flatten().any(|set| set.name == "ETCD_CONFIG_FILE");
+    // `-name` may be another program's in a shell's text.
+    if of_file || is_flag("--config-file") > 0 || is_flag("-name") > 0 || is_flag("--name") > 1 {
+        return None;
+    }
+    let of_pod = names_of_pod(container).iter().any(|name| name == "ETCD_NAME");
+    setting(container, "name", "ETCD_NAME").or_else(|| of_pod.then(|| "$(ETCD_NAME)".to_owned()))
+}
+
+/// The words of a container's command, those of a shell's text too.
+fn words(container: &Container) -> Vec<String> {
+    let arguments = container.command.iter().chain(&container.args).flatten();
+    arguments
         .flat_map(|argument| match argument.contains(char::is_whitespace) {
             // What a shell is given.
             true => argument.split_whitespace().map(unquoted).collect::<Vec<_>>(),
             false => vec![argument.clone()],
         })
-        .collect();
+        .collect()
+}
+
+/// What etcd is told by that flag, or by that variable.
+fn setting(container: &Container, flag: &str, variable: &str) -> Option<String> {
+    let words = words(container);
     let of_flag = words.iter().enumerate().find_map(|(at, word)| {
         let rest =
             word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?.strip_prefix(flag)?;
@@ -281,6 +305,35 @@ mod tests {
             ),
         ] {
             assert_eq!(read(with(more)).unwrap(), (expected.to_owned(), claim.clone()));
+        }
+    }
+
+    #[test]
+    fn what_etcd_calls_itself_is_known_where_the_template_says_it_plainly() {
+        for (more, expected) in [
+            (json!({"args": ["--name=$(POD_NAME)"]}), Some("etcd-1")),
+            (json!({"command": ["sh", "-c", "exec etcd --name ${HOSTNAME} --x"]}), Some("etcd-1")),
+            (json!({"args": ["--name=a"]}), Some("a")),
+            (json!({"env": [{"name": "ETCD_NAME", "value": "b"}]}), Some("b")),
+            (
+                json!({"env": [{"name": "ETCD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
+                Some("etcd-1"),
+            ),
+            (json!({}), None),
+            (json!({"args": ["--name=$(WHO)"]}), None),
+            (json!({"args": ["--name=a", "--config-file=/etc/etcd.yaml"]}), None),
+            (json!({"command": ["sh", "-c", "find / -name x; exec etcd --name y"]}), None),
+            (json!({"command": ["sh", "-c", "etcd --name m${HOSTNAME##*-}"]}), None),
+        ] {
+            let mut set = samples::set();
+            let mut container = with(more.clone());
+            container["volumeMounts"][1]["mountPath"] = json!("/data");
+            let spec = set.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
+            spec.containers[0] = serde_json::from_value(container).unwrap();
+            let mut target = samples::target();
+            target.data_dir = Some("/data".to_owned());
+            let layout = Layout::read(&set, &target, 3).unwrap();
+            assert_eq!(layout.member_name(1).as_deref(), expected, "{more}");
         }
     }
 

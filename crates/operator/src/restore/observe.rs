@@ -1,7 +1,7 @@
 //! What is looked at in Kubernetes before a restore goes on.
 
 use super::{
-    decide::{Found, JobSeen, Replicas, Seen, Step, is_active, target},
+    decide::{Found, JobSeen, Replicas, Seen, Step, Unusable, holds, is_active, target},
     job, verify,
 };
 use crate::{
@@ -11,8 +11,9 @@ use crate::{
     },
     context::Context,
     failure::Failure,
-    secrets,
-    volume::Answer,
+    pods::waits_for,
+    secrets::{self, Content},
+    volume::{Answer, of_object},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -20,6 +21,7 @@ use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{PersistentVolumeClaim, Pod},
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, ResourceExt,
     api::{ListParams, ObjectList},
@@ -27,16 +29,18 @@ use kube::{
 use repository::{Manifest, Repository, codec::Identities, listing};
 use std::collections::BTreeMap;
 
+/// The kind of a target that is one volume.
+const CLAIM: &str = "persistentvolumeclaim";
+
 /// Looks at what this phase needs to know.
 pub(super) async fn look(context: &Context, restore: &EtcdRestore) -> Result<Seen, Failure> {
     let status = restore.status.clone().unwrap_or_default();
     let phase = status.phase.unwrap_or_default();
     let mut seen = Seen::default();
-    if phase == RestorePhase::Pending {
-        seen.other = other(context, restore).await?;
-        return Ok(seen);
+    if matches!(phase, RestorePhase::Pending | RestorePhase::Checking) {
+        seen.other = other(context, restore, &status).await?;
     }
-    if !is_active(phase) {
+    if !is_active(phase) || seen.other.is_some() {
         return Ok(seen);
     }
     let set_target = restore.spec.target.stateful_set.as_ref();
@@ -63,14 +67,16 @@ pub(super) async fn look(context: &Context, restore: &EtcdRestore) -> Result<See
             seen.users = users(context, restore, claim).await?;
         }
         // Whatever would keep Jobs from being made is better known while etcd still runs.
-        let found = match super::image(context, restore) {
+        seen.source = Some(match super::image(context, restore) {
             Some(_) => source(context, restore).await,
-            None => Err(Failure { reason: "NoImage", ..Failure::settings(super::NO_IMAGE, "") }),
-        };
-        seen.source = Some(found.map_err(|failure| (failure.reason.to_owned(), failure.text())));
+            None => Err(Unusable::Now(Failure {
+                reason: "NoImage",
+                ..Failure::settings(super::NO_IMAGE, "")
+            })),
+        });
     }
-    if phase >= RestorePhase::Building {
-        seen.jobs = jobs(context, restore, &status).await?;
+    if phase != RestorePhase::Stopping {
+        look_at_jobs(context, restore, &status, &mut seen).await?;
     }
     if phase == RestorePhase::Verifying {
         seen.faults = Some(match verify::faults(context, restore, &status).await {
@@ -81,16 +87,24 @@ pub(super) async fn look(context: &Context, restore: &EtcdRestore) -> Result<See
     Ok(seen)
 }
 
-/// Another restore of the same target that is at work.
-async fn other(context: &Context, restore: &EtcdRestore) -> Result<Option<String>, Failure> {
+/// Another restore that is at work on what this one would write to.
+pub(super) async fn other(
+    context: &Context,
+    restore: &EtcdRestore,
+    status: &EtcdRestoreStatus,
+) -> Result<Option<String>, Failure> {
     let restores: Api<EtcdRestore> = context.beside(restore);
     let all = restores.list(&ListParams::default()).await?;
-    let ours = target(restore);
-    Ok(all
-        .into_iter()
-        .filter(|other| other.uid() != restore.uid() && target(other) == ours)
-        .find(|other| is_active(other.status.as_ref().and_then(|s| s.phase).unwrap_or_default()))
-        .map(|other| other.name_any()))
+    let ours = target(restore).map(|(kind, name)| format!("{kind}/{name}"));
+    let mut claims: Vec<&str> = status.volumes.iter().map(|volume| &*volume.claim).collect();
+    claims.extend(target(restore).filter(|(kind, _)| *kind == CLAIM).map(|(_, claim)| claim));
+    let clashes = |other: &EtcdRestore| {
+        let status = other.status.clone().unwrap_or_default();
+        let shares = status.volumes.iter().any(|volume| claims.contains(&&*volume.claim));
+        holds(status.phase.unwrap_or_default()) && (status.target == ours || shares)
+    };
+    let mut others = all.into_iter().filter(|other| other.uid() != restore.uid());
+    Ok(others.find(clashes).map(|other| other.name_any()))
 }
 
 /// The StatefulSet's own pods, and whether each runs.
@@ -134,21 +148,31 @@ async fn users(
 }
 
 /// Finds the source, and names it once for all.
-async fn source(context: &Context, restore: &EtcdRestore) -> Result<Found, Failure> {
+async fn source(context: &Context, restore: &EtcdRestore) -> Result<Found, Unusable> {
     let source = &restore.spec.source;
     let point = match (&source.backup_name, &source.store, &source.url) {
         (Some(name), None, None) => of_backup(context, restore, name).await?,
         (None, Some(point), None) => point.clone(),
-        (None, None, Some(_)) => return Ok(Found { source: source.clone(), ..Found::default() }),
+        (None, None, Some(url)) => return of_url(context, restore, url).await,
         _ => {
-            return Err(Failure::settings(
+            return Err(Unusable::Ever(Failure::settings(
                 "spec.source must have exactly one of backupName, store and url",
-                "write one of them, and remove the others",
-            ));
+                "make an EtcdRestore with one of them",
+            )));
         }
     };
     let namespace = restore.namespace().unwrap_or_default();
-    let place = secrets::place(context, &namespace, &point.name).await?;
+    let store = secrets::store(context, &namespace, &point.name).await?;
+    if store.spec.url.starts_with("file:") {
+        return Err(Unusable::Ever(Failure::settings(
+            format!(
+                "BackupStore {:?} is a folder of the operator ({}), which the pods of a restore do not have",
+                point.name, store.spec.url
+            ),
+            "put the backup into an object store, or restore by hand with `lifeboat restore`",
+        )));
+    }
+    let place = secrets::place_to_read(context, &namespace, &point.name).await?;
     let manifest = find(place.store, &point).await?;
     readable(&manifest, &place.identities, &point.name)?;
     let id = manifest.id.to_string();
@@ -188,11 +212,31 @@ fn readable(manifest: &Manifest, identities: &Identities, store: &str) -> Result
     })
 }
 
+/// A plain snapshot. Whether it is there, and can be read, a pod finds out: it may have an identity of its own.
+async fn of_url(context: &Context, restore: &EtcdRestore, url: &str) -> Result<Found, Unusable> {
+    if of_object(url).is_none() {
+        return Err(Unusable::Ever(Failure::settings(
+            format!("spec.source.url {url:?} names no object"),
+            "write it as s3://BUCKET/PATH",
+        )));
+    }
+    if let Some(from) = &restore.spec.source.url_credentials {
+        let namespace = restore.namespace().unwrap_or_default();
+        Content::read(context, &namespace, &from.secret_name).await?;
+    }
+    let object = url.split_once('?').map_or(url, |(object, _)| object);
+    Ok(Found {
+        source: restore.spec.source.clone(),
+        backup: Some(object.to_owned()),
+        ..Found::default()
+    })
+}
+
 async fn of_backup(
     context: &Context,
     restore: &EtcdRestore,
     name: &str,
-) -> Result<StorePoint, Failure> {
+) -> Result<StorePoint, Unusable> {
     let backups: Api<EtcdBackup> = context.beside(restore);
     let found = backups.get_opt(name).await?.ok_or_else(|| {
         Failure::settings(
@@ -200,25 +244,34 @@ async fn of_backup(
             "correct spec.source.backupName; `spec.source.store` finds backups without their objects",
         )
     })?;
+    // Where it was made, whatever its spec says now.
+    let made = found.spec_in_force().clone();
     let status = found.status.unwrap_or_default();
     match (status.phase, status.backup) {
         (Some(Phase::Succeeded), Some(at)) => {
-            Ok(StorePoint { name: found.spec.store_name, cluster: found.spec.cluster.name, at })
+            Ok(StorePoint { name: made.store_name, cluster: made.cluster.name, at })
         }
-        (phase, _) => Err(Failure {
+        (Some(Phase::Failed), _) => Err(Unusable::Ever(Failure {
+            reason: "BackupFailed",
+            ..Failure::settings(
+                format!("EtcdBackup {name:?} has failed: there is no backup of it"),
+                "make an EtcdRestore that names another; `kubectl get etcdbackups` shows them",
+            )
+        })),
+        (phase, _) => Err(Unusable::Now(Failure {
             reason: "BackupNotReady",
             ..Failure::settings(
                 format!("EtcdBackup {name:?} is {:?}", phase.unwrap_or_default()),
                 "wait until it has succeeded, or name another in spec.source.backupName",
             )
-        }),
+        })),
     }
 }
 
 /// The backup that a point means.
-async fn find(store: repository::store::Store, point: &StorePoint) -> Result<Manifest, Failure> {
+async fn find(store: repository::store::Store, point: &StorePoint) -> Result<Manifest, Unusable> {
     let wrong = |what: &str, error: &(dyn std::error::Error + 'static)| {
-        Failure::of_setting(what, error, "correct it")
+        Unusable::Ever(Failure::of_setting(what, error, "make an EtcdRestore with another"))
     };
     let cluster = point.cluster.parse().map_err(|e| wrong("spec.source.store.cluster", &e))?;
     let at = if point.at == "latest" { "newest" } else { &point.at };
@@ -228,33 +281,43 @@ async fn find(store: repository::store::Store, point: &StorePoint) -> Result<Man
     let repository = Repository::open(store).await.map_err(|error| failed(&error))?;
     let listing = repository.backups(&cluster).await.map_err(|error| failed(&error))?;
     let found = listing.find(&at, Timestamp::now()).map_err(|error| {
-        let remedy = error.remedy().to_owned();
-        Failure { reason: "BackupMissing", ..Failure::of_setting("spec.source", &error, remedy) }
+        let remedy = "make an EtcdRestore of another; `lifeboat list` shows what is in the store";
+        let failure = Failure::of_setting("spec.source", &error, remedy);
+        Unusable::Ever(Failure { reason: "BackupMissing", ..failure })
     })?;
     Ok(found.backup.manifest.clone())
 }
 
 /// The Jobs of this run, with their pods' last words.
-async fn jobs(
+async fn look_at_jobs(
     context: &Context,
     restore: &EtcdRestore,
     status: &EtcdRestoreStatus,
-) -> Result<BTreeMap<(Step, usize), JobSeen>, Failure> {
+    found: &mut Seen,
+) -> Result<(), Failure> {
     let ours = format!("{}={}", job::RUN, status.run.as_deref().unwrap_or_default());
     let ours = ListParams::default().labels(&ours);
     let jobs: Api<Job> = context.beside(restore);
     let pods: Api<Pod> = context.beside(restore);
-    let found = jobs.list(&ours).await?;
+    let jobs = jobs.list(&ours).await?;
     let pods = pods.list(&ours).await?;
     let place = |labels: &BTreeMap<String, String>| {
-        let steps = [Step::Build, Step::Swap, Step::Undo];
+        let steps = [Step::Probe, Step::Build, Step::Swap, Step::Undo];
         let step = steps
             .into_iter()
             .find(|step| labels.get(job::STEP).is_some_and(|name| name == step.name()))?;
         Some((step, labels.get(job::VOLUME)?.parse().ok()?))
     };
-    let seen = found.iter().filter_map(|job| Some((place(job.labels())?, seen(job, &pods))));
-    Ok(seen.collect())
+    let image = super::image(context, restore).unwrap_or_default();
+    for job in &jobs {
+        let Some(place) = place(job.labels()) else { continue };
+        found.jobs.insert(place, seen(job, &pods));
+        let made_from = job::made_from(restore, place.0, image);
+        if job.annotations().get(job::MADE_FROM) != Some(&made_from) {
+            found.outdated.insert(place);
+        }
+    }
+    Ok(())
 }
 
 fn seen(job: &Job, pods: &ObjectList<Pod>) -> JobSeen {
@@ -272,7 +335,7 @@ fn seen(job: &Job, pods: &ObjectList<Pod>) -> JobSeen {
         status.conditions.iter().flatten().find(|c| c.type_ == type_ && c.status == "True")
     };
     if deleted {
-        return JobSeen::Running { waits_for: None };
+        return JobSeen::Ending;
     }
     if status.succeeded.unwrap_or(0) > 0 {
         let answer = words.and_then(|words| serde_json::from_str(&words).ok());
@@ -283,7 +346,23 @@ fn seen(job: &Job, pods: &ObjectList<Pod>) -> JobSeen {
         let why = told.or_else(|| failed.message.clone());
         return JobSeen::Failed(why.unwrap_or_else(|| "its pod failed".to_owned()));
     }
-    JobSeen::Running { waits_for: own.last().and_then(|pod| waits_for(pod)) }
+    let is_pending = |pod: &&Pod| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        matches!(phase, None | Some("Pending"))
+    };
+    let newest = own.last();
+    let since = newest.map_or_else(|| job.creation_timestamp(), |pod| pod.creation_timestamp());
+    JobSeen::Running {
+        waits_for: match newest {
+            Some(pod) => waits_for(pod),
+            None => Some(format!(
+                "Kubernetes has made no pod of it yet; if it stays so, `kubectl describe job {}` tells why",
+                job.name_any()
+            )),
+        },
+        since: since.map(|Time(since)| since),
+        begun: !own.iter().all(is_pending),
+    }
 }
 
 /// What a pod says of its failure.
@@ -300,25 +379,4 @@ fn last_words(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let ended = status.container_statuses.as_ref()?.first()?.state.as_ref()?.terminated.as_ref()?;
     ended.message.clone().filter(|message| !message.is_empty())
-}
-
-/// Why a pod has not begun, if it has not.
-fn waits_for(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    if status.phase.as_deref() != Some("Pending") {
-        return None;
-    }
-    let states = status.container_statuses.iter().flatten().filter_map(|c| c.state.as_ref());
-    let waiting = states.filter_map(|state| state.waiting.as_ref()).find_map(|waiting| {
-        let reason = waiting.reason.clone()?;
-        Some(match &waiting.message {
-            Some(message) => format!("{reason}: {message}"),
-            None => reason,
-        })
-    });
-    let unscheduled = || {
-        let conditions = status.conditions.iter().flatten();
-        conditions.filter(|c| c.status == "False").find_map(|c| c.message.clone())
-    };
-    Some(waiting.or_else(unscheduled).unwrap_or_else(|| "it has not begun".to_owned()))
 }

@@ -3,7 +3,7 @@
 use super::{Order, Place, State, Target, VolumeError, io_error};
 use backup::{
     Watcher,
-    fetch::{From as FetchFrom, fetch},
+    fetch::{From as FetchFrom, fetch, find_object},
 };
 use jiff::Timestamp;
 use repository::{
@@ -67,6 +67,21 @@ pub async fn build(
         }
         Target::Members { folder } => work.members(folder).await.map(|()| (State::Built, None)),
         Target::File { path } => work.file(path).await.map(|()| (State::Built, None)),
+    }
+}
+
+/// Whether all is there that building takes, but the volume: the source, and a cluster to build. Nothing is fetched.
+pub async fn probe(order: &Order, store: Store) -> Result<(), VolumeError> {
+    let contents = order.contents.as_ref().ok_or(VolumeError::Incomplete("contents"))?;
+    if !matches!(order.target, Target::File { .. }) {
+        parse_cluster(&contents.initial_cluster, &contents.token, &[])
+            .map_err(|error| VolumeError::Restore(error.into()))?;
+    }
+    match Source::find(contents, store).await?.from {
+        FetchFrom::Object { store, path } => {
+            find_object(&store, &path, &Watcher::none()).await.map(drop).map_err(Into::into)
+        }
+        FetchFrom::Backup { .. } | FetchFrom::File(_) => Ok(()),
     }
 }
 

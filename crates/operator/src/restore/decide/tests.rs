@@ -1,6 +1,7 @@
 //! Whole restores in a small world: what is decided is done there, or lost with a killed operator.
 
 use super::*;
+use crate::api::VolumeStatus;
 use crate::{
     restore::samples,
     volume::{Built, State},
@@ -8,24 +9,32 @@ use crate::{
 
 /// What would be in Kubernetes.
 #[derive(Clone)]
-struct World {
-    restore: EtcdRestore,
-    seen: Seen,
-    now: Timestamp,
+pub(super) struct World {
+    pub(super) restore: EtcdRestore,
+    pub(super) seen: Seen,
+    pub(super) now: Timestamp,
     /// Which Jobs fail.
-    failing: Option<(Step, usize)>,
+    pub(super) failing: Option<(Step, usize)>,
     /// What etcd says once it runs on new data.
-    faults: Vec<String>,
+    pub(super) faults: Vec<String>,
     /// Whether its new data are in place.
     swapped: [bool; 3],
     /// Whether its pods ever start on new data.
     starts: bool,
-    phases: Vec<RestorePhase>,
+    pub(super) phases: Vec<RestorePhase>,
     /// Every second decision's actions are lost, beginning with this one.
     lost: Option<usize>,
 }
 
-fn members(count: u32) -> Vec<Member> {
+/// A Job whose pod runs.
+pub(super) const RUNS: JobSeen = JobSeen::Running { waits_for: None, since: None, begun: true };
+
+/// A Job whose pod has not begun.
+pub(super) fn waits(why: &str) -> JobSeen {
+    JobSeen::Running { waits_for: Some(why.to_owned()), since: None, begun: false }
+}
+
+pub(super) fn members(count: u32) -> Vec<Member> {
     let member = |n| Member {
         name: format!("etcd-{n}"),
         peer_urls: vec![format!("http://etcd-{n}.etcd:2380")],
@@ -34,7 +43,7 @@ fn members(count: u32) -> Vec<Member> {
 }
 
 impl World {
-    fn new(restore: EtcdRestore) -> Self {
+    pub(super) fn new(restore: EtcdRestore) -> Self {
         let found = Found { members: members(3), revision: Some(7), ..Found::default() };
         let pods = (0..3).map(|n| (format!("etcd-{n}"), true)).collect();
         let claims = (0..3).map(|n| format!("data-etcd-{n}")).collect();
@@ -59,29 +68,29 @@ impl World {
         }
     }
 
-    fn of_set() -> Self {
+    pub(super) fn of_set() -> Self {
         Self::new(samples::of_set())
     }
 
-    fn set_replicas(&self) -> i32 {
+    pub(super) fn set_replicas(&self) -> i32 {
         wanted(self.seen.set.as_ref().unwrap())
     }
 
-    fn phase(&self) -> RestorePhase {
+    pub(super) fn phase(&self) -> RestorePhase {
         self.restore.status.as_ref().and_then(|status| status.phase).unwrap_or_default()
     }
 
-    fn status(&self) -> &EtcdRestoreStatus {
+    pub(super) fn status(&self) -> &EtcdRestoreStatus {
         self.restore.status.as_ref().unwrap()
     }
 
-    fn message(&self) -> String {
+    pub(super) fn message(&self) -> String {
         let condition = conditions::get(&self.status().conditions, "Succeeded").unwrap();
         format!("{}: {}", condition.reason, condition.message)
     }
 
     /// One look, one decision, and what comes of it.
-    fn turn(&mut self, number: usize) {
+    pub(super) fn turn(&mut self, number: usize) {
         let decision = decide(&self.restore, &self.seen, self.now);
         self.restore.status = Some(decision.status);
         if self.phases.last() != Some(&self.phase()) {
@@ -95,7 +104,7 @@ impl World {
         self.now += jiff::SignedDuration::from_secs(5);
     }
 
-    fn done(&mut self, action: Action) {
+    pub(super) fn done(&mut self, action: Action) {
         let allowed = self.set_replicas() == 0 && self.seen.pods.is_empty();
         match action {
             Action::ScaleSet(replicas) => {
@@ -106,15 +115,17 @@ impl World {
             }
             Action::Start(step, index) => {
                 assert!(
-                    allowed || self.restore.spec.target.stateful_set.is_none(),
+                    allowed
+                        || step == Step::Probe
+                        || self.restore.spec.target.stateful_set.is_none(),
                     "{step:?} under a running etcd"
                 );
-                let earlier =
-                    self.seen.jobs.insert((step, index), JobSeen::Running { waits_for: None });
+                let earlier = self.seen.jobs.insert((step, index), RUNS);
                 assert_eq!(earlier, None, "a Job was started twice");
             }
             Action::Remove(step, index) => {
                 self.seen.jobs.remove(&(step, index));
+                self.seen.outdated.remove(&(step, index));
             }
             Action::Hold(hold) => {
                 self.restore.metadata.finalizers = hold.then(|| vec![FINALIZER.to_owned()]);
@@ -125,7 +136,7 @@ impl World {
     /// What Kubernetes and the pods do by themselves.
     fn goes_on(&mut self) {
         for ((step, index), job) in &mut self.seen.jobs {
-            if !matches!(job, JobSeen::Running { .. }) {
+            if !matches!(job, JobSeen::Running { waits_for: None, .. }) {
                 continue;
             }
             if self.failing == Some((*step, *index)) {
@@ -134,6 +145,7 @@ impl World {
             }
             let built = Built { revision: 1007, hash_kv: 5 };
             let state = match step {
+                Step::Probe => State::Untouched,
                 Step::Build => State::Built,
                 Step::Swap => State::Swapped,
                 Step::Undo => State::RolledBack,
@@ -154,8 +166,25 @@ impl World {
         self.seen.faults = asked.then(|| self.faults.clone());
     }
 
+    /// Until that phase.
+    pub(super) fn until(&mut self, phase: RestorePhase) -> &mut Self {
+        for number in 0..400 {
+            if self.phase() == phase {
+                return self;
+            }
+            self.turn(number);
+        }
+        panic!("it never is {phase:?}: {:?}, {}", self.phases, self.message());
+    }
+
+    /// The reason of a condition, if there is one.
+    pub(super) fn changed(&self) -> Option<&str> {
+        let condition = conditions::get(&self.status().conditions, CHANGED)?;
+        Some(&condition.message)
+    }
+
     /// Until nothing goes on any more.
-    fn run(&mut self) -> &mut Self {
+    pub(super) fn run(&mut self) -> &mut Self {
         for number in 0..400 {
             self.turn(number);
             if matches!(self.phase(), Succeeded | Failed) {
@@ -168,7 +197,7 @@ impl World {
     }
 
     /// The old cluster runs as before, and nobody holds the object.
-    fn is_as_before(&self) {
+    pub(super) fn is_as_before(&self) {
         assert_eq!(self.phase(), Failed, "{:?}", self.phases);
         assert_eq!((self.set_replicas(), self.swapped), (3, [false; 3]), "{}", self.message());
         assert_eq!(self.seen.deployment, Some(Replicas { wanted: 1, there: 1 }));
@@ -176,7 +205,7 @@ impl World {
     }
 }
 
-fn set_of(restore: &mut EtcdRestore) -> &mut StatefulSetTarget {
+pub(super) fn set_of(restore: &mut EtcdRestore) -> &mut StatefulSetTarget {
     restore.spec.target.stateful_set.as_mut().unwrap()
 }
 
@@ -306,11 +335,13 @@ fn what_cannot_be_restored_is_refused_before_anything_is_changed() {
 #[test]
 fn a_store_that_does_not_answer_is_asked_again() {
     let mut world = World::of_set();
-    let source =
-        world.seen.source.replace(Err(("StoreUnreachable".to_owned(), "no answer".to_owned())));
+    let failure = Failure { reason: "StoreUnreachable", ..Failure::settings("no answer", "") };
+    let source = world.seen.source.replace(Err(Unusable::Now(failure)));
     (0..5).for_each(|number| world.turn(number));
     assert_eq!(world.phase(), Checking);
-    assert_eq!(world.message(), "StoreUnreachable: no answer");
+    let told =
+        "StoreUnreachable: no answer; nothing is changed, and it is looked at again every 20 s";
+    assert_eq!(world.message(), told);
     world.seen.source = source;
     world.run();
     assert_eq!(world.phase(), Succeeded);
@@ -320,7 +351,10 @@ fn a_store_that_does_not_answer_is_asked_again() {
 fn members_of_other_names_are_taken_in_the_order_of_the_pods() {
     let mut world = World::of_set();
     let names = ["a", "b", "c"].map(str::to_owned);
-    let member = |name: String| Member { name, peer_urls: vec!["http://x:2380".to_owned()] };
+    let member = |name: String| {
+        let url = format!("http://{name}:2380");
+        Member { name, peer_urls: vec![url] }
+    };
     set_of(&mut world.restore).members = names.into_iter().map(member).collect();
     world.run();
     let found: Vec<_> =
@@ -370,8 +404,7 @@ fn a_cluster_that_does_not_start_or_is_not_as_planned_is_taken_back() {
 #[test]
 fn pods_that_do_not_end_are_not_waited_for_for_ever() {
     let mut world = World::of_set();
-    (0..2).for_each(|number| world.turn(number));
-    assert_eq!(world.phase(), Stopping);
+    world.until(Stopping);
     for _ in 0..200 {
         let decision = decide(&world.restore, &world.seen, world.now);
         world.restore.status = Some(decision.status);
@@ -388,12 +421,9 @@ fn pods_that_do_not_end_are_not_waited_for_for_ever() {
 #[test]
 fn a_pod_that_never_begins_is_not_waited_for_for_ever() {
     let mut world = World::of_set();
-    while world.phase() != Building {
-        world.turn(0);
-    }
-    let waits = JobSeen::Running { waits_for: Some("ErrImagePull".to_owned()) };
+    world.until(Building);
     for index in 0..3 {
-        world.seen.jobs.insert((Step::Build, index), waits.clone());
+        world.seen.jobs.insert((Step::Build, index), waits("ErrImagePull"));
     }
     for _ in 0..200 {
         let decision = decide(&world.restore, &world.seen, world.now);
@@ -403,6 +433,8 @@ fn a_pod_that_never_begins_is_not_waited_for_for_ever() {
     assert_eq!(world.phase(), RollingBack);
     world.run().is_as_before();
     assert!(world.message().contains("ErrImagePull"), "{}", world.message());
+    let untouched = |volume: &VolumeStatus| volume.phase == VolumePhase::Untouched;
+    assert!(world.status().volumes.iter().all(untouched), "nothing was there to take back");
 }
 
 #[test]
@@ -458,9 +490,7 @@ fn an_undo_that_fails_is_tried_until_it_is_done() {
 #[test]
 fn last_words_that_were_lost_are_asked_for_again() {
     let mut world = World::of_set();
-    while world.phase() != Building {
-        world.turn(0);
-    }
+    world.until(Building);
     world.turn(0);
     world.seen.jobs.insert((Step::Build, 1), JobSeen::Succeeded(Answer::default()));
     world.run();
@@ -470,9 +500,7 @@ fn last_words_that_were_lost_are_asked_for_again() {
 #[test]
 fn new_data_that_differ_are_not_put_in_place() {
     let mut world = World::of_set();
-    while world.phase() != Building {
-        world.turn(0);
-    }
+    world.until(Building);
     world.turn(0);
     let built = Some(Built { revision: 9, hash_kv: 9 });
     let other = Answer { built, ..Answer::default() };
