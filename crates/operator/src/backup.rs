@@ -6,25 +6,31 @@
 //!      └─back-off─┘
 //! ```
 //!
+//! * What is missing in Kubernetes, a Secret or a store, is waited for, and that is no attempt.
 //! * An object is at most in one run: one operator leads, and in it one task per object works.
+//! * The spec with which it was begun is kept in the status, and counts from then on, for its deletion too.
 //! * Before anything is done, the object is read anew: what a cache says may be older than what was just written.
 //! * `Running` is written before the run begins. An operator that finds it without running it knows that another ended
 //!   meanwhile: first it looks whether that run's backup is in the store, by the object's uid in the manifest.
 //! * An object that is removed takes its run along: the stream is stopped, the Job ended.
 //! * The store's own lease keeps two writers apart, whatever Kubernetes believes.
 
+mod attempt;
+mod deletion;
 pub mod job;
 pub mod live;
+pub(crate) mod stored;
+
+pub(crate) use deletion::locked_until;
 
 use crate::{
     api::{DeletionPolicy, EtcdBackup, EtcdBackupStatus, Phase, RunAs},
-    conditions::{self, Is, seconds},
+    conditions::{self, Is},
     context::Context,
     failure::Failure,
-    metrics,
     run::Scope,
-    secrets,
 };
+use attempt::Attempt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
@@ -32,7 +38,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, Preconditions},
     runtime::{Controller, controller::Action, watcher},
 };
-use repository::{BackupId, ClusterName, Manifest, Repository, RepositoryError, store::StoreError};
+use repository::{ClusterName, Manifest, Repository, RepositoryError};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
@@ -45,8 +51,8 @@ pub const SYNCED: &str = "lifeboat.dev/synced";
 /// Says that an object's backup stays, whatever its deletionPolicy says.
 pub const RETAIN: &str = "lifeboat.dev/retain";
 
-/// The condition that says why an object that is to go is still there.
-const DELETED: &str = "Deleted";
+/// The condition that says that a change is ignored.
+const SPEC_CHANGED: &str = "SpecChanged";
 
 /// Its reason where the store keeps the backup.
 pub(crate) const LOCKED: &str = "Locked";
@@ -56,9 +62,6 @@ const FIRST_WAIT: SignedDuration = SignedDuration::from_secs(10);
 
 /// The longest wait.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(10);
-
-/// A lock that has no end, or a far one, may be lifted before: so it is looked at again.
-const LOCK_LOOK: SignedDuration = SignedDuration::from_hours(24);
 
 /// What to do about an object now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +80,7 @@ pub enum Step {
     DeleteBackup,
     /// Its time is over.
     RemoveObject,
-    /// Say that its changes are ignored.
+    /// Say that its changes are ignored, or that they were taken back.
     TellChanged,
 }
 
@@ -89,12 +92,15 @@ pub fn is_synced(backup: &EtcdBackup) -> bool {
 /// What to do about an object.
 pub fn decide(backup: &EtcdBackup, now: Timestamp) -> Step {
     let held = backup.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
-    let owns = backup.spec.deletion_policy == DeletionPolicy::Delete
+    let spec = backup.spec_in_force();
+    let owns = spec.deletion_policy == DeletionPolicy::Delete
         && !is_synced(backup)
         && !backup.annotations().contains_key(RETAIN);
     if backup.meta().deletion_timestamp.is_some() {
         return match held {
-            true if owns => kept_until(backup, now).map_or(Step::DeleteBackup, Step::Wait),
+            true if owns => {
+                deletion::kept_until(backup, now).map_or(Step::DeleteBackup, Step::Wait)
+            }
             true => Step::Hold(false),
             false => Step::Rest,
         };
@@ -105,37 +111,45 @@ pub fn decide(backup: &EtcdBackup, now: Timestamp) -> Step {
     if is_synced(backup) {
         return Step::Rest;
     }
+    if is_change_untold(backup) {
+        return Step::TellChanged;
+    }
     let status = backup.status.clone().unwrap_or_default();
     let attempts = status.attempts.unwrap_or(0);
+    let is_corrected =
+        status.begun_with.is_none() && status.observed_generation != backup.meta().generation;
     match status.phase.unwrap_or_default() {
         Phase::Pending => match status.retry_at {
-            Some(Time(at)) if at > now => Step::Wait(at),
+            Some(Time(at)) if at > now && !is_corrected => Step::Wait(at),
             _ => Step::Begin(Some(attempts + 1)),
         },
-        Phase::Running if backup.spec.run_as == RunAs::Job && attempts > 0 => Step::Look(attempts),
+        Phase::Running if spec.run_as == RunAs::Job && attempts > 0 => Step::Look(attempts),
         // Nobody runs it: whoever did has ended. An attempt that ended an operator counts.
-        Phase::Running if attempts >= backup.spec.attempts => Step::Begin(None),
+        Phase::Running if attempts >= spec.attempts => Step::Begin(None),
         Phase::Running => Step::Begin(Some(attempts + 1)),
         Phase::Succeeded | Phase::Failed => ended(backup, &status, now),
     }
 }
 
-/// Until when the store keeps the backup of an object that is to go, if that is known and to come.
-fn kept_until(backup: &EtcdBackup, now: Timestamp) -> Option<Timestamp> {
-    let status = backup.status.as_ref()?;
-    let Time(until) = status.retry_at.clone()?;
-    let told = conditions::get(&status.conditions, DELETED)?;
-    (told.reason == LOCKED && until > now).then_some(until)
+/// Whether the spec is another one than that with which the backup was begun.
+fn is_changed(backup: &EtcdBackup) -> bool {
+    let begun_with = backup.status.as_ref().and_then(|status| status.begun_with.as_ref());
+    begun_with.is_some_and(|begun_with| *begun_with != backup.spec.kept())
+}
+
+/// Whether what the object says of that is out of date.
+fn is_change_untold(backup: &EtcdBackup) -> bool {
+    let conditions = backup.status.as_ref().map(|status| &status.conditions[..]);
+    let told = conditions::get(conditions.unwrap_or_default(), SPEC_CHANGED);
+    let told = told.filter(|told| told.status == Is::True.name());
+    match is_changed(backup) {
+        true => told.is_none_or(|told| told.observed_generation != backup.meta().generation),
+        false => told.is_some(),
+    }
 }
 
 fn ended(backup: &EtcdBackup, status: &EtcdBackupStatus, now: Timestamp) -> Step {
-    if backup.meta().generation != status.observed_generation {
-        let told = conditions::get(&status.conditions, "SpecChanged");
-        if told.and_then(|told| told.observed_generation) != backup.meta().generation {
-            return Step::TellChanged;
-        }
-    }
-    let Some(ttl) = backup.spec.ttl_seconds_after_finished else { return Step::Rest };
+    let Some(ttl) = backup.spec_in_force().ttl_seconds_after_finished else { return Step::Rest };
     let Some(Time(finished)) = status.finished_at else { return Step::Rest };
     let over = finished.saturating_add(SignedDuration::from_secs(ttl)).unwrap_or(Timestamp::MAX);
     if over <= now { Step::RemoveObject } else { Step::Wait(over) }
@@ -186,7 +200,7 @@ async fn reconcile(cached: Arc<EtcdBackup>, context: Arc<Context>) -> Result<Act
             let status = backup.status.clone().unwrap_or_default();
             job::look(&context, &backup, status, attempt).await
         }
-        Step::DeleteBackup => delete(&context, &api, &backup).await,
+        Step::DeleteBackup => deletion::delete(&context, &api, &backup).await,
         Step::RemoveObject => remove_object(&api, &backup).await,
         Step::TellChanged => tell_changed(&context, &backup, now).await,
     }
@@ -236,135 +250,33 @@ async fn tell_changed(
     backup: &EtcdBackup,
     now: Timestamp,
 ) -> Result<Action, Failure> {
-    const MESSAGE: &str = "the spec was changed after the backup had ended, and the change is ignored; make another EtcdBackup";
+    let text = changed(backup);
+    let (is, reason, text) = match &text {
+        Some(text) => (Is::True, "Ignored", text.as_str()),
+        None => (Is::False, "TakenBack", "the spec is again as it was when the backup began"),
+    };
     let mut status = backup.status.clone().unwrap_or_default();
     let generation = backup.meta().generation;
-    conditions::set(
-        &mut status.conditions,
-        "SpecChanged",
-        true,
-        "Ignored",
-        MESSAGE,
-        generation,
-        now,
-    );
+    conditions::set(&mut status.conditions, SPEC_CHANGED, is, reason, text, generation, now);
     context.write_status(backup, &status).await?;
-    context.warn(backup, "SpecChanged", MESSAGE).await;
+    if is == Is::True {
+        context.warn(backup, SPEC_CHANGED, text).await;
+    }
     Ok(Action::await_change())
 }
 
-/// Deletes the backup that the object has made; that backup, and no other.
-async fn delete(
-    context: &Context,
-    api: &Api<EtcdBackup>,
-    backup: &EtcdBackup,
-) -> Result<Action, Failure> {
-    let attempts = backup.status.as_ref().and_then(|status| status.attempts).unwrap_or(0);
-    if backup.spec.run_as == RunAs::Job
-        && attempts > 0
-        && !job::end(context, backup, attempts).await?
+/// What is told of a change that is ignored.
+fn changed(backup: &EtcdBackup) -> Option<String> {
+    if !is_changed(backup) {
+        return None;
+    }
+    let mut text = "the spec was changed after the backup had begun, and the change is ignored: what counts stands in status.begunWith; make another EtcdBackup".to_owned();
+    if backup.spec_in_force().deletion_policy == DeletionPolicy::Delete
+        && backup.spec.deletion_policy == DeletionPolicy::Retain
     {
-        // Of its end we hear.
-        return Ok(Action::await_change());
+        text += &format!("; {}", deletion::let_go(backup));
     }
-    let (now, why) = match delete_backup(context, backup).await {
-        Ok(None) => return hold(api, backup, false).await,
-        Ok(Some(kept)) => (Timestamp::now(), kept),
-        Err(failure) => {
-            let text = format!("{}; {}", failure.text(), let_go(backup));
-            not_deleted(context, backup, failure.reason, &text, None).await?;
-            return Err(failure);
-        }
-    };
-    let look = now.saturating_add(LOCK_LOOK).unwrap_or(Timestamp::MAX);
-    let again = why.until.map_or(look, |until| until.min(look));
-    let when = why.until.map_or_else(String::new, |until| format!(" until {until}"));
-    let text = format!(
-        "the store keeps the backup{when}, and the object stays with it; {}",
-        let_go(backup)
-    );
-    not_deleted(context, backup, LOCKED, &text, Some(again)).await?;
-    Ok(wait(now, again))
-}
-
-/// How an object goes without its backup.
-fn let_go(backup: &EtcdBackup) -> String {
-    let name = backup.name_any();
-    format!(
-        "to let the object go now and keep the backup: kubectl annotate etcdbackup {name} {RETAIN}=true"
-    )
-}
-
-/// Says why an object that is to go is still there; as an event only when it is new.
-async fn not_deleted(
-    context: &Context,
-    backup: &EtcdBackup,
-    reason: &'static str,
-    text: &str,
-    again: Option<Timestamp>,
-) -> Result<(), Failure> {
-    let mut status = backup.status.clone().unwrap_or_default();
-    let told = conditions::get(&status.conditions, DELETED);
-    let is_new = told.is_none_or(|told| told.reason != reason);
-    let (generation, now) = (backup.meta().generation, Timestamp::now());
-    conditions::set(&mut status.conditions, DELETED, false, reason, text, generation, now);
-    status.retry_at = again.map(seconds);
-    context.write_status(backup, &status).await?;
-    if is_new {
-        context.warn(backup, "DeletionFailed", text).await;
-    }
-    Ok(())
-}
-
-/// A backup that the store does not let go.
-struct Kept {
-    /// When it will, if it tells.
-    until: Option<Timestamp>,
-}
-
-async fn delete_backup(context: &Context, backup: &EtcdBackup) -> Result<Option<Kept>, Failure> {
-    let status = backup.status.clone().unwrap_or_default();
-    let namespace = backup.namespace().unwrap_or_default();
-    let (cluster, id) = match (&status.backup, status.attempts) {
-        (Some(id), _) => (cluster_name(backup)?, Some(backup_id(id)?)),
-        // It may have been made all the same, if the operator ended right then.
-        (None, Some(1..)) => (cluster_name(backup)?, None),
-        (None, _) => return Ok(None),
-    };
-    let place = secrets::place(context, &namespace, &backup.spec.store_name).await?;
-    let repository = match Repository::open(place.store.clone()).await {
-        Ok(repository) => repository,
-        Err(RepositoryError::NotARepository { .. }) => return Ok(None),
-        Err(error) => return Err(of(&error)),
-    };
-    let id = match id {
-        Some(id) => id,
-        None => match made_by(backup, &repository, &cluster).await? {
-            Some(manifest) => manifest.id,
-            None => return Ok(None),
-        },
-    };
-    let report = repository.remove(&cluster, id, Timestamp::now()).await;
-    let report = report.map_err(|error| Failure::from(daemon::jobs::Failure::from(&error)))?;
-    if let Some(error) = report.failed.first() {
-        return Err(of(error));
-    }
-    if !report.locked.is_empty() {
-        return Ok(Some(Kept { until: locked_until(&report.locked) }));
-    }
-    context
-        .note(backup, "BackupDeleted", &format!("{cluster}/{id} was deleted from the store"))
-        .await;
-    Ok(None)
-}
-
-/// When a store lets the first of some objects go, if it tells.
-pub(crate) fn locked_until(locked: &[StoreError]) -> Option<Timestamp> {
-    let until = locked.iter().filter_map(|error| match error {
-        StoreError::Locked { until, .. } => until.as_ref()?.parse().ok(),
-        _ => None,
-    });
-    until.min()
+    Some(text)
 }
 
 fn of(error: &RepositoryError) -> Failure {
@@ -373,15 +285,9 @@ fn of(error: &RepositoryError) -> Failure {
 
 /// The cluster's name, if it can be one.
 pub(crate) fn cluster_name(backup: &EtcdBackup) -> Result<ClusterName, Failure> {
-    let name = &backup.spec.cluster.name;
+    let name = &backup.spec_in_force().cluster.name;
     name.parse().map_err(|error| {
         Failure::of_setting("spec.cluster.name", &error, "use letters, digits, `-`, `_` and `.`")
-    })
-}
-
-fn backup_id(id: &str) -> Result<BackupId, Failure> {
-    id.parse().map_err(|error| {
-        Failure::of_setting("status.backup", &error, "see `lifeboat list` for the backup's name")
     })
 }
 
@@ -401,198 +307,6 @@ async fn made_by(
     let listing = repository.backups(cluster).await.map_err(|error| of(&error))?;
     let found = listing.backups.into_iter().map(|backup| backup.manifest);
     Ok(found.into_iter().find(|manifest| manifest.tool.ends_with(&uid)))
-}
-
-/// One attempt.
-struct Attempt<'a> {
-    context: &'a Context,
-    backup: &'a EtcdBackup,
-}
-
-impl Attempt<'_> {
-    /// Says that an attempt has begun.
-    async fn running(
-        &self,
-        status: &mut EtcdBackupStatus,
-        attempt: u32,
-        message: &str,
-    ) -> Result<(), Failure> {
-        let now = Timestamp::now();
-        status.phase = Some(Phase::Running);
-        status.attempts = Some(attempt);
-        status.started_at = Some(seconds(now));
-        status.retry_at = None;
-        status.observed_generation = self.backup.meta().generation;
-        self.set(status, Is::False, "Running", message, now);
-        self.context.write_status(self.backup, status).await
-    }
-
-    async fn begin(&self, attempt: Option<u32>) -> Result<Action, Failure> {
-        let Self { context, backup } = *self;
-        let mut status = backup.status.clone().unwrap_or_default();
-        if status.attempts.unwrap_or(0) > 0
-            && backup.spec.run_as == RunAs::Operator
-            && let Some(manifest) = self.made_before().await
-        {
-            return self.succeeded(status, &manifest).await;
-        }
-        let Some(attempt) = attempt else {
-            let ended = Failure {
-                reason: "Interrupted",
-                message: "the operator ended during the last attempt".to_owned(),
-                remedy:
-                    "see the operator's memory limit and its logs, then make another EtcdBackup"
-                        .to_owned(),
-                retryable: false,
-            };
-            return self.failed(status, ended).await;
-        };
-        if backup.spec.run_as == RunAs::Job {
-            return job::begin(context, backup, status, attempt).await;
-        }
-        let Some(_permit) = context.permit().await else { return Ok(Action::await_change()) };
-        self.running(&mut status, attempt, "the backup is being made").await?;
-        context.metrics.running.inc();
-        let made = live::attempt(context, backup).await;
-        context.metrics.running.dec();
-        match made {
-            Ok(manifest) => self.succeeded(status, &manifest).await,
-            Err(failure) if failure.reason == "Stopped" && !*context.interrupt.borrow() => {
-                let (namespace, name) = (backup.namespace().unwrap_or_default(), backup.name_any());
-                tracing::info!(namespace, backup = name, "removed while its backup was being made");
-                Ok(Action::await_change())
-            }
-            Err(failure) => self.failed(status, failure).await,
-        }
-    }
-
-    /// What an attempt before this one has made, if it was cut after the commit.
-    async fn made_before(&self) -> Option<Manifest> {
-        let namespace = self.backup.namespace().unwrap_or_default();
-        let cluster = cluster_name(self.backup).ok()?;
-        let store = &self.backup.spec.store_name;
-        let place = secrets::place(self.context, &namespace, store).await.ok()?;
-        let repository = Repository::open(place.store).await.ok()?;
-        made_by(self.backup, &repository, &cluster).await.ok()?
-    }
-
-    fn set(&self, status: &mut EtcdBackupStatus, is: Is, reason: &str, text: &str, now: Timestamp) {
-        let generation = self.backup.meta().generation;
-        conditions::set(&mut status.conditions, "Succeeded", is, reason, text, generation, now);
-    }
-
-    async fn succeeded(
-        &self,
-        mut status: EtcdBackupStatus,
-        manifest: &Manifest,
-    ) -> Result<Action, Failure> {
-        let Self { context, backup } = *self;
-        let namespace = backup.namespace().unwrap_or_default();
-        let url = secrets::place(context, &namespace, &backup.spec.store_name).await;
-        let url = url.map(|place| place.store.url().to_owned()).unwrap_or_default();
-        live::show(&mut status, manifest, &url);
-        status.observed_generation = status.observed_generation.or(backup.meta().generation);
-        self.set(&mut status, Is::True, "Stored", "stored and verified", Timestamp::now());
-        context.write_status(backup, &status).await?;
-        self.count(manifest);
-        let size = status.size.as_deref().unwrap_or_default();
-        let text = format!("{} of revision {}, {size}", manifest.id, manifest.etcd.revision);
-        context.note(backup, "BackupSucceeded", &text).await;
-        let differed = &manifest.etcd.hash_kv.differed;
-        if !differed.is_empty() {
-            let text = format!(
-                "the data of {} differ from the backup's; find out which member is right",
-                differed.join(", ")
-            );
-            context.warn(backup, "MembersDiffer", &text).await;
-        }
-        Ok(Action::await_change())
-    }
-
-    async fn failed(
-        &self,
-        mut status: EtcdBackupStatus,
-        failure: Failure,
-    ) -> Result<Action, Failure> {
-        let Self { context, backup } = *self;
-        let now = Timestamp::now();
-        let attempts = status.attempts.unwrap_or(1);
-        let stopped = failure.reason == "Stopped" && *context.interrupt.borrow();
-        let text = failure.text();
-        self.set(&mut status, Is::False, failure.reason, &text, now);
-        status.observed_generation = backup.meta().generation;
-        if stopped {
-            // The operator that comes next begins anew; this one does not count.
-            status.phase = Some(Phase::Pending);
-            status.attempts = Some(attempts.saturating_sub(1));
-        } else if failure.retryable && attempts < backup.spec.attempts {
-            status.phase = Some(Phase::Pending);
-            status.retry_at = now.saturating_add(back_off(attempts)).ok().map(seconds);
-        } else {
-            status.phase = Some(Phase::Failed);
-            status.finished_at = Some(seconds(now));
-        }
-        context.write_status(backup, &status).await?;
-        if stopped {
-            return Ok(Action::await_change());
-        }
-        let place = self.place();
-        let failed = metrics::Failed {
-            namespace: place.namespace,
-            cluster: place.cluster,
-            store: place.store,
-            reason: failure.reason,
-        };
-        context.metrics.failures.get_or_create(&failed).inc();
-        tracing::warn!(
-            namespace = failed.namespace,
-            backup = backup.name_any(),
-            cluster = failed.cluster,
-            attempt = attempts,
-            reason = failure.reason,
-            error = failure.message,
-            "a backup failed"
-        );
-        let text = format!("attempt {attempts} of {}: {text}", backup.spec.attempts);
-        context.warn(backup, "BackupFailed", &text).await;
-        Ok(match status.retry_at {
-            Some(Time(at)) if status.phase == Some(Phase::Pending) => wait(now, at),
-            _ => Action::await_change(),
-        })
-    }
-
-    fn place(&self) -> metrics::Place {
-        metrics::Place {
-            namespace: self.backup.namespace().unwrap_or_default(),
-            cluster: self.backup.spec.cluster.name.clone(),
-            store: self.backup.spec.store_name.clone(),
-        }
-    }
-
-    fn count(&self, manifest: &Manifest) {
-        let (metrics, place) = (&self.context.metrics, self.place());
-        let took = manifest.finished.duration_since(manifest.started);
-        tracing::info!(
-            namespace = place.namespace,
-            backup = self.backup.name_any(),
-            cluster = place.cluster,
-            id = %manifest.id,
-            revision = manifest.etcd.revision,
-            bytes = manifest.db.bytes,
-            took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX),
-            "a backup is stored"
-        );
-        metrics.backups.get_or_create(&place).inc();
-        #[expect(clippy::cast_precision_loss, reason = "seconds are far below 2^53")]
-        let finished = manifest.finished.as_second() as f64;
-        metrics.last_success.get_or_create(&place).set(finished);
-        metrics.last_revision.get_or_create(&place).set(manifest.etcd.revision);
-        metrics
-            .size
-            .get_or_create(&place)
-            .set(i64::try_from(manifest.db.bytes).unwrap_or(i64::MAX));
-        metrics.duration.get_or_create(&place).set(took.as_secs_f64());
-    }
 }
 
 #[cfg(test)]

@@ -5,19 +5,21 @@
 //! ```
 //!
 //! * What to do is decided without asking anybody ([`decide`]); doing it is thin.
-//! * An EtcdBackup is named by its slot, so that a slot has one, however often an operator is killed.
+//! * An EtcdBackup is named by its slot, so that a slot has one, however often an operator is killed. Where somebody else's has
+//!   that name, the schedule's own uid is added.
 //! * Of several slots that were missed, the newest is made up for.
 
 mod retention;
 
 use crate::{
     api::{EtcdBackup, EtcdBackupSchedule, EtcdBackupScheduleStatus, Phase},
-    backup::{self, LOCKED, RETAIN, remove_object},
+    backup::{self, LOCKED, RETAIN, remove_object, stored},
     conditions::{self, seconds},
     context::{Context, is_gone},
     failure::Failure,
     metrics,
     run::Scope,
+    secrets,
 };
 use daemon::schedule::{Due, Schedule};
 use jiff::{SignedDuration, Timestamp};
@@ -40,13 +42,19 @@ pub const RUN_NOW: &str = "lifeboat.dev/run-now";
 /// No start is later than that by accident alone, so that a small deadline does not skip all.
 const PUNCTUAL: SignedDuration = SignedDuration::from_secs(10);
 
+/// A delay by jitter that need not be told of.
+const SHORT_DELAY: SignedDuration = SignedDuration::from_mins(10);
+
+/// When a store that is missing is looked for again.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
+
 /// What to do about a schedule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     /// The name of the EtcdBackup to create.
     pub create: Option<String>,
     /// The slot that is skipped, and why.
-    pub skipped: Option<(Timestamp, &'static str)>,
+    pub skipped: Option<(Timestamp, String)>,
     /// EtcdBackups that are no longer shown.
     pub remove: Vec<String>,
     /// Whether there is a new success, after which retention looks at the store.
@@ -88,9 +96,10 @@ pub fn decide(
             if exists(&run) {
                 // Created by an operator that ended before it could say so.
             } else if is_too_late(schedule, late) {
-                skipped = Some((slot, "the deadline for its start was missed"));
-            } else if active.is_some() || create.is_some() {
-                skipped = Some((slot, "the backup before it still runs"));
+                skipped = Some((slot, "the deadline for its start was missed".to_owned()));
+            } else if let Some(before) = active.as_ref().or(create.as_ref()) {
+                let why = format!("the one before it, EtcdBackup {before}, has not ended");
+                skipped = Some((slot, why));
             } else {
                 create = Some(run);
             }
@@ -123,8 +132,14 @@ pub fn decide(
         true => (false, "Suspended", "spec.suspend is set"),
         false => (true, "Scheduled", "backups are made when they are due"),
     };
+    let text = match times.delay(&key) {
+        delay if is_ready && delay >= SHORT_DELAY => format!(
+            "{text}; each begins {delay:#} after its time, which is this schedule's share of jitterSeconds"
+        ),
+        _ => text.to_owned(),
+    };
     let generation = schedule.meta().generation;
-    conditions::set(&mut status.conditions, "Ready", is_ready, reason, text, generation, now);
+    conditions::set(&mut status.conditions, "Ready", is_ready, reason, &text, generation, now);
     Ok(Decision {
         create,
         skipped,
@@ -143,7 +158,7 @@ fn times(schedule: &EtcdBackupSchedule) -> Result<Schedule, Failure> {
         ..Failure::of_setting(
             "spec.schedule or spec.timeZone",
             &error,
-            "write five fields, as `0 */6 * * *`, and a zone as `Europe/Berlin`",
+            "write minute (0-59), hour (0-23), day (1-31), month (1-12) and weekday (0-7), as `0 */6 * * *`, or @hourly, @daily, @weekly, @monthly, @yearly, and a zone as `Europe/Berlin`",
         )
     })?;
     times.jitter = Duration::from_secs(u64::try_from(spec.jitter_seconds).unwrap_or(0));
@@ -243,11 +258,14 @@ async fn children(
     schedule: &EtcdBackupSchedule,
 ) -> Result<Vec<EtcdBackup>, Failure> {
     let label = format!("{LABEL}={}", short(&schedule.name_any()));
-    let uid = schedule.uid().unwrap_or_default();
     let found = api.list(&ListParams::default().labels(&label)).await?;
-    let is_ours =
-        |child: &EtcdBackup| child.owner_references().iter().any(|owner| owner.uid == uid);
-    Ok(found.items.into_iter().filter(is_ours).collect())
+    Ok(found.items.into_iter().filter(|child| is_of(child, schedule)).collect())
+}
+
+/// Whether the schedule has made it.
+fn is_of(child: &EtcdBackup, schedule: &EtcdBackupSchedule) -> bool {
+    let uid = schedule.uid().unwrap_or_default();
+    child.owner_references().iter().any(|owner| owner.uid == uid)
 }
 
 /// Says that a schedule cannot be followed.
@@ -265,8 +283,12 @@ async fn refuse(
     conditions::set(&mut status.conditions, "Ready", false, failure.reason, &text, generation, now);
     if schedule.status.as_ref() != Some(&status) {
         context.write_status(schedule, &status).await?;
+        let (name, namespace) = (schedule.name_any(), schedule.namespace().unwrap_or_default());
+        let (error, remedy) = (&failure.message, &failure.remedy);
+        tracing::warn!(namespace, schedule = name, error, remedy, "a schedule cannot be followed");
         context.warn(schedule, failure.reason, &text).await;
     }
+    measure(context, schedule, &status);
     // Only another spec mends it.
     Ok(Action::await_change())
 }
@@ -283,12 +305,23 @@ impl Doing<'_> {
     async fn act(&self, mut decision: Decision, now: Timestamp) -> Result<Action, Failure> {
         let Self { context, schedule, .. } = *self;
         if let Some(name) = &decision.create {
-            self.create(name).await?;
+            decision.status.active = Some(self.create(name).await?);
         }
-        if let Some((slot, why)) = decision.skipped {
+        if let Some((slot, why)) = &decision.skipped {
+            let (namespace, name) = (schedule.namespace().unwrap_or_default(), schedule.name_any());
+            tracing::warn!(namespace, schedule = name, %slot, why, "a backup is skipped");
             context
                 .warn(schedule, "Skipped", &format!("the backup of {slot} is skipped: {why}"))
                 .await;
+        }
+        let store = &schedule.spec.template.spec.store_name;
+        let namespace = schedule.namespace().unwrap_or_default();
+        if let Err(failure) = secrets::store(context, &namespace, store).await {
+            let (generation, text) = (schedule.meta().generation, failure.text());
+            let conditions = &mut decision.status.conditions;
+            conditions::set(conditions, "Ready", false, failure.reason, &text, generation, now);
+            let again = now.saturating_add(LOOK_AGAIN).unwrap_or(now);
+            decision.wake = Some(decision.wake.map_or(again, |wake| wake.min(again)));
         }
         let mut gone = std::mem::take(&mut decision.remove);
         if decision.has_new_success
@@ -302,14 +335,39 @@ impl Doing<'_> {
         if schedule.status.as_ref() != Some(&decision.status) {
             context.write_status(schedule, &decision.status).await?;
         }
-        self.measure(&decision.status);
+        measure(context, schedule, &decision.status);
         Ok(match decision.wake {
             Some(wake) => backup::wait(now, wake),
             None => Action::await_change(),
         })
     }
 
-    async fn create(&self, name: &str) -> Result<(), Failure> {
+    /// Makes the EtcdBackup of that name, or, where somebody else's has it, one of another. Says which.
+    async fn create(&self, name: &str) -> Result<String, Failure> {
+        if self.is_ours_after_creation(name).await? {
+            return Ok(name.to_owned());
+        }
+        let Self { context, schedule, .. } = *self;
+        let uid = schedule.uid().unwrap_or_default();
+        let other = format!("{name}-{:08x}", fnv(&uid) & 0xffff_ffff);
+        if !self.is_ours_after_creation(&other).await? {
+            return Err(Failure {
+                reason: "NameTaken",
+                ..Failure::settings(
+                    format!(
+                        "there are EtcdBackups {name} and {other}, and neither is this schedule's"
+                    ),
+                    "remove one of them, or rename the schedule",
+                )
+            });
+        }
+        let text = format!("EtcdBackup {name} is not this schedule's; it makes {other} instead");
+        context.warn(schedule, "NameTaken", &text).await;
+        Ok(other)
+    }
+
+    /// Creates an EtcdBackup. Whether it is the schedule's: made now, or by an operator that ended before it could say so.
+    async fn is_ours_after_creation(&self, name: &str) -> Result<bool, Failure> {
         let Self { context, schedule, .. } = *self;
         let template = &schedule.spec.template;
         let mut labels = template.labels.clone();
@@ -326,10 +384,12 @@ impl Doing<'_> {
         match self.api.create(&PostParams::default(), &backup).await {
             Ok(_) => {
                 context.note(schedule, "Created", &format!("EtcdBackup {name}")).await;
-                Ok(())
+                Ok(true)
             }
-            // By an operator that ended before it could say so.
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                let found = self.api.get_opt(name).await?;
+                Ok(found.is_some_and(|found| is_of(&found, schedule)))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -347,17 +407,22 @@ impl Doing<'_> {
         let mut set = |is: bool, reason: &str, text: &str| {
             conditions::set(&mut status.conditions, "Retained", is, reason, text, generation, now);
         };
-        let Pruned { removed, kept } = match retention::apply(context, schedule, policy, now).await
-        {
-            Ok(pruned) => pruned,
-            Err(failure) => {
-                set(false, failure.reason, &failure.text());
-                context.warn(schedule, "PruneFailed", &failure.text()).await;
-                return Vec::new();
-            }
-        };
+        let Pruned { removed, left, kept } =
+            match retention::apply(context, schedule, policy, now).await {
+                Ok(pruned) => pruned,
+                Err(failure) => {
+                    set(false, failure.reason, &failure.text());
+                    context.warn(schedule, "PruneFailed", &failure.text()).await;
+                    return Vec::new();
+                }
+            };
         match kept {
-            None => set(true, "Pruned", "what the policy does not keep is deleted"),
+            None => {
+                let text = format!(
+                    "what the policy does not keep is deleted: the cluster has {left} backups in the store, whoever made them"
+                );
+                set(true, "Pruned", &text);
+            }
             Some(Kept { objects, until }) => {
                 let first = until.map_or_else(String::new, |at| format!(", the first until {at}"));
                 let text = format!(
@@ -370,14 +435,25 @@ impl Doing<'_> {
             }
         }
         if !removed.is_empty() {
-            let text = format!("{} backups were deleted", removed.len());
+            let text = format!("{} backups were deleted, and {left} are left", removed.len());
             context.note(schedule, "Pruned", &text).await;
         }
         let shows = |child: &&EtcdBackup| {
             let backup = child.status.as_ref().and_then(|status| status.backup.as_ref());
             backup.is_some_and(|backup| removed.contains(backup))
         };
-        self.children.iter().filter(shows).map(ResourceExt::name_any).collect()
+        let ours: Vec<_> = self.children.iter().filter(shows).map(ResourceExt::name_any).collect();
+        let spec = &schedule.spec.template.spec;
+        let place = (&*spec.store_name, &*spec.cluster.name);
+        let by = format!("EtcdBackupSchedule {}", schedule.name_any());
+        // The look at the store tells of it too, later.
+        if let Err(failure) = stored::pruned(context, schedule, place, &removed, &ours, &by).await {
+            tracing::warn!(
+                error = failure.message,
+                "who shows a backup that was pruned is not told yet"
+            );
+        }
+        ours
     }
 
     /// Removes an EtcdBackup; which backups stay in the store is for retention alone to say.
@@ -394,25 +470,30 @@ impl Doing<'_> {
         }
         remove_object(&self.api, child).await.map(drop)
     }
+}
 
-    fn measure(&self, status: &EtcdBackupScheduleStatus) {
-        let object = metrics::Object {
-            namespace: self.schedule.namespace().unwrap_or_default(),
-            name: self.schedule.name_any(),
-        };
-        #[expect(clippy::cast_precision_loss, reason = "seconds are far below 2^53")]
-        let as_seconds = |time: &Time| time.0.as_second() as f64;
-        let metrics = &self.context.metrics;
-        match &status.next_schedule_time {
-            Some(next) => {
-                metrics.next_run.get_or_create(&object).set(as_seconds(next));
-            }
-            None => drop(metrics.next_run.remove(&object)),
-        }
-        if let Some(success) = &status.last_success_time {
-            metrics.schedule_success.get_or_create(&object).set(as_seconds(success));
-        }
-    }
+/// Shows as metrics what a schedule's status says.
+fn measure(context: &Context, schedule: &EtcdBackupSchedule, status: &EtcdBackupScheduleStatus) {
+    #[expect(clippy::cast_precision_loss, reason = "seconds are far below 2^53")]
+    let as_seconds = |time: &Time| time.0.as_second() as f64;
+    let ready = conditions::get(&status.conditions, "Ready").filter(|_| !schedule.spec.suspend);
+    let success = status.last_success_time.as_ref().map(as_seconds);
+    let shown = metrics::ScheduleShown {
+        is_ready: ready.map(|ready| ready.status == "True"),
+        created: schedule.meta().creation_timestamp.as_ref().map(as_seconds),
+        next: status.next_schedule_time.as_ref().map(as_seconds),
+        success,
+    };
+    let namespace = schedule.namespace().unwrap_or_default();
+    let object = metrics::Object { namespace: namespace.clone(), name: schedule.name_any() };
+    context.metrics.show_schedule(&object, shown);
+    let template = &schedule.spec.template.spec;
+    let place = metrics::Place {
+        namespace,
+        cluster: template.cluster.name.clone(),
+        store: template.store_name.clone(),
+    };
+    context.metrics.begin(&place, success, status.last_success_revision);
 }
 
 #[cfg(test)]

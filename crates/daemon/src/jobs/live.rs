@@ -8,7 +8,7 @@ use crate::{
     serve::JobsError,
 };
 use backup::{
-    BackupError, Kind, TargetError, Watcher,
+    BackupError, Event, Kind, TargetError, Watcher,
     check::{Checking, Chosen, Verdict, Which},
     verify::VerifyError,
 };
@@ -123,7 +123,8 @@ impl Live {
     ) -> Result<Vec<(String, Result<Outcome, Failure>)>, Failure> {
         let begun = Instant::now();
         let job = self.job(order)?;
-        let report = self.run(job).await.map_err(|error| of_backup(&error))?;
+        let watcher = warns_of_other_clusters(order.cluster, order.repositories);
+        let report = self.run(job, watcher).await.map_err(|error| of_backup(&error))?;
         let result = |result: Result<Manifest, TargetError>| match result {
             Ok(manifest) => Ok(Outcome::Made(made(&manifest, begun.elapsed()))),
             Err(TargetError::Lease(LeaseError::Done { .. })) => Ok(Outcome::AlreadyDone),
@@ -132,12 +133,12 @@ impl Live {
         Ok(report.results.into_iter().map(|target| (target.name, result(target.result))).collect())
     }
 
-    async fn run(&self, job: backup::Job) -> Result<backup::Report, BackupError> {
+    async fn run(&self, job: backup::Job, watcher: Watcher) -> Result<backup::Report, BackupError> {
         let mut all = self.interrupt.subscribe();
         let interrupted = async move {
             let _ = all.wait_for(|interrupted| *interrupted).await;
         };
-        on_a_thread(job, interrupted).await
+        on_a_thread(job, watcher, interrupted).await
     }
 
     fn job(&self, order: Order<'_>) -> Result<backup::Job, Failure> {
@@ -273,14 +274,32 @@ impl Jobs for Live {
     }
 }
 
+/// Says in the log that a name goes to another cluster.
+fn warns_of_other_clusters(cluster: &ClusterName, repositories: &[String]) -> Watcher {
+    let (cluster, repositories) = (cluster.clone(), repositories.to_vec());
+    Watcher::new(move |event| {
+        if let Event::OtherCluster { repository, first, found } = event {
+            let repository = repositories.get(repository).map_or("", String::as_str);
+            tracing::warn!(
+                %cluster,
+                repository,
+                first,
+                found,
+                "backups of that name were of another cluster: was it restored, or do two clusters have one name?"
+            );
+        }
+    })
+}
+
 /// Runs a backup on a thread of its own.
 ///
 /// Dropped, it cleans up as if it was interrupted.
 pub async fn on_a_thread(
     job: backup::Job,
+    watcher: Watcher,
     interrupted: impl Future<Output = ()> + Send + 'static,
 ) -> Result<backup::Report, BackupError> {
-    let work = async move |interrupted| backup::run(&job, &Watcher::none(), interrupted).await;
+    let work = async move |interrupted| backup::run(&job, &watcher, interrupted).await;
     apart(interrupted, work).await.unwrap_or(Err(BackupError::Interrupted))
 }
 

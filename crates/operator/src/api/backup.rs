@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One verified backup of one cluster. Its spec can't be changed once it has begun.
+/// One verified backup of one cluster. What is changed in its spec once it has begun is ignored, and told.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "lifeboat.dev",
@@ -16,11 +16,21 @@ use serde::{Deserialize, Serialize};
     status = "EtcdBackupStatus",
     shortname = "eb",
     category = "lifeboat",
-    printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.cluster.name"),
+    printcolumn(name = "Cluster", type_ = "string", json_path = ".status.cluster"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Succeeded\")].reason"
+    ),
     printcolumn(name = "Revision", type_ = "integer", json_path = ".status.revision"),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
-    printcolumn(name = "Store", type_ = "string", json_path = ".spec.storeName"),
+    printcolumn(
+        name = "Stored",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Stored\")].status"
+    ),
+    printcolumn(name = "Store", type_ = "string", json_path = ".status.storeName"),
     printcolumn(name = "Uri", type_ = "string", json_path = ".status.uri", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -51,6 +61,33 @@ pub struct EtcdBackupSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub ttl_seconds_after_finished: Option<i64>,
+}
+
+impl EtcdBackup {
+    /// The spec that counts: that with which it was begun, if it was.
+    pub fn spec_in_force(&self) -> &EtcdBackupSpec {
+        let begun_with = self.status.as_ref().and_then(|status| status.begun_with.as_ref());
+        begun_with.unwrap_or(&self.spec)
+    }
+}
+
+impl EtcdBackupSpec {
+    /// As it is kept in a status. Kubernetes 1.20 takes no empty text in a list there; in a toleration it means the same as none.
+    pub(crate) fn kept(&self) -> Self {
+        let mut kept = self.clone();
+        for toleration in kept.job.iter_mut().flat_map(|job| &mut job.tolerations) {
+            let fields = [
+                &mut toleration.effect,
+                &mut toleration.key,
+                &mut toleration.operator,
+                &mut toleration.value,
+            ];
+            for field in fields {
+                field.take_if(|text| text.is_empty());
+            }
+        }
+        kept
+    }
 }
 
 /// Where a backup is made.
@@ -90,15 +127,29 @@ pub struct EtcdBackupStatus {
     /// How far it has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// `Succeeded`: false until it is, with the reason. `Deleted`: why an object that is to go with its backup is still there.
+    /// `Succeeded`: false until it is, with the reason. `Ended`: true when it has succeeded or failed. `Stored`: whether its backup
+    /// is in the store still. `ClusterChanged`: backups of that name were of another cluster before. `SpecChanged`: a change of
+    /// the spec is ignored. `Deleted`: why an object that is to go with its backup is still there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The generation of the object that this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The cluster's name in the store: where the backup is, whatever the spec says now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// The BackupStore: where the backup is, whatever the spec says now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_name: Option<String>,
+    /// The spec as it was when the first attempt began. All goes by it, the deletion too; what was changed since is ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_with: Option<EtcdBackupSpec>,
     /// How often it was tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
+    /// How many of these attempts are sure to have left nothing in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_nothing: Option<u32>,
     /// When it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Time>,

@@ -26,9 +26,11 @@ pub struct Retention {
     /// The newest of each of the newest N years that have one.
     #[serde(default)]
     pub keep_yearly: u32,
-    /// All that are no older than this, counted back from the newest: `15d`, `36h`, `1y`.
+    /// All that are no older than this, counted back from the newest: `36h`, `15d`, `4w`, `6mo`, `1y`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^([0-9]+ ?[a-z]+ ?)+$"))]
+    #[schemars(regex(
+        pattern = r"^([0-9]+ ?(h(ours?|rs?)?|d(ays?)?|w(eeks?|ks?)?|mo(nths?|s)?|y(ears?|rs?)?) ?)+$"
+    ))]
     pub keep_within: Option<String>,
     /// The most bytes that all backups of the cluster may have in the store together: `50GiB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -24,21 +24,27 @@ use std::collections::BTreeMap;
         json_path = ".spec.template.spec.cluster.name"
     ),
     printcolumn(name = "Schedule", type_ = "string", json_path = ".spec.schedule"),
-    printcolumn(name = "Suspend", type_ = "boolean", json_path = ".spec.suspend"),
-    printcolumn(name = "Last success", type_ = "date", json_path = ".status.lastSuccessTime"),
-    printcolumn(name = "Revision", type_ = "integer", json_path = ".status.lastSuccessRevision"),
-    printcolumn(name = "Next", type_ = "string", json_path = ".status.nextScheduleTime"),
     printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(name = "Last success", type_ = "date", json_path = ".status.lastSuccessTime"),
+    printcolumn(name = "Revision", type_ = "integer", json_path = ".status.lastSuccessRevision"),
+    printcolumn(name = "Next", type_ = "string", json_path = ".status.nextScheduleTime"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct EtcdBackupScheduleSpec {
-    /// Five fields: minute, hour, day, month, weekday; or `@hourly`, `@daily`, `@weekly`.
-    #[schemars(regex(pattern = r"^(@[a-z]+|[^ ]+( +[^ ]+){4})$"))]
+    /// Five fields: minute, hour, day, month, weekday; or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`.
+    #[schemars(regex(
+        pattern = r"^(@(hourly|daily|weekly|monthly|yearly|annually)|[^ @][^ ]*( +[^ ]+){4})$"
+    ))]
     pub schedule: String,
     /// The zone whose clock is meant, as `Europe/Berlin`.
     #[serde(default = "utc")]
@@ -57,7 +63,8 @@ pub struct EtcdBackupScheduleSpec {
     #[serde(default)]
     #[schemars(range(min = 0, max = 86400))]
     pub jitter_seconds: i64,
-    /// Which backups of the cluster are kept in the store. Default: all.
+    /// Which backups of the cluster are kept in the store. Default: all. It goes for all backups of that cluster there, those of
+    /// other schedules, and those made by hand, too: of two schedules with different policies the stricter wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
     /// The backups to make.

@@ -8,20 +8,28 @@
 //!
 //! * The pod has no rights in Kubernetes; the Secrets that it needs are mounted, and nothing of them stands in the Order.
 //! * A Job is named by its attempt, so that an attempt has one, however often an operator is killed.
+//! * A pod that does not begin is told of, and after a while given up: nobody hears of a pod, so that it is looked at again.
 
-use super::{Attempt, made_by, of};
+use super::{
+    Attempt,
+    live::{self, Made, OtherCluster},
+    made_by, of, wait,
+};
 use crate::{
     api::{Cluster, EtcdBackup, EtcdBackupStatus, HashMismatch, JobOptions, Tls},
     cluster,
+    conditions::{self, Is},
     context::Context,
     failure::Failure,
     files::Files,
+    pods::waits_for,
     secrets::{self, Content},
+    security::Security,
     volume::StoreAccess,
 };
-use backup::{BackupError, HashKvPolicy, Options, Source, Target, TargetError};
-use daemon::jobs::on_a_thread;
+use backup::{HashKvPolicy, Options, Source, Target};
 use etcd_live::{ConnectOptions, Connector, Endpoint, TlsOptions};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Resource, ResourceExt,
@@ -45,6 +53,18 @@ pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// No backup takes longer; a pod that never starts must end some time.
 const DEADLINE_SECONDS: i64 = 6 * 3600;
+
+/// How long a pod may take until it begins: nodes and images may have to come first.
+const START: SignedDuration = SignedDuration::from_mins(10);
+
+/// A pod that has not begun after that is told of: first by the condition, then as an event.
+const PROMPT: [SignedDuration; 2] = [SignedDuration::from_secs(10), SignedDuration::from_mins(1)];
+
+/// How often it is looked at then.
+const LOOK: SignedDuration = SignedDuration::from_secs(15);
+
+/// Why an attempt failed whose pod never began.
+pub(super) const NOT_STARTED: &str = "JobNotStarted";
 
 /// How long an ended Job is kept for who wants to see its logs.
 const KEPT_SECONDS: i64 = 3600;
@@ -106,6 +126,14 @@ struct Told {
     retryable: bool,
 }
 
+/// What it says that made a backup.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ToldOfSuccess {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    other_cluster: Option<OtherCluster>,
+}
+
 /// Begins an attempt: says so, then makes its Job.
 pub(super) async fn begin(
     context: &Context,
@@ -114,8 +142,21 @@ pub(super) async fn begin(
     attempt: u32,
 ) -> Result<Action, Failure> {
     let attempting = Attempt { context, backup };
+    if let Err(failure) = prepared(context, backup, &name(backup, attempt)).await {
+        return attempting.missing(status, failure).await;
+    }
     attempting.running(&mut status, attempt, "a Job makes the backup").await?;
     look(context, backup, status, attempt).await
+}
+
+/// The Job of an attempt, once all that it needs is there: a pod whose Secret is missing waits, and does not say for what.
+async fn prepared(context: &Context, backup: &EtcdBackup, name: &str) -> Result<Job, Failure> {
+    let order = order(context, backup).await?;
+    let namespace = backup.namespace().unwrap_or_default();
+    for (_, secret) in &order.secrets {
+        Content::read(context, &namespace, secret).await?;
+    }
+    job(context, backup, &order, name)
 }
 
 /// Looks how far an attempt's Job is; makes it, if an operator ended before it did.
@@ -129,10 +170,11 @@ pub(super) async fn look(
     let attempting = Attempt { context, backup };
     let name = name(backup, attempt);
     let Some(job) = jobs.get_opt(&name).await? else {
-        return match order(context, backup)
-            .await
-            .and_then(|order| job(context, backup, &order, &name))
-        {
+        // Ended Jobs do not stay.
+        if let Some(manifest) = attempting.made_before().await {
+            return attempting.succeeded(status, manifest.into()).await;
+        }
+        return match prepared(context, backup, &name).await {
             Ok(job) => match jobs.create(&PostParams::default(), &job).await {
                 Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
                     Ok(Action::await_change())
@@ -140,13 +182,18 @@ pub(super) async fn look(
                 Err(error) => Err(error.into()),
                 Ok(_) => Ok(Action::await_change()),
             },
-            Err(failure) => attempting.failed(status, failure).await,
+            Err(failure) => attempting.missing(status, failure).await,
         };
     };
     match ended(&job) {
-        None => Ok(Action::await_change()),
+        None => begun(&attempting, status, &job).await,
         Some(true) => match found(context, backup).await? {
-            Some(manifest) => attempting.succeeded(status, &manifest).await,
+            Some(manifest) => {
+                let told = pods(context, backup, &name).await?.iter().find_map(last_words);
+                let told: ToldOfSuccess =
+                    told.and_then(|told| serde_json::from_str(&told).ok()).unwrap_or_default();
+                attempting.succeeded(status, Made { manifest, other: told.other_cluster }).await
+            }
             None => {
                 let failure = Failure {
                     reason: "Store",
@@ -163,6 +210,73 @@ pub(super) async fn look(
             let failure = why(context, backup, &name).await?;
             attempting.failed(status, failure).await
         }
+    }
+}
+
+/// Looks whether the pod of a Job that has not ended has begun.
+async fn begun(
+    attempting: &Attempt<'_>,
+    mut status: EtcdBackupStatus,
+    job: &Job,
+) -> Result<Action, Failure> {
+    let Attempt { context, backup } = *attempting;
+    let (name, now) = (job.name_any(), Timestamp::now());
+    if job.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let pods = pods(context, backup, &name).await?;
+    let newest = pods.iter().max_by_key(|pod| pod.creation_timestamp());
+    let waits = match newest {
+        None => Some(format!("it has no pod; see `kubectl describe job {name}`")),
+        Some(pod) => waits_for(pod),
+    };
+    let Some(why) = waits else {
+        if told(&status).is_some_and(|(reason, _)| reason == POD_WAITS) {
+            attempting.set(&mut status, Is::False, "Running", "a Job makes the backup", now);
+            attempting.write(&mut status).await?;
+        }
+        return Ok(Action::await_change());
+    };
+    let waited =
+        job.creation_timestamp().map_or(SignedDuration::ZERO, |since| now.duration_since(since.0));
+    if waited >= START {
+        let jobs: Api<Job> = context.beside(backup);
+        match jobs.delete(&name, &DeleteParams::background()).await {
+            Err(error) if !crate::context::is_gone(&error) => return Err(error.into()),
+            _ => {}
+        }
+        return attempting.failed(status, not_started(&name, &why)).await;
+    }
+    let [soon, late] = PROMPT;
+    if waited < soon {
+        return Ok(wait(now, now.saturating_add(soon - waited).unwrap_or(now)));
+    }
+    let text = format!("Job {name} has not begun: {why}; it is given up after 10 minutes");
+    if told(&status) != Some((POD_WAITS, &text)) {
+        attempting.set(&mut status, Is::False, POD_WAITS, &text, now);
+        attempting.write(&mut status).await?;
+    }
+    if waited >= late && waited < late + LOOK {
+        context.warn(backup, POD_WAITS, &text).await;
+    }
+    Ok(wait(now, now.saturating_add(LOOK).unwrap_or(now)))
+}
+
+/// The reason while a pod has not begun.
+const POD_WAITS: &str = "PodWaits";
+
+/// What the object says of its attempt.
+fn told(status: &EtcdBackupStatus) -> Option<(&str, &str)> {
+    let told = conditions::get(&status.conditions, "Succeeded")?;
+    Some((&told.reason, &told.message))
+}
+
+fn not_started(job: &str, why: &str) -> Failure {
+    Failure {
+        reason: NOT_STARTED,
+        message: format!("Job {job} did not begin within 10 minutes: {why}"),
+        remedy: "see that its image can be pulled (spec.job.image, or the operator's --image) and that a node takes it".to_owned(),
+        retryable: true,
     }
 }
 
@@ -204,16 +318,29 @@ async fn found(
     backup: &EtcdBackup,
 ) -> Result<Option<repository::Manifest>, Failure> {
     let namespace = backup.namespace().unwrap_or_default();
-    let place = secrets::place(context, &namespace, &backup.spec.store_name).await?;
+    let store = &backup.spec_in_force().store_name;
+    let place = secrets::place(context, &namespace, store).await?;
     let repository = Repository::open(place.store).await.map_err(|error| of(&error))?;
     made_by(backup, &repository, &super::cluster_name(backup)?).await
 }
 
+/// The pods of a Job.
+async fn pods(context: &Context, backup: &EtcdBackup, job: &str) -> Result<Vec<Pod>, Failure> {
+    let pods: Api<Pod> = context.beside(backup);
+    let ours = ListParams::default().labels(&format!("job-name={job}"));
+    Ok(pods.list(&ours).await?.items)
+}
+
+/// The last words of a pod that ended well.
+fn last_words(pod: &Pod) -> Option<String> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let ended = statuses.iter().find_map(|status| status.state.as_ref()?.terminated.as_ref())?;
+    ended.message.clone()
+}
+
 /// Why a Job's pod failed.
 async fn why(context: &Context, backup: &EtcdBackup, job: &str) -> Result<Failure, Failure> {
-    let pods: Api<Pod> = context.beside(backup);
-    let pods = pods.list(&ListParams::default().labels(&format!("job-name={job}"))).await?;
-    let told = pods.items.iter().find_map(message);
+    let told = pods(context, backup, job).await?.iter().find_map(message);
     Ok(told.unwrap_or_else(|| Failure {
         reason: "Job",
         message: format!("Job {job} failed, and its pod says nothing"),
@@ -258,7 +385,7 @@ fn name(backup: &EtcdBackup, attempt: u32) -> String {
 
 async fn order(context: &Context, backup: &EtcdBackup) -> Result<Ordered, Failure> {
     let namespace = backup.namespace().unwrap_or_default();
-    let spec = &backup.spec;
+    let spec = backup.spec_in_force();
     let store = secrets::store(context, &namespace, &spec.store_name).await?.spec;
     let Cluster { tls, auth_secret_name, .. } = &spec.cluster;
     let encryption = store.encryption.as_ref();
@@ -300,7 +427,7 @@ fn job(
 ) -> Result<Job, Failure> {
     let broken = |error: serde_json::Error| Failure::of_setting("the Job", &error, "");
     let defaults = JobOptions::default();
-    let options = backup.spec.job.as_ref().unwrap_or(&defaults);
+    let options = backup.spec_in_force().job.as_ref().unwrap_or(&defaults);
     let image = options.image.as_ref().or(context.settings.image.as_ref()).ok_or_else(|| {
         Failure::settings(
             "no image is known for Jobs",
@@ -318,6 +445,7 @@ fn job(
     let tmp = [json!({ "name": "tmp", "emptyDir": {} })];
     let tmp_mount = [json!({ "name": "tmp", "mountPath": "/tmp" })];
     let labels = json!({ "app.kubernetes.io/name": "lifeboat", LABEL: "backup" });
+    let security = Security::of_backup(options);
     let container = json!({
         "name": "lifeboat",
         "image": image,
@@ -325,11 +453,7 @@ fn job(
         "args": ["backup-job", serde_json::to_string(&order.order).map_err(broken)?],
         "volumeMounts": mounts.chain(tmp_mount).collect::<Vec<Value>>(),
         "resources": options.resources,
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": { "drop": ["ALL"] },
-        },
+        "securityContext": security.container,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     });
     let owner = backup.controller_owner_ref(&());
@@ -348,6 +472,7 @@ fn job(
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": false,
                 "serviceAccountName": options.service_account_name,
+                "securityContext": security.pod,
                 "nodeSelector": options.node_selector,
                 "tolerations": options.tolerations,
                 "containers": [container],
@@ -366,7 +491,7 @@ struct Ordered {
 
 impl Order {
     fn with_secrets(self, store: &crate::api::BackupStoreSpec, backup: &EtcdBackup) -> Ordered {
-        let cluster = &backup.spec.cluster;
+        let cluster = &backup.spec_in_force().cluster;
         let secrets = [
             ("tls", cluster.tls.as_ref().map(|tls| tls.secret_name.clone())),
             ("user", cluster.auth_secret_name.clone()),
@@ -384,32 +509,28 @@ pub async fn obey(
     interrupted: impl Future<Output = ()> + Send + 'static,
 ) -> Result<String, Failure> {
     let made = make(order, interrupted).await;
-    if let Err(failure) = &made {
-        let Failure { reason, message, remedy, retryable } = failure.clone();
-        let told = Told { reason: reason.to_owned(), message, remedy, retryable };
-        let told = serde_json::to_vec(&told).expect("plain data");
-        // Where there is none, the log's end is shown.
-        let _ = std::fs::write(TERMINATION_LOG, told);
-    }
-    made
+    let told = match &made {
+        Ok(made) => serde_json::to_vec(&ToldOfSuccess { other_cluster: made.other.clone() }),
+        Err(failure) => {
+            let Failure { reason, message, remedy, retryable } = failure.clone();
+            serde_json::to_vec(&Told { reason: reason.to_owned(), message, remedy, retryable })
+        }
+    };
+    // Where there is none, the log's end is shown.
+    let _ = std::fs::write(TERMINATION_LOG, told.expect("plain data"));
+    Ok(made?.manifest.id.to_string())
 }
 
 async fn make(
     order: &str,
     interrupted: impl Future<Output = ()> + Send + 'static,
-) -> Result<String, Failure> {
+) -> Result<Made, Failure> {
     let order: Order = serde_json::from_str(order).map_err(|error| {
         Failure::of_setting("the order", &error, "use the image of the operator's version")
     })?;
     let spool = std::env::temp_dir();
     let files = Files::default();
-    let job = order.job(&files, spool)?;
-    let report = on_a_thread(job, interrupted).await;
-    let report = report.map_err(|error: BackupError| daemon::jobs::Failure::from(&error))?;
-    let result = report.results.into_iter().next().expect("a result for the one target");
-    let manifest =
-        result.result.map_err(|error: TargetError| daemon::jobs::Failure::from(&error))?;
-    Ok(manifest.id.to_string())
+    live::make(order.job(&files, spool)?, interrupted).await
 }
 
 impl Order {

@@ -8,7 +8,9 @@ use crate::{
     failure::Failure,
     secrets,
 };
-use backup::{BackupError, HashKvPolicy, Job, Options, Source, Target, TargetError};
+use backup::{
+    BackupError, Event, HashKvPolicy, Job, Options, Source, Target, TargetError, Watcher,
+};
 use daemon::jobs::on_a_thread;
 use futures::StreamExt;
 use kube::{
@@ -16,14 +18,55 @@ use kube::{
     runtime::{WatchStreamExt, watcher::watch_object},
 };
 use repository::{Manifest, lease::Terms};
-use std::{pin::pin, time::Duration};
+use serde::{Deserialize, Serialize};
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// How long to wait for another writer of the same cluster, before that counts as a failed attempt.
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 
+/// A backup that was made.
+pub(super) struct Made {
+    /// What it is.
+    pub(super) manifest: Manifest,
+    /// That the one before it is of another cluster.
+    pub(super) other: Option<OtherCluster>,
+}
+
+impl From<Manifest> for Made {
+    fn from(manifest: Manifest) -> Self {
+        Self { manifest, other: None }
+    }
+}
+
+/// Backups of one name, of two clusters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OtherCluster {
+    /// The id of the cluster of the first backup.
+    first: String,
+    /// The id of that which was backed up now.
+    found: String,
+}
+
+impl OtherCluster {
+    /// What it may mean.
+    pub(super) fn text(&self, name: &str) -> String {
+        let Self { first, found } = self;
+        format!(
+            "backups of {name:?} were of another cluster before: the first is of {first}, this one of {found}; that is so once after a restore, else two clusters share a name: `latest` and retention mix them, so give one another spec.cluster.name"
+        )
+    }
+}
+
 /// Makes the backup, once.
-pub async fn attempt(context: &Context, backup: &EtcdBackup) -> Result<Manifest, Failure> {
-    let job = job(context, backup).await?;
+pub(super) async fn attempt(
+    context: &Context,
+    backup: &EtcdBackup,
+    job: Job,
+) -> Result<Made, Failure> {
     let mut interrupt = context.interrupt.clone();
     let removed = removed(context.beside(backup), backup.name_any(), backup.uid());
     let interrupted = async move {
@@ -33,10 +76,31 @@ pub async fn attempt(context: &Context, backup: &EtcdBackup) -> Result<Manifest,
             () = removed => {}
         }
     };
-    let report = on_a_thread(job, interrupted).await;
+    make(job, interrupted).await
+}
+
+/// Makes a backup in one store.
+pub(super) async fn make(
+    job: Job,
+    interrupted: impl Future<Output = ()> + Send + 'static,
+) -> Result<Made, Failure> {
+    let other = Arc::new(Mutex::new(None));
+    let watcher = Watcher::new({
+        let other = other.clone();
+        move |event| {
+            if let Event::OtherCluster { first, found, .. } = event {
+                let mut other = other.lock().unwrap_or_else(PoisonError::into_inner);
+                *other = Some(OtherCluster { first, found });
+            }
+        }
+    });
+    let report = on_a_thread(job, watcher, interrupted).await;
     let report = report.map_err(|error: BackupError| daemon::jobs::Failure::from(&error))?;
     let result = report.results.into_iter().next().expect("a result for the one target");
-    Ok(result.result.map_err(|error: TargetError| daemon::jobs::Failure::from(&error))?)
+    let manifest =
+        result.result.map_err(|error: TargetError| daemon::jobs::Failure::from(&error))?;
+    let other = other.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok(Made { manifest, other })
 }
 
 /// Comes when an object is removed, or about to be. The controller tells nothing of an object that it works on, so that one
@@ -56,9 +120,10 @@ async fn removed(api: Api<EtcdBackup>, name: String, uid: Option<String>) {
     std::future::pending().await
 }
 
-async fn job(context: &Context, backup: &EtcdBackup) -> Result<Job, Failure> {
+/// What is to be done, with all that Kubernetes and its Secrets add. Neither etcd nor the store is reached yet.
+pub(super) async fn job(context: &Context, backup: &EtcdBackup) -> Result<Job, Failure> {
     let namespace = backup.namespace().unwrap_or_default();
-    let spec = &backup.spec;
+    let spec = backup.spec_in_force();
     let place = secrets::place(context, &namespace, &spec.store_name).await?;
     let reached = cluster::reach(context, &namespace, &spec.cluster).await?;
     Ok(Job {

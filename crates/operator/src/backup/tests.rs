@@ -1,5 +1,8 @@
-use super::*;
-use crate::api::EtcdBackupSpec;
+use super::{
+    deletion::{DELETED, left_nothing, may_be_there},
+    *,
+};
+use crate::{api::EtcdBackupSpec, conditions::seconds};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 fn backup(spec: serde_json::Value) -> EtcdBackup {
@@ -17,6 +20,7 @@ fn with(mut backup: EtcdBackup, phase: Phase, attempts: u32) -> EtcdBackup {
         phase: Some(phase),
         attempts: Some(attempts),
         observed_generation: Some(1),
+        begun_with: Some(backup.spec.kept()),
         finished_at: Some(Time(now())),
         ..EtcdBackupStatus::default()
     });
@@ -66,7 +70,7 @@ fn an_object_that_is_to_take_its_backup_along_is_held_before_anything_begins() {
     owning.metadata.deletion_timestamp = Some(Time(now()));
     assert_eq!(decide(&owning, now()), Step::DeleteBackup);
     owning.spec.deletion_policy = DeletionPolicy::Retain;
-    assert_eq!(decide(&owning, now()), Step::Hold(false), "who changes his mind keeps the backup");
+    assert_eq!(decide(&owning, now()), Step::Hold(false), "before it has begun, it may be changed");
     owning.metadata.finalizers = None;
     assert_eq!(decide(&owning, now()), Step::Rest);
 }
@@ -90,13 +94,80 @@ fn an_object_that_has_ended_goes_when_its_time_is_over() {
 }
 
 #[test]
-fn a_change_after_the_end_is_told_once() {
+fn a_change_after_the_begin_is_told_once_for_each_change_and_again_when_it_is_taken_back() {
+    for phase in [Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed] {
+        let mut changed = with(backup(json!({ "runAs": "Job" })), phase, 1);
+        let unchanged = decide(&changed, now());
+        let was = changed.spec.store_name.clone();
+        changed.spec.store_name = "elsewhere".to_owned();
+        changed.metadata.generation = Some(2);
+        assert_eq!(decide(&changed, now()), Step::TellChanged);
+        assert_eq!(changed.spec_in_force().store_name, was);
+        let told: &mut Vec<Condition> = &mut changed.status.as_mut().unwrap().conditions;
+        conditions::set(told, SPEC_CHANGED, true, "Ignored", "", Some(2), now());
+        assert_eq!(decide(&changed, now()), unchanged, "and it goes on as if nothing was changed");
+        changed.metadata.generation = Some(3);
+        assert_eq!(decide(&changed, now()), Step::TellChanged);
+        changed.spec.store_name = was;
+        assert_eq!(decide(&changed, now()), Step::TellChanged);
+        let told: &mut Vec<Condition> = &mut changed.status.as_mut().unwrap().conditions;
+        conditions::set(told, SPEC_CHANGED, false, "TakenBack", "", Some(3), now());
+        assert_eq!(decide(&changed, now()), unchanged);
+    }
+}
+
+#[test]
+fn a_deletion_policy_that_comes_later_deletes_nothing() {
     let mut changed = with(backup(json!({})), Phase::Succeeded, 1);
-    changed.metadata.generation = Some(2);
+    changed.spec.deletion_policy = DeletionPolicy::Delete;
     assert_eq!(decide(&changed, now()), Step::TellChanged);
-    let told: &mut Vec<Condition> = &mut changed.status.as_mut().unwrap().conditions;
-    conditions::set(told, "SpecChanged", true, "Ignored", "", Some(2), now());
+    changed.metadata.deletion_timestamp = Some(Time(now()));
     assert_eq!(decide(&changed, now()), Step::Rest);
+    let mut kept = with(backup(json!({ "deletionPolicy": "Delete" })), Phase::Succeeded, 1);
+    kept.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    kept.spec.deletion_policy = DeletionPolicy::Retain;
+    assert!(changed_text(&kept).contains(RETAIN), "there is a way to keep it, and it is told");
+    kept.annotations_mut().insert(RETAIN.to_owned(), "true".to_owned());
+    assert_eq!(decide(&kept, now()), Step::Hold(false));
+}
+
+fn changed_text(backup: &EtcdBackup) -> String {
+    super::changed(backup).unwrap()
+}
+
+#[test]
+fn what_waits_before_its_first_attempt_is_corrected_at_once() {
+    let mut waiting = with(backup(json!({})), Phase::Pending, 0);
+    let status = waiting.status.as_mut().unwrap();
+    status.begun_with = None;
+    status.retry_at = Some(seconds(later(60)));
+    assert_eq!(decide(&waiting, now()), Step::Wait(later(60)));
+    waiting.metadata.generation = Some(2);
+    waiting.spec.store_name = "right".to_owned();
+    assert_eq!(decide(&waiting, now()), Step::Begin(Some(1)));
+}
+
+#[test]
+fn only_an_attempt_that_may_have_left_something_makes_the_store_be_asked() {
+    let status = |attempts, clean, backup: Option<&str>| EtcdBackupStatus {
+        attempts: Some(attempts),
+        left_nothing: clean,
+        backup: backup.map(str::to_owned),
+        ..EtcdBackupStatus::default()
+    };
+    assert!(!may_be_there(&EtcdBackupStatus::default()));
+    assert!(!may_be_there(&status(2, Some(2), None)));
+    assert!(may_be_there(&status(2, Some(1), None)));
+    assert!(may_be_there(&status(1, None, None)), "an operator ended in it");
+    assert!(may_be_there(&status(1, Some(1), Some("a"))));
+    assert!(left_nothing("StoreDenied") && !left_nothing("StoreUnreachable"));
+}
+
+#[test]
+fn what_a_status_keeps_of_a_spec_has_no_empty_texts() {
+    let spec = backup(json!({ "job": { "tolerations": [{ "key": "", "operator": "Exists" }] } }));
+    let kept = serde_json::to_value(spec.spec.kept()).unwrap();
+    assert_eq!(kept["job"]["tolerations"], json!([{ "operator": "Exists" }]));
 }
 
 #[test]

@@ -32,8 +32,8 @@ pub(super) fn policy(retention: &Retention, zone: &str) -> Result<Policy, Failur
         keep_weekly: retention.keep_weekly,
         keep_monthly: retention.keep_monthly,
         keep_yearly: retention.keep_yearly,
-        keep_within: within.map_err(wrong("keepWithin", "write it as 15d, 36h or 1y"))?,
-        max_total_size: size.map_err(wrong("maxTotalSize", "write it as 50GiB"))?,
+        keep_within: within.map_err(wrong("keepWithin", ""))?,
+        max_total_size: size.map_err(wrong("maxTotalSize", ""))?,
         min_backups: retention.min_backups,
         time_zone: TimeZone::get(zone).unwrap_or(TimeZone::UTC),
     })
@@ -43,6 +43,8 @@ pub(super) fn policy(retention: &Retention, zone: &str) -> Result<Policy, Failur
 pub(super) struct Pruned {
     /// Names of backups that are gone.
     pub(super) removed: Vec<String>,
+    /// How many backups of the cluster are left.
+    pub(super) left: usize,
     /// What should have gone too.
     pub(super) kept: Option<Kept>,
 }
@@ -73,7 +75,10 @@ pub(super) async fn apply(
     let opened = Repository::open(place.store).await;
     let repository = opened.map_err(|error| Failure::from(daemon::jobs::Failure::from(&error)))?;
     let plan = PrunePlan::new(&repository, &cluster, &policy, now, PruneOptions::default()).await;
-    let report = plan.map_err(failed)?.execute(&repository, |_| {}).await.map_err(failed)?;
+    let plan = plan.map_err(failed)?;
+    let backups: Vec<_> = plan.backups.iter().map(|backup| backup.decision.id).collect();
+    let report = plan.execute(&repository, |_| {}).await.map_err(failed)?;
+    let left = backups.iter().filter(|id| !report.removed.contains(id)).count();
     let removed: Vec<_> = report.removed.iter().map(ToString::to_string).collect();
     let place =
         metrics::Place { namespace, cluster: cluster.to_string(), store: spec.store_name.clone() };
@@ -83,5 +88,5 @@ pub(super) async fn apply(
     }
     let kept = (!report.locked.is_empty())
         .then(|| Kept { objects: report.locked.len(), until: locked_until(&report.locked) });
-    Ok(Pruned { removed, kept })
+    Ok(Pruned { removed, left, kept })
 }

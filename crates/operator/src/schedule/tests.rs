@@ -69,7 +69,7 @@ fn a_slot_is_skipped_while_the_backup_before_it_runs() {
     let running = [child("hourly-20261123-090000", Phase::Running, None)];
     let decision = decided(&schedule(json!({})), &running, "10:00:00");
     assert_eq!(decision.create, None);
-    assert!(decision.skipped.unwrap().1.contains("still runs"));
+    assert!(decision.skipped.unwrap().1.contains("hourly-20261123-090000, has not ended"));
     assert_eq!(decision.status.active.as_deref(), Some("hourly-20261123-090000"));
     assert_eq!(decision.status.last_schedule_time, Some(Time(at("10:00:00"))));
 }
@@ -114,6 +114,9 @@ fn jitter_delays_the_start_and_not_the_slot() {
     assert_eq!(decide(&jittered, &[], at("10:00:00")).unwrap().create, None);
     let begun = decide(&jittered, &[], start).unwrap();
     assert_eq!(begun.create.as_deref(), Some("hourly-20261123-100000"));
+    let day = decided(&schedule(json!({ "jitterSeconds": 86400 })), &[], "09:31:00");
+    let ready = conditions::get(&day.status.conditions, "Ready").unwrap();
+    assert!(ready.message.contains("after its time"), "{}", ready.message);
 }
 
 #[test]
@@ -173,4 +176,17 @@ fn a_policy_is_taken_as_it_stands_and_what_is_none_names_its_field() {
     let bad = retention(json!({ "keepWithin": "5parsecs" }));
     let failure = retention::policy(&bad, "UTC").unwrap_err();
     assert!(failure.message.contains("spec.retention.keepWithin"), "{failure:?}");
+    assert_eq!(failure.text().matches("write it").count(), 1, "{}", failure.text());
+}
+
+#[test]
+fn every_way_to_write_a_time_that_is_taken_is_followed() {
+    for text in ["0 */6 * * *", "@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@annually"]
+    {
+        decide(&schedule(json!({ "schedule": text })), &[], at("09:31:00")).unwrap();
+    }
+    for text in ["36h", "15d", "4w", "1y 6mo", "2 days", "1 month", "2 wks", "3yrs"] {
+        let retention = serde_json::from_value(json!({ "keepWithin": text })).unwrap();
+        retention::policy(&retention, "UTC").unwrap();
+    }
 }

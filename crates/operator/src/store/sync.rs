@@ -5,7 +5,7 @@ use crate::{
     api::{
         BackupStore, Cluster, EtcdBackup, EtcdBackupSpec, EtcdBackupStatus, HashMismatch, RunAs,
     },
-    backup::{SYNCED, live, remove_object},
+    backup::{SYNCED, live, remove_object, stored},
     conditions,
     context::write_status,
     failure::Failure,
@@ -129,7 +129,7 @@ pub(super) fn changes<'a>(
     objects: &'a [EtcdBackup],
 ) -> Changes<'a> {
     let name = store.name_any();
-    let beside = || objects.iter().filter(|object| object.spec.store_name == name);
+    let beside = || objects.iter().filter(|object| object.spec_in_force().store_name == name);
     let manifests = || {
         let all = backups.listings.iter().flat_map(|listing| &listing.backups);
         all.filter(|backup| backup.state == State::Whole).map(|backup| &backup.manifest)
@@ -144,12 +144,12 @@ pub(super) fn changes<'a>(
         .collect();
     let key = |object: &EtcdBackup| {
         let backup = object.status.as_ref().and_then(|status| status.backup.clone());
-        backup.map(|backup| (object.spec.cluster.name.clone(), backup))
+        backup.map(|backup| (object.spec_in_force().cluster.name.clone(), backup))
     };
     let shown_as = |object: &EtcdBackup| object.labels().get(SYNCED).cloned();
     let listed = |object: &EtcdBackup| {
-        backups.listings.iter().any(|l| l.cluster.as_str() == object.spec.cluster.name)
-            || backups.are_all
+        let cluster = &object.spec_in_force().cluster.name;
+        backups.listings.iter().any(|l| l.cluster.as_str() == cluster) || backups.are_all
     };
     let is_over = |object: &&EtcdBackup| match shown_as(object) {
         None => false,
@@ -194,12 +194,16 @@ async fn show(
     }
     let mut status = EtcdBackupStatus {
         observed_generation: made.meta().generation,
+        cluster: Some(manifest.cluster.to_string()),
+        store_name: Some(made.spec.store_name.clone()),
+        begun_with: Some(made.spec.clone()),
         ..EtcdBackupStatus::default()
     };
     live::show(&mut status, manifest, url);
     let text = "found in the store";
     let (generation, now) = (made.meta().generation, manifest.finished);
     conditions::set(&mut status.conditions, "Succeeded", true, "Synced", text, generation, now);
+    stored::set(&mut status.conditions, None, generation, now);
     write_status(client, &made, &status).await
 }
 
