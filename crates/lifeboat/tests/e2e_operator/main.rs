@@ -13,4 +13,5 @@ mod pods;
 mod restores;
 mod schedules;
 mod stores;
+mod targets;
 mod world;
