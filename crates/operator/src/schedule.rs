@@ -253,12 +253,15 @@ async fn reconcile(
 }
 
 /// The EtcdBackups of a schedule.
+///
+/// Out of the API server's cache, which also tells of their changes: else each schedule that is looked at makes it read and decode
+/// the EtcdBackups of the whole namespace from its etcd, and hundreds that are due at once do nothing else.
 async fn children(
     api: &Api<EtcdBackup>,
     schedule: &EtcdBackupSchedule,
 ) -> Result<Vec<EtcdBackup>, Failure> {
     let label = format!("{LABEL}={}", short(&schedule.name_any()));
-    let found = api.list(&ListParams::default().labels(&label)).await?;
+    let found = api.list(&ListParams::default().labels(&label).match_any()).await?;
     Ok(found.items.into_iter().filter(|child| is_of(child, schedule)).collect())
 }
 
