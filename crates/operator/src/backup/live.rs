@@ -117,7 +117,7 @@ async fn removed(api: Api<EtcdBackup>, name: String, uid: Option<String>) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// What is to be done, with all that Kubernetes and its Secrets add. Neither etcd nor the store is reached yet.

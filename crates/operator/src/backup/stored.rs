@@ -170,3 +170,49 @@ fn is_news(backup: &EtcdBackup, lost: Option<&Lost>) -> bool {
         (None, _) => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn backup() -> EtcdBackup {
+        serde_json::from_value(json!({
+            "apiVersion": "lifeboat.dev/v1alpha1", "kind": "EtcdBackup", "metadata": { "name": "b" },
+            "spec": { "cluster": { "name": "prod", "endpoints": ["http://e:2379"] }, "storeName": "s" },
+            "status": { "phase": "Succeeded", "backup": "00000000000000000002-20261123T033653Z" },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_cluster_of_which_nothing_is_listed_has_lost_its_backups_only_if_all_were_listed() {
+        let lost = find(&backup(), &[], true).unwrap().unwrap();
+        assert_eq!(lost.reason, "Missing");
+        assert_eq!(find(&backup(), &[], false), None);
+    }
+
+    #[test]
+    fn a_loss_is_told_once_and_by_who_knew_it_first() {
+        let lost = |reason| Lost { reason, text: String::new() };
+        let with = |told: Option<&Lost>| {
+            let mut backup = backup();
+            let status = backup.status.as_mut().unwrap();
+            set(&mut status.conditions, told, Some(1), Timestamp::UNIX_EPOCH);
+            backup
+        };
+        assert!(is_news(&backup(), None));
+        assert!(!is_news(&with(None), None));
+        assert!(is_news(&with(None), Some(&lost("Missing"))));
+        assert!(!is_news(&with(Some(&lost("Pruned"))), Some(&lost("Missing"))));
+        assert!(is_news(&with(Some(&lost("Missing"))), None), "what is there again is there");
+    }
+
+    #[test]
+    fn an_object_shows_a_backup_where_it_was_made_whatever_its_spec_says_now() {
+        let mut moved = backup();
+        moved.status.as_mut().unwrap().begun_with = Some(moved.spec.clone());
+        moved.spec.store_name = "elsewhere".to_owned();
+        assert!(shows(&moved, "s") && !shows(&moved, "elsewhere"));
+    }
+}
