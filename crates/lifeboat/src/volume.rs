@@ -111,9 +111,8 @@ fn with_store(
     work: impl AsyncFnOnce(Store, Identities) -> Result<Answer, VolumeError>,
 ) -> Result<Answer, VolumeError> {
     let spool = std::env::temp_dir();
-    let files = Files::new(&spool);
+    let files = Files::default();
     let io = |source| VolumeError::Io { action: "write to", path: spool.clone(), source };
-    let files = files.map_err(io)?;
     let access = order.store.as_ref().ok_or(VolumeError::Incomplete("a store"))?;
     let (store, identities) = access.open(&files)?;
     let work = async {

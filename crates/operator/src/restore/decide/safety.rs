@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    api::{JobOptions, VolumeStatus},
+    api::{JobOptions, VolumePhase, VolumeStatus},
     restore::samples,
 };
 use serde_json::json;

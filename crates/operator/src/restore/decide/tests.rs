@@ -1,7 +1,7 @@
 //! Whole restores in a small world: what is decided is done there, or lost with a killed operator.
 
 use super::*;
-use crate::api::VolumeStatus;
+use crate::api::{VolumePhase, VolumeStatus};
 use crate::{
     restore::samples,
     volume::{Built, State},
