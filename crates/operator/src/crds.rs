@@ -10,6 +10,7 @@
 //! Each definition has a number in the annotation [`SCHEMA_ANNOTATION`]. An operator that finds a smaller one, or none,
 //! asks for an update instead of losing fields that the API server would prune ([`check`]).
 
+mod lacks;
 mod reference;
 mod tidy;
 
@@ -46,25 +47,40 @@ pub enum CrdProblem {
     #[error("the API server does not know the kind {0}")]
     Missing(String),
     /// It is older than this program.
-    #[error("the definition {name} has schema {found}, and this operator needs {SCHEMA}")]
+    #[error("the definition {name} {}, and this operator needs {SCHEMA}", schema_of(*found))]
     Older {
         /// Its name.
         name: String,
         /// Its number; 0 if it has none.
         found: u32,
     },
+    /// A field is not in it, whatever its number says.
+    #[error("the definition {name} lacks the field {field}")]
+    Lacks {
+        /// Its name.
+        name: String,
+        /// Which.
+        field: String,
+    },
+}
+
+fn schema_of(found: u32) -> String {
+    match found {
+        0 => format!("has no annotation {SCHEMA_ANNOTATION}"),
+        found => format!("has schema {found}"),
+    }
 }
 
 impl CrdProblem {
     /// What to do.
     pub fn remedy(&self) -> &'static str {
-        let (Self::Missing(name) | Self::Older { name, .. }) = self;
+        let (Self::Missing(name) | Self::Older { name, .. } | Self::Lacks { name, .. }) = self;
         match name == coreos_name() {
             true => {
                 "apply the definitions of this version: lifeboat crds --coreos-compat | kubectl apply --server-side --force-conflicts -f -"
             }
             false => {
-                "apply the definitions of this version: lifeboat crds | kubectl apply --server-side -f -"
+                "apply the definitions of this version: lifeboat crds | kubectl apply --server-side --force-conflicts -f -"
             }
         }
     }
@@ -94,7 +110,18 @@ pub fn check(name: &str, found: Option<&CustomResourceDefinition>) -> Result<(),
     if found < SCHEMA {
         return Err(CrdProblem::Older { name: name.to_owned(), found });
     }
-    Ok(())
+    let ours = match name == coreos_name() {
+        true => Some(coreos_definition()),
+        false => {
+            let mut all = definitions(Rules::Structural).into_iter();
+            all.find(|ours| ours["metadata"]["name"] == name)
+        }
+    };
+    let theirs = serde_json::to_value(definition).expect("a definition can be written as JSON");
+    match ours.and_then(|ours| lacks::first(&ours, &theirs)) {
+        Some(field) => Err(CrdProblem::Lacks { name: name.to_owned(), field }),
+        None => Ok(()),
+    }
 }
 
 /// The definitions, in the order of [`names`].

@@ -104,8 +104,10 @@ async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result<Act
         measure(&context, &store, &status);
         return Ok(crate::backup::wait(now, until));
     }
-    if is_ready(Some(&status)).is_none() {
+    if conditions::get(&status.conditions, "Ready").is_none() {
         show_first(&context, &store, &status, now).await?;
+        // What was written wakes us before.
+        return Ok(Action::requeue(LOOK_AGAIN));
     }
     let namespace = store.namespace().unwrap_or_default();
     let keys = Keys::of(&context, &namespace, &store).await;

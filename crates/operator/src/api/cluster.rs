@@ -14,9 +14,9 @@ pub struct Cluster {
     /// The name of the cluster in the store: its backups lie under it. Two clusters must not share one.
     #[schemars(regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$"))]
     pub name: String,
-    /// URLs of members, `https://etcd-0.etcd.prod.svc:2379`. A healthy member is chosen, the others are tried next.
+    /// URLs of members, `https://etcd-0.etcd.prod.svc:2379`, without user and path. A healthy member is chosen, the others are tried next.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1), inner(regex(pattern = r"^https?://[^/@?#]+$")))]
+    #[schemars(length(min = 1), inner(regex(pattern = r"^https?://[^/@?#]+/?$")))]
     pub endpoints: Vec<String>,
     /// A Service in the object's namespace: its endpoints are members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
