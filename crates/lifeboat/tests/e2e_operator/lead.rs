@@ -1,9 +1,9 @@
 //! Operators that begin, end, and wait for each other.
 
-use crate::world::{World, backup_of, plain};
+use crate::world::{LOOK, World, backup_of, plain};
 use operator::api::{EtcdBackup, Phase};
 use serde_json::json;
-use std::sync::atomic::Ordering;
+use std::{collections::HashSet, sync::atomic::Ordering};
 use testbed::Etcd;
 
 #[tokio::test]
@@ -13,6 +13,36 @@ async fn without_its_kinds_the_operator_says_what_to_apply() {
     assert!(!operator.end().await.success());
     let log = operator.log();
     assert!(log.contains("does not know the kind") && log.contains("lifeboat crds"), "{log}");
+}
+
+#[tokio::test]
+async fn an_operator_that_may_not_watch_is_not_ready_and_says_once_which_right_it_lacks() {
+    let world = World::new().await;
+    world.install_kinds().await;
+    let flags = ["--no-leader-election", "--listen", "127.0.0.1:0"];
+    let operator = world.operator_with("a", &flags);
+    let lacks = "cannot list resource \\\"etcdbackups\\\"";
+    operator.says(lacks).await;
+    let ready = operator.answers("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("cannot list resource"), "{ready}");
+    // So that each was told of twice, if it was not told once.
+    let mut metrics = operator.answers("/metrics").await;
+    let failed = "lifeboat_operator_watch_failures_total{kind=\"EtcdBackup\"}";
+    while !["2", "3", "4"].iter().any(|n| metrics.contains(&format!("{failed} {n}"))) {
+        assert!(metrics.contains(failed), "{metrics}");
+        tokio::time::sleep(LOOK).await;
+        metrics = operator.answers("/metrics").await;
+    }
+    let log = operator.log();
+    assert!(log.contains("give the operator's ServiceAccount that right"), "{log}");
+    let told: Vec<_> = log.lines().filter(|line| line.contains("forbidden")).collect();
+    let causes: HashSet<_> = told
+        .iter()
+        .filter_map(|line| line.split_once("\"error\":"))
+        .map(|(_, rest)| rest)
+        .collect();
+    assert_eq!(told.len(), causes.len(), "{log}");
+    assert!(!log.contains("ListMeta"), "no dump of a Rust structure: {log}");
 }
 
 #[tokio::test]

@@ -12,6 +12,12 @@ use operator::{
 use serde_json::json;
 use testbed::{Etcd, Identity, Run, Tool};
 
+const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
+/// Of age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj.
+const IDENTITY_OF_ANOTHER: &str =
+    "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX";
+
 /// Runs the tool beside the API server, with the store's credentials.
 fn tool(world: &World, arguments: &[&str]) -> Run {
     let mut command = Tool::new(env!("CARGO_BIN_EXE_lifeboat")).command(arguments);
@@ -72,6 +78,45 @@ async fn a_command_shows_the_backups_of_a_repository_once_and_no_operator_takes_
     assert_eq!(left, [before[1].name_any()]);
 }
 
+/// A private key that is to come later, one that fits no recipient, a certificate that is none.
+async fn keys_are_compared_and_secrets_are_named_but_not_kept(world: &World) {
+    let keyed = |secret: &str| {
+        let identities = json!({ "secretName": secret, "key": "k" });
+        json!({ "encryption": { "recipients": [RECIPIENT], "identities": identities } })
+    };
+    world.secret("of-another", [("k", IDENTITY_OF_ANOTHER)]).await;
+    world.secret("garbage", [("ca.crt", "no certificate")]).await;
+    world.store("later", "later", keyed("to-come")).await;
+    world.store("wrong", "wrong", keyed("of-another")).await;
+    let ca = json!({ "ca": { "secretName": "garbage", "key": "ca.crt" } });
+    world.store("garbage", "garbage", ca).await;
+    let judged = async |name: &str| {
+        let is_judged = |store: &BackupStore| {
+            store.status.as_ref().is_some_and(|status| status.checked_at.is_some())
+        };
+        let store = world.until::<BackupStore>(name, "looked at", is_judged).await;
+        let status = store.status.unwrap();
+        let of = |type_| {
+            let found = conditions::get(&status.conditions, type_).cloned();
+            found.map(|c| (format!("{} {}", c.status, c.reason), c.message)).unwrap_or_default()
+        };
+        (of("Ready"), of("Decryptable"))
+    };
+    let (ready, decryptable) = judged("later").await;
+    assert_eq!((&*ready.0, &*decryptable.0), ("True Reachable", "False KeyMissing"));
+    let (ready, decryptable) = judged("wrong").await;
+    assert_eq!((&*ready.0, &*decryptable.0), ("True KeyUnfit", "False KeyUnfit"));
+    assert!(world.events("wrong").await.contains(&"KeyUnfit".to_owned()));
+    let (ready, _) = judged("garbage").await;
+    assert!(ready.0.starts_with("False ") && ready.1.contains("\"ca.crt\" in Secret \"garbage\""));
+    assert!(!ready.1.contains("/proc") && !ready.1.contains("/tmp"), "{ready:?}");
+    let logs = world.logs();
+    assert!(logs.contains("a store cannot be used") && !logs.contains("SECRET-KEY"), "{logs}");
+    let left = std::fs::read_dir(world.folder()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("secret")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
 #[tokio::test]
 async fn what_a_store_locks_stays_is_told_and_does_not_keep_the_operator_busy() {
     let world = World::ready().await;
@@ -92,6 +137,8 @@ async fn what_a_store_locks_stays_is_told_and_does_not_keep_the_operator_busy() 
     assert!(told.message.contains("(COMPLIANCE, 1 day)"), "{told:?}");
     let free: BackupStore = world.until("free", "looked at", |store| lock(store).is_some()).await;
     assert_eq!(lock(&free).unwrap().reason, "Disabled");
+
+    keys_are_compared_and_secrets_are_named_but_not_kept(&world).await;
 
     let owning = backup_of(&cluster.endpoints(), "s3", json!({ "deletionPolicy": "Delete" }));
     world.make::<EtcdBackup>("owned", owning.clone()).await;

@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use std::{
     fmt::Debug,
     fs::File,
+    io::{Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -31,7 +33,7 @@ use testbed::{Cluster, Etcd, Fault, FaultProxy, Identity, KubeApi, S3, Security,
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often a condition is asked for anew.
-const LOOK: Duration = Duration::from_millis(50);
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 /// The API server, a client of it, a store, and a folder.
 pub(crate) struct World {
@@ -79,7 +81,7 @@ impl World {
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     }
 
-    async fn install_kinds(&self) {
+    pub(crate) async fn install_kinds(&self) {
         let api: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         let printed = Tool::new(env!("CARGO_BIN_EXE_lifeboat")).run(["crds"]).ok().stdout;
         let definitions: Vec<Value> = serde_saphyr::from_multiple(&printed).unwrap();
@@ -279,9 +281,16 @@ impl World {
     }
 
     fn args(&self, flags: &[&str]) -> Vec<String> {
-        let fixed = ["operator", "--lease-namespace", "lifeboat", "--listen", "none", "--spool"];
-        let spool = self.folder.path().to_str().unwrap();
-        [&fixed, &[spool][..], flags].concat().into_iter().map(str::to_owned).collect()
+        let folder = self.folder.path().to_str().unwrap();
+        let mut args = vec!["operator", "--spool", folder, "--file-stores", folder];
+        if !flags.contains(&"--listen") {
+            args.extend(["--listen", "none"]);
+        }
+        if !flags.contains(&"--no-leader-election") {
+            args.extend(["--lease-namespace", "lifeboat"]);
+        }
+        args.extend(flags);
+        args.into_iter().map(str::to_owned).collect()
     }
 
     fn spawn(&self, name: &str, mut command: Command) -> Operator {
@@ -343,6 +352,19 @@ impl Operator {
             assert!(begun.elapsed() < PATIENCE, "it never said {what:?}:\n{}", self.log());
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// What it answers over HTTP, with the status.
+    pub(crate) async fn answers(&self, path: &str) -> String {
+        self.says("\"message\":\"listening\"").await;
+        let log = self.log();
+        let (_, rest) = log.split_once("\"address\":\"").unwrap();
+        let (address, _) = rest.split_once('"').unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     /// SIGKILL: it can do nothing more.
