@@ -145,9 +145,9 @@ pub fn coreos_definition() -> Value {
     let mut made = definition(&CoreosBackup::crd(), Rules::Structural);
     // That operator's definition kept whatever was written, which holds until it is taken back.
     made["spec"]["preserveUnknownFields"] = json!(false);
-    // It wrote null for a time that there is not, and an object with a field that is refused can get no status.
+    // It wrote null for a time that there is not, 1.20 does for an empty reason; an object with a field that is refused gets no status.
     let schema = &mut made["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    for time in ["lastSuccessDate", "lastExecutionDate"] {
+    for time in ["lastSuccessDate", "lastExecutionDate", "Reason"] {
         schema["properties"]["status"]["properties"][time]["nullable"] = json!(true);
     }
     // Kubernetes 1.20 takes an empty default that is applied for none, and refuses that.

@@ -138,7 +138,7 @@ pub struct CoreosBackupStatus {
     pub succeeded: bool,
     /// Why the last backup was not made, and what to do. Empty while one is tried again.
     // Always written: left out, the text that the other operator has written would stay.
-    #[serde(default, rename = "Reason")]
+    #[serde(default, rename = "Reason", deserialize_with = "or_empty")]
     pub reason: String,
     /// The version of etcd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,4 +176,9 @@ pub struct CoreosBackupStatus {
     /// `Succeeded`: whether the last backup was made. `Pruned`: whether all but `maxBackups` files are deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// Kubernetes 1.20 stores null where an empty text is applied.
+fn or_empty<'de, D: serde::Deserializer<'de>>(text: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(text)?.unwrap_or_default())
 }
