@@ -121,7 +121,7 @@ fn what_the_coreos_operator_has_stored_is_taken_and_what_it_kept_is_pruned() {
     assert_eq!(status["lastSuccessDate"]["nullable"], true);
     assert_eq!(status["Reason"]["type"], "string");
     each("", schema_of(&definition), &mut |path, schema| {
-        assert!(schema["default"] != "", "{path}")
+        assert!(schema["default"] != "", "{path}");
     });
     let spec = &schema_of(&definition)["properties"]["spec"];
     assert_eq!(spec["required"], json!(["storageType"]));
