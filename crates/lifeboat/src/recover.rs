@@ -37,6 +37,8 @@ pub(crate) enum RecoverCommand {
     Agent(agent::AgentArgs),
     #[command(hide = true)]
     Receive(receive::ReceiveArgs),
+    #[command(hide = true)]
+    Digest(receive::DigestArgs),
 }
 
 impl RecoverCommand {
@@ -51,6 +53,7 @@ impl RecoverCommand {
             Self::Adopt(args) => args.run(context),
             Self::Agent(args) => args.run(context),
             Self::Receive(args) => args.run(),
+            Self::Digest(args) => args.run(),
         }
     }
 }
