@@ -27,18 +27,8 @@ use std::collections::BTreeMap;
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
     ),
-    printcolumn(
-        name = "Backups",
-        type_ = "integer",
-        json_path = ".status.backups",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Checked",
-        type_ = "date",
-        json_path = ".status.checkedAt",
-        priority = 1
-    ),
+    printcolumn(name = "Backups", type_ = "integer", json_path = ".status.backups", priority = 1),
+    printcolumn(name = "Checked", type_ = "date", json_path = ".status.checkedAt", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

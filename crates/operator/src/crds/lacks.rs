@@ -15,7 +15,11 @@ pub(super) fn first(ours: &Value, theirs: &Value) -> Option<String> {
 fn in_schema(ours: &Value, theirs: &Value, path: &str) -> Option<String> {
     let properties = ours["properties"].as_object().into_iter().flatten();
     let of_properties = properties.map(|(name, ours)| {
-        (ours, &theirs["properties"][name], format!("{path}{}{name}", if path.is_empty() { "" } else { "." }))
+        (
+            ours,
+            &theirs["properties"][name],
+            format!("{path}{}{name}", if path.is_empty() { "" } else { "." }),
+        )
     });
     let of_rest = ["items", "additionalProperties"]
         .map(|part| (&ours[part], &theirs[part], path.to_owned()))
