@@ -67,7 +67,7 @@ async fn a_backup_is_made_verified_shown_and_goes_with_its_object_only_where_tha
 }
 
 #[tokio::test]
-async fn what_is_missing_is_named_and_a_later_attempt_finds_it() {
+async fn what_is_missing_is_named_and_waited_for_and_who_made_nothing_goes_without_its_store() {
     let world = World::ready().await;
     let cluster = plain(Etcd::V3_4);
     cluster.put("a", "b");
@@ -75,39 +75,47 @@ async fn what_is_missing_is_named_and_a_later_attempt_finds_it() {
     world.store("s3", "two", json!({})).await;
 
     let once = json!({ "attempts": 1 });
-    world
-        .make::<EtcdBackup>("lost", backup_of(&cluster.endpoints(), "nowhere", once.clone()))
-        .await;
-    let lost = world.until_phase("lost", Phase::Failed).await.status.unwrap();
-    let why = conditions::get(&lost.conditions, "Succeeded").unwrap().clone();
-    assert_eq!((why.reason.as_str(), why.status.as_str()), ("StoreMissing", "False"));
-    assert!(why.message.contains("\"nowhere\"") && why.message.contains("create it"), "{why:?}");
-    assert_eq!(world.events("lost").await, ["BackupFailed"]);
-
-    let mut guarded = backup_of(&cluster.endpoints(), "s3", json!({ "attempts": 3 }));
-    guarded["cluster"]["authSecretName"] = json!("etcd-user");
-    world.make::<EtcdBackup>("patient", guarded).await;
+    world.make::<EtcdBackup>("lost", backup_of(&cluster.endpoints(), "nowhere", once)).await;
     let is_waiting = |backup: &EtcdBackup| {
         backup.status.as_ref().is_some_and(|status| status.retry_at.is_some())
     };
+    let lost = world.until("lost", "waiting", is_waiting).await.status.unwrap();
+    let why = conditions::get(&lost.conditions, "Succeeded").unwrap().clone();
+    assert_eq!((why.reason.as_str(), why.status.as_str()), ("StoreMissing", "False"));
+    assert!(why.message.contains("\"nowhere\"") && why.message.contains("create it"), "{why:?}");
+    assert_eq!((lost.phase, lost.attempts), (Some(Phase::Pending), None));
+    assert_eq!(world.events("lost").await, ["BackupWaits"]);
+
+    let mut guarded = backup_of(&cluster.endpoints(), "s3", json!({ "attempts": 1 }));
+    guarded["cluster"]["authSecretName"] = json!("etcd-user");
+    world.make::<EtcdBackup>("patient", guarded).await;
     let waiting: EtcdBackup = world.until("patient", "waiting", is_waiting).await;
     let why = waiting.status.unwrap().conditions[0].message.clone();
     assert!(why.contains("Secret \"etcd-user\""), "{why}");
     // etcd without users takes anybody's name for nobody's: what counts is that the Secret was read.
     world.secret("etcd-user", [("username", "root"), ("password", "pass-word-of-etcd")]).await;
     let ended = |backup: &EtcdBackup| {
-        backup.status.as_ref().is_some_and(|status| {
-            status.attempts == Some(2) && status.phase != Some(Phase::Running)
-        })
+        let status = backup.status.clone().unwrap_or_default();
+        conditions::get(&status.conditions, "Ended").is_some()
     };
-    let tried: EtcdBackup = world.until("patient", "tried again", ended).await;
+    let tried: EtcdBackup = world.until("patient", "tried", ended).await;
     let message = tried.status.unwrap().conditions[0].message.clone();
     assert!(!message.contains("Secret \"etcd-user\""), "{message}");
+
+    world.store("nowhere", "found", json!({})).await;
+    let found = world.until_phase("lost", Phase::Succeeded).await.status.unwrap();
+    assert_eq!(found.attempts, Some(1), "what was waited for was no attempt");
+    let down = json!({ "attempts": 1, "deletionPolicy": "Delete" });
+    world.make::<EtcdBackup>("down", backup_of("http://127.0.0.1:1", "nowhere", down)).await;
+    let down = world.until_phase("down", Phase::Failed).await.status.unwrap();
+    assert!(down.conditions[0].message.contains("given up"), "{:?}", down.conditions);
+    world.remove::<BackupStore>("nowhere").await;
+    world.remove::<EtcdBackup>("down").await;
     assert!(!world.told().await.contains("pass-word-of-etcd"));
 }
 
 #[tokio::test]
-async fn a_change_after_the_end_changes_nothing_and_is_told() {
+async fn a_change_after_the_begin_changes_nothing_and_is_told_as_another_cluster_is() {
     let world = World::ready().await;
     let cluster = plain(Etcd::V3_4);
     cluster.put("a", "b");
@@ -115,7 +123,7 @@ async fn a_change_after_the_end_changes_nothing_and_is_told() {
     world.store("s3", "three", json!({})).await;
     world.make::<EtcdBackup>("done", backup_of(&cluster.endpoints(), "s3", json!({}))).await;
     let done = world.until_phase("done", Phase::Succeeded).await;
-    let patch = json!({ "spec": { "cluster": { "name": "other" } } });
+    let patch = json!({ "spec": { "cluster": { "name": "other" }, "deletionPolicy": "Delete" } });
     let all = world.all::<EtcdBackup>();
     all.patch("done", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     let is_told = |backup: &EtcdBackup| {
@@ -123,8 +131,18 @@ async fn a_change_after_the_end_changes_nothing_and_is_told() {
         conditions::get(&status.conditions, "SpecChanged").is_some()
     };
     let told: EtcdBackup = world.until("done", "told", is_told).await;
-    assert_eq!(told.status.unwrap().backup, done.status.unwrap().backup);
+    let told = told.status.unwrap();
+    assert_eq!(told.backup, done.status.unwrap().backup);
+    assert_eq!(told.cluster.as_deref(), Some("prod"), "where it is, not where it would be now");
+    world.remove::<EtcdBackup>("done").await;
     assert_eq!(world.manifests("three").len(), 1);
+
+    let stranger = plain(Etcd::V3_4);
+    stranger.put("c", "d");
+    world.make::<EtcdBackup>("same", backup_of(&stranger.endpoints(), "s3", json!({}))).await;
+    let same = world.until_phase("same", Phase::Succeeded).await.status.unwrap();
+    let other = conditions::get(&same.conditions, "ClusterChanged").expect("a condition");
+    assert!(other.message.contains("\"prod\""), "{other:?}");
 
     let brief = json!({ "ttlSecondsAfterFinished": 0 });
     world.make::<EtcdBackup>("brief", backup_of(&cluster.endpoints(), "s3", brief)).await;
@@ -132,7 +150,7 @@ async fn a_change_after_the_end_changes_nothing_and_is_told() {
     while all.get_opt("brief").await.unwrap().is_some() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(world.manifests("three").len(), 2, "its backup stays");
+    assert_eq!(world.manifests("three").len(), 3, "its backup stays");
 }
 
 #[tokio::test]

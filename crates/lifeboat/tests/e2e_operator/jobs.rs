@@ -37,8 +37,8 @@ async fn end(world: &World, job: &Job, how: &str) {
     jobs.patch_status(&job.name_any(), &params, &Patch::Merge(&status)).await.unwrap();
 }
 
-/// What a pod of the Job left behind.
-async fn leave_pod(world: &World, job: &Job, terminated: Value) {
+/// A pod of the Job whose container is in that state.
+async fn leave_pod(world: &World, job: &Job, state: Value) {
     let name = job.name_any();
     let pod = json!({
         "metadata": { "name": name, "labels": { "job-name": name } },
@@ -49,7 +49,7 @@ async fn leave_pod(world: &World, job: &Job, terminated: Value) {
     pods.create(&PostParams::default(), &pod).await.unwrap();
     let status = json!({ "status": { "containerStatuses": [{
         "name": "lifeboat", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-        "state": { "terminated": terminated },
+        "state": state,
     }] } });
     pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
 }
@@ -67,7 +67,7 @@ async fn a_backup_in_a_job_outlives_its_operator_and_is_found_by_the_next() {
     world.make::<EtcdBackup>("near", backup_of(&cluster.endpoints(), "here", more)).await;
 
     let failed = job(&world, 1).await;
-    let told = json!({ "exitCode": 137, "reason": "OOMKilled" });
+    let told = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } });
     leave_pod(&world, &failed, told).await;
     end(&world, &failed, "Failed").await;
     let second_job = job(&world, 2).await;
@@ -93,14 +93,19 @@ async fn a_job_without_an_image_is_not_made_and_says_what_to_set() {
     world.store("s3", "jobs", json!({})).await;
     let more = json!({ "runAs": "Job", "attempts": 1 });
     world.make::<EtcdBackup>("imageless", backup_of("http://127.0.0.1:1", "s3", more)).await;
-    let failed = world.until_phase("imageless", Phase::Failed).await.status.unwrap();
-    assert!(failed.conditions[0].message.contains("spec.job.image"), "{:?}", failed.conditions);
+    let says_so = |backup: &EtcdBackup| {
+        let conditions = backup.status.iter().flat_map(|status| &status.conditions);
+        conditions.clone().any(|condition| condition.message.contains("spec.job.image"))
+    };
+    let waiting: EtcdBackup = world.until("imageless", "waiting for an image", says_so).await;
+    assert_eq!(waiting.status.unwrap().phase, Some(Phase::Pending));
     let jobs: Api<Job> = world.all();
     assert!(jobs.list(&ListParams::default()).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
-async fn a_job_has_its_secrets_mounted_and_none_in_its_order() {
+async fn a_job_has_its_secrets_mounted_and_none_in_its_order_and_a_pod_that_does_not_begin_is_told_of()
+ {
     let world = World::ready().await;
     let _operator = world.operator("a");
     world.secret("etcd-user", [("username", "root"), ("password", "pass-word-of-etcd")]).await;
@@ -109,14 +114,24 @@ async fn a_job_has_its_secrets_mounted_and_none_in_its_order() {
     let mut spec = backup_of("http://127.0.0.1:1", "s3", more);
     spec["cluster"]["authSecretName"] = json!("etcd-user");
     world.make::<EtcdBackup>("near", spec).await;
-    let job = job(&world, 1).await;
-    let text = serde_json::to_string(&job).unwrap();
+    let running = job(&world, 1).await;
+    let text = serde_json::to_string(&running).unwrap();
     assert!(!text.contains("pass-word-of-etcd"));
     assert!(!text.contains(testbed::Identity::Admin.secret()));
-    let pod = job.spec.unwrap().template.spec.unwrap();
+    let pod = running.spec.clone().unwrap().template.spec.unwrap();
     let secrets = pod.volumes.unwrap().into_iter().filter_map(|volume| volume.secret?.secret_name);
     assert_eq!(secrets.collect::<Vec<_>>(), ["etcd-user", "s3"]);
     assert_eq!(pod.automount_service_account_token, Some(false));
+
+    let waiting =
+        json!({ "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } });
+    leave_pod(&world, &running, waiting).await;
+    let is_told = |backup: &EtcdBackup| {
+        let conditions = backup.status.iter().flat_map(|status| &status.conditions);
+        conditions.clone().any(|condition| condition.message.contains("no such image"))
+    };
+    let told: EtcdBackup = world.until("near", "told of", is_told).await;
+    assert_eq!(told.status.unwrap().conditions[0].reason, "PodWaits");
 }
 
 #[tokio::test]

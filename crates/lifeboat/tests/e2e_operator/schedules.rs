@@ -1,8 +1,8 @@
 //! Backups that recur.
 
 use crate::world::{World, backup_of, plain};
-use kube::api::{ListParams, Patch, PatchParams};
-use operator::api::{EtcdBackup, EtcdBackupSchedule};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use operator::api::{EtcdBackup, EtcdBackupSchedule, Phase};
 use operator::conditions;
 use serde_json::{Value, json};
 use testbed::Etcd;
@@ -36,6 +36,9 @@ async fn a_run_that_is_asked_for_is_made_at_once_and_retention_keeps_what_it_say
     let cluster = plain(Etcd::V3_5);
     let _operator = world.operator("a");
     world.store("s3", "sched", json!({})).await;
+    world.make::<EtcdBackup>("by-hand", backup_of(&cluster.endpoints(), "s3", json!({}))).await;
+    let by_hand = world.until_phase("by-hand", Phase::Succeeded).await.status.unwrap();
+    assert_eq!(conditions::get(&by_hand.conditions, "Stored").unwrap().status, "True");
     let template = backup_of(&cluster.endpoints(), "s3", json!({ "deletionPolicy": "Delete" }));
     let more = json!({ "retention": { "keepLast": 2 }, "suspend": true });
     world.make::<EtcdBackupSchedule>("yearly", schedule(template, more)).await;
@@ -49,6 +52,12 @@ async fn a_run_that_is_asked_for_is_made_at_once_and_retention_keeps_what_it_say
         assert_eq!(done.last_success_revision, revisions.last().copied());
     }
     assert_eq!(world.manifests("sched").len(), 2);
+    let is_told = |backup: &EtcdBackup| {
+        let status = backup.status.clone().unwrap_or_default();
+        conditions::get(&status.conditions, "Stored").is_some_and(|told| told.reason == "Pruned")
+    };
+    world.until::<EtcdBackup>("by-hand", "told to be gone", is_told).await;
+    world.remove::<EtcdBackup>("by-hand").await;
     let all = world.all::<EtcdBackup>();
     let shown = all.list(&ListParams::default()).await.unwrap().items;
     let mut shown: Vec<_> = shown.into_iter().filter_map(|b| b.status?.revision).collect();
@@ -66,16 +75,28 @@ async fn objects_that_history_removes_leave_their_backups_to_retention() {
     let template = backup_of(&cluster.endpoints(), "s3", json!({ "deletionPolicy": "Delete" }));
     let more = json!({ "successfulHistoryLimit": 1 });
     world.make::<EtcdBackupSchedule>("kept", schedule(template, more)).await;
+    let all = world.all::<EtcdBackup>();
+    let mut first = None;
     for run in ["1", "2"] {
         cluster.put("run", run);
         run_now(&world, "kept", run).await;
         answered(&world, "kept", run).await;
+        let made = all.list(&ListParams::default()).await.unwrap().items;
+        first = first.or_else(|| made[0].metadata.name.clone());
     }
-    let all = world.all::<EtcdBackup>();
     while all.list(&ListParams::default()).await.unwrap().items.len() > 1 {
         tokio::task::yield_now().await;
     }
     assert_eq!(world.manifests("hist").len(), 2);
+
+    // The name that the first run had is somebody else's now.
+    let dead = backup_of("http://127.0.0.1:1", "s3", json!({ "attempts": 1 }));
+    world.make::<EtcdBackup>(&first.unwrap(), dead).await;
+    cluster.put("run", "1 again");
+    run_now(&world, "kept", "1").await;
+    let again = answered(&world, "kept", "1").await.status.unwrap();
+    assert_eq!(again.last_success_revision, Some(cluster.revision()));
+    assert!(world.events("kept").await.contains(&"NameTaken".to_owned()));
 }
 
 #[tokio::test]
@@ -83,6 +104,15 @@ async fn what_is_no_schedule_says_so_and_is_followed_when_it_is_mended() {
     let world = World::ready().await;
     let _operator = world.operator("a");
     let template = backup_of("http://127.0.0.1:1", "s3", json!({}));
+    for refused in
+        [json!({ "schedule": "@reboot" }), json!({ "retention": { "keepWithin": "2fortnights" } })]
+    {
+        let spec = serde_json::from_value(schedule(template.clone(), refused)).unwrap();
+        let refused = EtcdBackupSchedule::new("refused", spec);
+        let all = world.all::<EtcdBackupSchedule>();
+        let answer = all.create(&PostParams::default(), &refused).await;
+        assert!(answer.unwrap_err().to_string().contains("should match"));
+    }
     let wrong = json!({ "schedule": "99 0 1 1 *" });
     world.make::<EtcdBackupSchedule>("wrong", schedule(template, wrong)).await;
     let ready = |schedule: &EtcdBackupSchedule| {
@@ -98,8 +128,9 @@ async fn what_is_no_schedule_says_so_and_is_followed_when_it_is_mended() {
     let patch = json!({ "spec": { "schedule": "0 0 1 1 *" } });
     let all = world.all::<EtcdBackupSchedule>();
     all.patch("wrong", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    // The schedule is one; that its store is missing is told too.
     let is_followed = |schedule: &EtcdBackupSchedule| {
-        ready(schedule).is_some_and(|ready| ready.status == "True")
+        ready(schedule).is_some_and(|ready| ready.reason == "StoreMissing")
             && schedule.status.as_ref().is_some_and(|status| status.next_schedule_time.is_some())
     };
     world.until::<EtcdBackupSchedule>("wrong", "followed", is_followed).await;
