@@ -27,7 +27,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::{
     Api, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams},
-    runtime::{Controller, controller::Action, watcher},
+    runtime::{
+        Controller,
+        controller::{self, Action},
+        watcher,
+    },
 };
 use retention::{Kept, Pruned};
 use serde_json::json;
@@ -219,6 +223,9 @@ pub(crate) fn fnv(text: &str) -> u64 {
     })
 }
 
+/// So many are looked at at once: hundreds that fire in the same second leave the API server room for the Lease.
+const AT_ONCE: u16 = 16;
+
 /// Follows all objects of the kind.
 pub async fn run(
     context: Arc<Context>,
@@ -230,6 +237,7 @@ pub async fn run(
     let ours = watcher::Config::default().labels(LABEL).page_size(500);
     let controller = Controller::new(api, watcher::Config::default().page_size(500))
         .owns(backups, ours)
+        .with_config(controller::Config::default().concurrency(AT_ONCE))
         .graceful_shutdown_on(stop);
     crate::run::drive(controller, context, "EtcdBackupSchedule", reconcile).await;
 }

@@ -85,16 +85,13 @@ pub(crate) async fn drive<K, F, R>(
         );
         Action::requeue(wait)
     };
-    let followed = controller
-        .with_config(controller::Config::default())
-        .run(reconcile, on_failure, context)
-        .for_each(|outcome| {
-            if let Err(controller::Error::QueueError(error)) = outcome {
-                watch_failures.inc();
-                watches.watches.note(error, Instant::now());
-            }
-            futures::future::ready(())
-        });
+    let followed = controller.run(reconcile, on_failure, context).for_each(|outcome| {
+        if let Err(controller::Error::QueueError(error)) = outcome {
+            watch_failures.inc();
+            watches.watches.note(error, Instant::now());
+        }
+        futures::future::ready(())
+    });
     tokio::select! {
         () = followed => {}
         () = idle => {}
