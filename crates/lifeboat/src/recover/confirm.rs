@@ -1,11 +1,12 @@
 //! A person is asked, and may press Ctrl-C at any time.
 
+use super::show::Shown;
 use crate::{
     cli::Context,
     interrupt::Interrupt,
     report::{Exit, Failure},
 };
-use recover::Plan;
+use recover::{Fleet, Journal, Plan, Run};
 use std::{
     io::{self, BufRead, IsTerminal},
     sync::mpsc,
@@ -41,6 +42,26 @@ pub(super) fn confirm(
         true => Ok(()),
         false => Err(refused("that is not the cluster's name")),
     }
+}
+
+/// Asks the hosts, before a person is asked: another machine may have taken the run over, or back, and another run may have come
+/// after it. Then asks them `more`.
+pub(super) fn look<T>(
+    context: &Context,
+    plan: &Plan,
+    journal: &Journal,
+    patience: Duration,
+    interrupt: &Interrupt,
+    more: impl AsyncFnOnce(&Run<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let shown = Shown::new(&plan.spec);
+    unless_interrupted(context, interrupt, async {
+        let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(patience);
+        let run = Run { plan, journal, fleet: &fleet };
+        run.refuse_elsewhere().await?;
+        run.refuse_overtaken().await?;
+        more(&run).await
+    })
 }
 
 /// A line of standard input, unless a signal comes before it.

@@ -2,7 +2,7 @@
 
 use super::{
     args::{ClusterArgs, PatienceArgs, ProgramArgs},
-    confirm::{confirm, unless_interrupted},
+    confirm::{confirm, look, unless_interrupted},
     discover::DiscoverArgs,
     next::Next,
     prepare::{self, Looked},
@@ -215,8 +215,11 @@ impl ReplaceArgs {
         say!("going on with run {}, begun {:.0}", plan.run, plan.made);
         let mut plan = with_spec(plan, spec, &next)?;
         // Before a person is asked anything: the run may have ended elsewhere.
-        self.look(context, &plan, journal, interrupt)
-            .map_err(|failure| next.if_taken_over(failure))?;
+        let patience = self.patience.time();
+        look(context, &plan, journal, patience, interrupt, async |run| {
+            Ok(run.refuse_stale().await?)
+        })
+        .map_err(|failure| next.if_taken_over(failure))?;
         let (program, agent) = self.program.program()?;
         plan.agent = agent;
         let lines = journal.lines()?;
@@ -246,24 +249,6 @@ impl ReplaceArgs {
             confirm(&plan, "begin", self.yes, interrupt)?;
         }
         Ok(plan)
-    }
-
-    /// Another machine may have taken the run over, or back.
-    fn look(
-        &self,
-        context: &Context,
-        plan: &Plan,
-        journal: &Journal,
-        interrupt: &Interrupt,
-    ) -> Result<(), Failure> {
-        let shown = Shown::new(&plan.spec);
-        unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
-            let run = Run { plan, journal, fleet: &fleet };
-            run.refuse_elsewhere().await?;
-            run.refuse_overtaken().await?;
-            Ok(run.refuse_stale().await?)
-        })
     }
 
     /// All that is not done yet.

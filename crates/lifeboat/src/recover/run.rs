@@ -3,7 +3,7 @@
 use super::{
     args::{ClusterArgs, PatienceArgs, ProgramArgs},
     backup::{self, BackupArgs, Source},
-    confirm::{confirm, unless_interrupted},
+    confirm::{confirm, look, unless_interrupted},
     next::Next,
     prepare, rescue,
     show::Shown,
@@ -85,7 +85,13 @@ impl RunArgs {
                 say!("going on with run {}, begun {:.0}", plan.run, plan.made);
                 let mut plan = with_spec(plan, spec, &next)?;
                 plan.by = Some(runs.holder()?);
-                let is_as_before = self.look(context, &plan, &journal, &interrupt)?;
+                let patience = self.patience.time();
+                let is_as_before =
+                    look(context, &plan, &journal, patience, &interrupt, async |run| {
+                        run.refuse_stale().await?;
+                        Ok(run.is_as_before().await)
+                    });
+                let is_as_before = is_as_before.map_err(|failure| next.if_taken_over(failure))?;
                 // Another build of lifeboat may go on with it.
                 plan.agent = prepare::program(&self.program)?.1;
                 let source = self.go_on_with(context, &plan)?;
@@ -154,26 +160,6 @@ impl RunArgs {
             ),
             format!("to begin with that, take the run back first: {}", next.rollback(&plan.run)),
         ))
-    }
-
-    /// Another machine may have taken the run over, or back; and the members may run as they did before it.
-    fn look(
-        &self,
-        context: &Context,
-        plan: &Plan,
-        journal: &Journal,
-        interrupt: &Interrupt,
-    ) -> Result<bool, Failure> {
-        let shown = Shown::new(&plan.spec);
-        unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
-            let run = Run { plan, journal, fleet: &fleet };
-            run.refuse_elsewhere().await?;
-            run.refuse_overtaken().await?;
-            run.refuse_stale().await?;
-            Ok(run.is_as_before().await)
-        })
-        .map_err(|failure| Next::with(&self.cluster).if_taken_over(failure))
     }
 
     /// As long as nothing was stopped, the cluster may have come back by itself.

@@ -2,7 +2,7 @@
 
 use super::{
     args::PatienceArgs,
-    confirm::{confirm, unless_interrupted},
+    confirm::{confirm, look, unless_interrupted},
     meant::{Meant, older_finished},
     next::Next,
     run::stopped,
@@ -86,7 +86,8 @@ impl RollbackArgs {
             _ => {}
         }
         let interrupt = Interrupt::watch()?;
-        let looked = self.look(context, &plan, &journal, &interrupt);
+        let patience = self.patience.time();
+        let looked = look(context, &plan, &journal, patience, &interrupt, async |_| Ok(()));
         if looked.as_ref().is_err_and(was_taken_back_here) {
             say!("run {} was taken back before", plan.run);
             return Ok(());
@@ -117,23 +118,6 @@ impl RollbackArgs {
             say!("warning: {warning}");
         }
         Ok(())
-    }
-
-    /// Before a person is asked: the run may have ended elsewhere, or another one may have come after it.
-    fn look(
-        &self,
-        context: &Context,
-        plan: &Plan,
-        journal: &Journal,
-        interrupt: &Interrupt,
-    ) -> Result<(), Failure> {
-        let shown = Shown::new(&plan.spec);
-        unless_interrupted(context, interrupt, async {
-            let fleet = Fleet::new(&plan.spec, shown.watcher())?.patient(self.patience.time());
-            let run = Run { plan, journal, fleet: &fleet };
-            run.refuse_elsewhere().await?;
-            Ok(run.refuse_overtaken().await?)
-        })
     }
 }
 
