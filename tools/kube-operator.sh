@@ -35,7 +35,7 @@ begin_s3
 install_operator 2
 images() {
   tools/kube-node.sh image localhost/etcd:3.5 "$work/etcd.tar" "$LIFEBOAT_ETCD_3_5"/etcd{,ctl} -- etcd
-  tools/kube-node.sh image localhost/kubectl:test "$work/kubectl.tar" "$node/root/usr/bin/kubectl"
+  tools/kube-node.sh image localhost/kubectl:test "$work/kubectl.tar" "$node/root"/usr/bin/kubectl
   tools/kube-node.sh load-image "$work"/{etcd,kubectl}.tar >/dev/null
 }
 images &
