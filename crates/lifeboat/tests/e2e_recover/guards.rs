@@ -297,13 +297,15 @@ fn a_run_that_has_changed_nothing_is_dropped_and_starts_nothing() {
     std::fs::write(scene.snapshot(), good).unwrap();
 
     // The program on the hosts is looked at before a run is begun, and then again: that fails.
-    let sha256sum = "/usr/local/bin/sha256sum";
+    let shell = "/usr/local/bin/sh";
     scene.hosts[0].write_script(
-        sha256sum,
-        "#!/bin/sh\nmkdir /run/looked-at 2>/dev/null || exit 1\nexec /usr/bin/sha256sum \"$@\"\n",
+        shell,
+        "#!/bin/dash\n[ \"$*\" = -s ] || exec /bin/sh \"$@\"\nscript=$(cat)\n\
+         case $script in *'recover digest'*) mkdir /run/looked-at 2>/dev/null || exit 1 ;; esac\n\
+         printf '%s\\n' \"$script\" | /bin/sh -s\n",
     );
     scene.run().code_is(1).stderr_has(&["m1", "is dropped"]);
-    scene.hosts[0].ssh(&format!("rm {sha256sum}"));
+    scene.hosts[0].ssh(&format!("rm {shell}"));
     let dropped = Run::of(&mut scene.recover("rollback", [""; 0])).ok();
     dropped.stderr_has(&["was taken back before"]);
     assert!(scene.hosts.iter().all(|host| !host.is_active("etcd")));
