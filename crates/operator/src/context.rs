@@ -112,7 +112,7 @@ impl Context {
         Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default())
     }
 
-    /// See [`write_status`].
+    /// Writes an object's status, all of it. That the object is gone meanwhile is no error.
     pub async fn write_status<K>(&self, object: &K, status: &impl Serialize) -> Result<(), Failure>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>

@@ -5,7 +5,7 @@
 //! * The status is written before its actions are done: what must be remembered (the replicas there were) is, before it changes.
 //! * Until [`Stopping`] nothing is changed, so a refusal there leaves nothing to take back. From then on
 //!   every failure leads through [`RollingBack`].
-//! * From then on, too, it goes by the spec that it has begun with ([`begun`](super::begun)), and holds its target.
+//! * From then on, too, it goes by the spec that it has begun with (`status.begunWith`), and holds its target.
 
 mod check;
 mod forward;

@@ -5,8 +5,15 @@
 //! * [`is_retryable`](StoreError::is_retryable) says whether the same call can succeed later. The store has retried by
 //!   itself before; a caller that retries waits longer.
 
+#[cfg(feature = "buckets")]
 use super::answer::is_answer;
 use std::{error::Error, fmt};
+
+/// Folders answer nothing.
+#[cfg(not(feature = "buckets"))]
+fn is_answer(_: &Source) -> bool {
+    false
+}
 
 /// What the error came from: an [`std::io::Error`], or what a provider answered.
 pub type Source = Box<dyn Error + Send + Sync>;

@@ -224,6 +224,7 @@ impl RemoteLocation {
     }
 
     /// A setting that is `true` or `false`.
+    #[cfg(any(feature = "buckets", test))]
     pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, StoreError> {
         match self.get(name) {
             None => Ok(None),
@@ -234,6 +235,7 @@ impl RemoteLocation {
     }
 
     /// A setting that is a number.
+    #[cfg(any(feature = "buckets", test))]
     pub(super) fn number(&self, name: &str, default: u32, max: u32) -> Result<u32, StoreError> {
         match self.get(name).map(str::parse) {
             None => Ok(default),
