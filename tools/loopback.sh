@@ -5,6 +5,7 @@
 #   tools/loopback.sh stop FOLDER                ends their sshds and whatever runs in their sessions
 #   tools/loopback.sh service FILE COMMAND...    makes FILE a script that knows start, stop and running, as those of
 #                                                /etc/init.d; it writes FILE.log and FILE.pid
+# A session there has a home of its own: what a person's .bashrc does takes time at each, and is no host's.
 # LIFEBOAT_SSHD: the sshd, if it is not the machine's own; LIFEBOAT_SSHD_LIBRARIES: where what it needs is.
 set -euo pipefail
 shopt -s inherit_errexit
@@ -17,7 +18,7 @@ empty=/run/sshd
 start() {
   local folder=$1 number=0 port
   shift
-  mkdir -p "$folder/ssh"
+  mkdir -p "$folder/ssh" "$folder/home"
   ssh-keygen -q -t ed25519 -N '' -C loopback -f "$folder/ssh/host"
   ssh-keygen -q -t ed25519 -N '' -C loopback -f "$folder/ssh/key"
   if [ "$(id -u)" = 0 ] && mkdir "$empty" 2>/dev/null; then touch "$folder/ssh/made-$(basename "$empty")"; fi
@@ -55,7 +56,7 @@ UsePAM $pam
 PermitRootLogin yes
 PasswordAuthentication no
 PrintMotd no
-SetEnv LIFEBOAT_LOOPBACK=$2
+SetEnv LIFEBOAT_LOOPBACK=$2 HOME=$2/home
 MaxStartups 100
 Subsystem sftp internal-sftp
 CONFIG
