@@ -1,6 +1,8 @@
 //! `kill -9` of `recover`, at the boundary of every step and at random instants: `run` again finishes, and `rollback`
 //! brings the old cluster back with its data. `LIFEBOAT_KILLS=73 ./test e2e` makes 100 of them and more.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -51,6 +53,13 @@ impl Lives {
         let generation = format!("life {}", self.number);
         self.scene.live_on(&generation);
         generation
+    }
+
+    /// The runs that were begun.
+    fn runs(&self) -> BTreeSet<PathBuf> {
+        let folders = std::fs::read_dir(self.scene.state_dir.join("recover")).unwrap();
+        let plans = folders.map(|folder| folder.unwrap().path().join("plan.yaml"));
+        plans.filter(|plan| plan.exists()).collect()
     }
 
     /// Runs to the end, and proves the data.
@@ -133,6 +142,7 @@ fn killed_at_random(seed: u64, kills: usize) {
     let mut killed = 0;
     while killed < kills {
         let generation = lives.live_on();
+        let known = lives.runs();
         let mut begins_again = true;
         while begins_again && killed < kills {
             let time = Duration::from_millis(random.below(whole));
@@ -144,6 +154,11 @@ fn killed_at_random(seed: u64, kills: usize) {
         println!("{killed} kills, life {}", lives.number);
         if random.below(2) == 0 {
             lives.finish();
+            continue;
+        }
+        if lives.runs() == known {
+            // Killed before a run was begun: there is nothing to take back.
+            lives.scene.serves_the_old_data(&generation);
             continue;
         }
         if random.below(2) == 0 && killed < kills {
