@@ -1,6 +1,13 @@
 //! Backups and restores of etcd as Kubernetes objects.
 //!
-//! * [`api`] is the objects: what people write, and what they read back.
+//! ```text
+//!   object ─▶ decide, a pure function ─▶ act: a backup, a Job, a patch ─▶ status, conditions, events
+//! ```
+//! * [`api`] is the objects: what people write, and what they read back; [`crds`] their definitions and reference.
+//! * [`backup`], [`schedule`], [`store`], [`restore`] are a controller each, [`compat`] one for the objects of the CoreOS operator;
+//!   [`run`](mod@run) starts them where this operator leads ([`lease`]).
+//! * [`volume`] is what the pods of a restore do; it knows nothing of Kubernetes.
+//! * [`secrets`] and [`files`] turn Secrets into what the libraries take; [`limits`] is what objects may not ask for.
 
 pub mod api;
 pub mod crds;
