@@ -35,11 +35,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, Preconditions},
     runtime::{Controller, controller::Action, watcher},
 };
 use repository::{ClusterName, Manifest, Repository, RepositoryError};
-use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
 /// Holds an object until its backup is deleted.
@@ -214,22 +213,8 @@ pub(crate) fn wait(now: Timestamp, until: Timestamp) -> Action {
 }
 
 async fn hold(api: &Api<EtcdBackup>, backup: &EtcdBackup, held: bool) -> Result<Action, Failure> {
-    let mut finalizers = backup.finalizers().to_vec();
-    finalizers.retain(|finalizer| finalizer != FINALIZER);
-    if held {
-        finalizers.push(FINALIZER.to_owned());
-    }
-    let patch = json!({ "metadata": {
-        "finalizers": finalizers,
-        "resourceVersion": backup.resource_version(),
-    } });
-    match api.patch(&backup.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Ok(_) => Ok(Action::await_change()),
-        Err(error) if crate::context::is_gone(&error) => Ok(Action::await_change()),
-        // Somebody has changed it meanwhile: of that we hear.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Action::await_change()),
-        Err(error) => Err(error.into()),
-    }
+    crate::context::hold(api, backup, FINALIZER, held).await?;
+    Ok(Action::await_change())
 }
 
 pub(crate) async fn remove_object(

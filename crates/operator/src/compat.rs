@@ -22,7 +22,7 @@ use crate::{
     api::coreos::{CoreosBackup, CoreosBackupStatus},
     backup::wait,
     conditions::{self, Is},
-    context::{Context, is_gone},
+    context::{Context, hold},
     failure::Failure,
     run::Scope,
 };
@@ -31,10 +31,9 @@ use decide::{Step, THEIR_FINALIZER, decide};
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::ListParams,
     runtime::{Controller, controller::Action, watcher},
 };
-use serde_json::json;
 use std::sync::Arc;
 
 /// Follows all objects of the kind.
@@ -81,7 +80,11 @@ async fn reconcile(cached: Arc<CoreosBackup>, context: Arc<Context>) -> Result<A
     match decide(&object, now) {
         Step::Rest => Ok(Action::await_change()),
         Step::Wait(until) => Ok(wait(now, until)),
-        Step::LetGo => let_go(&api, &object).await,
+        Step::LetGo => {
+            // The CoreOS operator holds it by that, and there is none any more.
+            hold(&api, &object, THEIR_FINALIZER, false).await?;
+            Ok(Action::await_change())
+        }
         Step::Refuse(failure) => refuse(&context, &object, &failure, now).await,
         Step::Begin(order, attempt) => {
             Attempt { context: &context, object: &object, order }.begin(attempt).await
@@ -97,23 +100,6 @@ fn invalid(message: impl Into<String>, remedy: impl Into<String>) -> Failure {
 /// Names the field that a failure comes from.
 fn in_field(field: &'static str) -> impl Fn(Failure) -> Failure {
     move |failure| Failure { message: format!("{field}: {}", failure.message), ..failure }
-}
-
-/// Takes away what the CoreOS operator holds an object by.
-async fn let_go(api: &Api<CoreosBackup>, object: &CoreosBackup) -> Result<Action, Failure> {
-    let mut finalizers = object.finalizers().to_vec();
-    finalizers.retain(|finalizer| finalizer != THEIR_FINALIZER);
-    let patch = json!({ "metadata": {
-        "finalizers": finalizers,
-        "resourceVersion": object.resource_version(),
-    } });
-    match api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Ok(_) => Ok(Action::await_change()),
-        Err(error) if is_gone(&error) => Ok(Action::await_change()),
-        // Somebody has changed it meanwhile: of that we hear.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Action::await_change()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Says that nothing can be made of an object.

@@ -194,6 +194,33 @@ where
     }
 }
 
+/// Puts a finalizer on an object, or takes it away. That the object is gone or was changed meanwhile is no error: of that we hear.
+pub(crate) async fn hold<K>(
+    api: &Api<K>,
+    object: &K,
+    finalizer: &str,
+    held: bool,
+) -> Result<(), Failure>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let mut finalizers = object.finalizers().to_vec();
+    finalizers.retain(|other| other != finalizer);
+    if held {
+        finalizers.push(finalizer.to_owned());
+    }
+    let patch = json!({ "metadata": {
+        "finalizers": finalizers,
+        "resourceVersion": object.resource_version(),
+    } });
+    match api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
+        Ok(_) => Ok(()),
+        Err(error) if is_gone(&error) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether an object is not there, or is another one of the same name.
 pub fn is_gone(error: &kube::Error) -> bool {
     match error {

@@ -5,7 +5,7 @@
 //!                                     │ Queued       │ Pending: what is missing is waited for
 //! ```
 
-use super::{back_off, cluster_name, deletion, job, live, live::Made, made_by, stored, wait};
+use super::{back_off, cluster_name, deletion, job, live, live::Made, made_by, of, stored, wait};
 use crate::{
     api::{EtcdBackup, EtcdBackupStatus, Phase, RunAs},
     conditions::{self, Is, seconds},
@@ -119,14 +119,19 @@ impl Attempt<'_> {
         self.write(status).await
     }
 
-    /// What an attempt before this one has made, if it was cut after the commit.
-    pub(super) async fn made_before(&self) -> Option<Manifest> {
+    /// The backup that this object has made, if it is in the store.
+    pub(super) async fn found(&self) -> Result<Option<Manifest>, Failure> {
         let namespace = self.backup.namespace().unwrap_or_default();
-        let cluster = cluster_name(self.backup).ok()?;
+        let cluster = cluster_name(self.backup)?;
         let store = &self.backup.spec_in_force().store_name;
-        let place = secrets::place(self.context, &namespace, store).await.ok()?;
-        let repository = Repository::open(place.store).await.ok()?;
-        made_by(self.backup, &repository, &cluster).await.ok()?
+        let place = secrets::place(self.context, &namespace, store).await?;
+        let repository = Repository::open(place.store).await.map_err(|error| of(&error))?;
+        made_by(self.backup, &repository, &cluster).await
+    }
+
+    /// What an attempt before this one has made, if it was cut after the commit and the store can be asked.
+    pub(super) async fn made_before(&self) -> Option<Manifest> {
+        self.found().await.ok()?
     }
 
     pub(super) fn set(

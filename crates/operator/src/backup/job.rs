@@ -14,14 +14,14 @@ mod obey;
 mod order;
 mod told;
 
-use super::{Attempt, live::Made, made_by, of, wait};
+use super::{Attempt, live::Made, wait};
 use crate::{
     api::{EtcdBackup, EtcdBackupStatus},
     conditions::{self, Is},
     context::Context,
     failure::Failure,
     pods::waits_for,
-    secrets::{self, Content},
+    secrets::Content,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
@@ -33,7 +33,6 @@ use kube::{
 pub use obey::{TERMINATION_LOG, obey};
 pub use order::Order;
 use order::{job, name, order};
-use repository::Repository;
 use told::{ToldOfSuccess, last_words, message};
 
 /// Says what a Job of ours is for.
@@ -104,7 +103,7 @@ pub(super) async fn look(
     };
     match ended(&job) {
         None => begun(&attempting, status, &job).await,
-        Some(true) => match found(context, backup).await? {
+        Some(true) => match attempting.found().await? {
             Some(manifest) => {
                 let told = pods(context, backup, &name).await?.iter().find_map(last_words);
                 let told: ToldOfSuccess =
@@ -228,17 +227,6 @@ fn ended(job: &Job) -> Option<bool> {
         (_, true) => Some(false),
         _ => None,
     }
-}
-
-async fn found(
-    context: &Context,
-    backup: &EtcdBackup,
-) -> Result<Option<repository::Manifest>, Failure> {
-    let namespace = backup.namespace().unwrap_or_default();
-    let store = &backup.spec_in_force().store_name;
-    let place = secrets::place(context, &namespace, store).await?;
-    let repository = Repository::open(place.store).await.map_err(|error| of(&error))?;
-    made_by(backup, &repository, &super::cluster_name(backup)?).await
 }
 
 /// The pods of a Job.

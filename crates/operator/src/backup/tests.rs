@@ -4,6 +4,7 @@ use super::{
 };
 use crate::{api::EtcdBackupSpec, conditions::seconds};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::json;
 
 fn backup(spec: serde_json::Value) -> EtcdBackup {
     let mut whole =
