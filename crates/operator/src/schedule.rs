@@ -121,16 +121,18 @@ pub fn decide(
     status.next_schedule_time = wake.map(seconds);
     status.active = create.clone().or(active);
 
-    // Times are whole seconds: of two successes in one, the newer revision is the newer.
-    let revision = |child: &EtcdBackup| child.status.as_ref().and_then(|status| status.revision);
-    let before =
-        status.last_success_time.clone().map(|Time(at)| (at, status.last_success_revision));
+    // Times are whole seconds: of two successes in one, the later name in the store is the newer. A name is used once.
     let newest = children.iter().filter(|child| phase(child) == Phase::Succeeded);
-    let newest = newest.filter_map(|child| Some((finished(child)?, revision(child)))).max();
-    let newest = newest.filter(|newest| before.is_none_or(|before| before < *newest));
-    if let Some((at, revision)) = newest {
+    let newest = newest.filter_map(|child| Some((finished(child)?, child.status.as_ref()?)));
+    let newest = newest.max_by_key(|(at, made)| (*at, made.backup.as_ref()));
+    let shown = status.last_success_time.as_ref().map(|Time(at)| *at);
+    let shown = (shown, status.last_success_backup.as_ref());
+    let newest = newest.filter(|(at, made)| shown < (Some(*at), made.backup.as_ref()));
+    let has_new_success = newest.is_some();
+    if let Some((at, made)) = newest {
         status.last_success_time = Some(Time(at));
-        status.last_success_revision = revision;
+        status.last_success_revision = made.revision;
+        status.last_success_backup = made.backup.clone();
     }
     let (is_ready, reason, text) = match schedule.spec.suspend {
         true => (false, "Suspended", "spec.suspend is set"),
@@ -148,7 +150,7 @@ pub fn decide(
         create,
         skipped,
         remove: history(schedule, children),
-        has_new_success: newest.is_some(),
+        has_new_success,
         status,
         wake,
     })

@@ -118,6 +118,9 @@ pub struct EtcdBackupScheduleStatus {
     /// The revision of the backup that last succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success_revision: Option<i64>,
+    /// The name in the store of the backup that last succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success_backup: Option<String>,
     /// The value of `lifeboat.dev/run-now` that was last answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run_now: Option<String>,
