@@ -34,7 +34,7 @@ use crate::{
 };
 use futures::stream::StreamExt;
 use sha2::{Digest, Sha256};
-use std::{fmt, io, sync::Arc};
+use std::{collections::BTreeMap, fmt, io, sync::Arc};
 
 /// How the copies are stored.
 #[derive(Clone, Debug, Default)]
@@ -223,7 +223,9 @@ pub async fn copy(
     ids: &[BackupId],
     options: &CopyOptions,
 ) -> Result<CopyReport, RepositoryError> {
-    let (originals, there) = futures::try_join!(from.backups(cluster), to.backups(cluster))?;
+    let (mut originals, there) = futures::try_join!(from.backups(cluster), to.backups(cluster))?;
+    let unreadable = std::mem::take(&mut originals.unreadable).into_iter();
+    let mut unreadable: BTreeMap<_, _> = unreadable.map(|one| (one.id, one.error)).collect();
     let copier = Copier { from: from.store(), to, cluster, originals: &originals, options };
     let started = |id: &BackupId| originals.get(*id).map(|backup| backup.manifest.started);
     let mut ids = ids.to_vec();
@@ -233,8 +235,11 @@ pub async fn copy(
     let mut report = CopyReport::default();
     let of = ids.len();
     for (done, id) in ids.iter().copied().enumerate() {
-        let outcome = copier.copy(id, &there, done + 1, of).await;
-        let outcome = match outcome {
+        let copied = match unreadable.remove(&id) {
+            None => copier.copy(id, &there, done + 1, of).await,
+            Some(error) => Err(error.into()),
+        };
+        let outcome = match copied {
             Ok(outcome) => outcome,
             Err(error) => copier.failed(id, error).await,
         };

@@ -115,6 +115,19 @@ async fn a_copy_has_the_same_bytes_and_its_pins_and_is_copied_once() {
 }
 
 #[tokio::test]
+async fn who_cannot_be_read_is_told_as_that_and_not_as_gone() {
+    let (from, to) = (place().await, place().await);
+    let (broken, sound) = (BackupId::new(1, days_ago(2)), from.backup(days_ago(1)));
+    from.put(broken, "manifest.json", b"{");
+    let gone = BackupId::new(7, days_ago(3));
+    let report = run(&from, &to, &[broken, sound, gone], &options(Storage::AsIs)).await;
+    let told = outcome(&report, broken);
+    assert!(matches!(told, Outcome::Failed(CopyError::Repository(_))), "{told:?}");
+    assert!(matches!(outcome(&report, sound), Outcome::Copied { .. }));
+    assert!(matches!(outcome(&report, gone), Outcome::Failed(CopyError::NoSuchBackup { .. })));
+}
+
+#[tokio::test]
 async fn a_later_generation_is_copied_as_the_first() {
     let (from, to) = (place().await, place().await);
     let id = from.backup(days_ago(1));
