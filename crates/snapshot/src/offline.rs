@@ -24,6 +24,7 @@ use crate::{
 use bolt::{BoltError, BuildError, Builder, Db, Mapped, Options};
 use etcd_apply::{Applied, ApplyError, UpTo, apply, consistent_index};
 use etcd_raftfiles::wal::{End, Segment, SegmentName, Wal, WalError, first_needed};
+use etcd_schema::ReadError;
 use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::{self, File},
@@ -99,7 +100,7 @@ pub enum OfflineError {
         /// The database.
         path: PathBuf,
         /// What is wrong.
-        source: BoltError,
+        source: ReadError,
     },
     /// The log is damaged.
     #[error("the write-ahead log in {} is damaged", path.display())]
@@ -157,7 +158,7 @@ impl OfflineError {
                 "run as the user that owns the data directory, or with sudo"
             }
             Self::Io { .. } => "check the path, and the disk that it is on",
-            Self::Database { source, .. } => source.remedy(),
+            Self::Database { source: ReadError::Bolt(source), .. } => source.remedy(),
             Self::Wal { .. } => {
                 "use another member's data, or take the database without the log: --db-only"
             }
@@ -168,7 +169,9 @@ impl OfflineError {
             Self::PartFile(error) => error.remedy(),
             Self::Interrupted => "run again when you are ready",
             Self::Unsound(source @ SnapshotError::Io { .. }) => source.remedy(),
-            Self::Damaged { .. } | Self::Unsound(_) => "use another member's data, or a backup",
+            Self::Database { .. } | Self::Damaged { .. } | Self::Unsound(_) => {
+                "use another member's data, or a backup"
+            }
         }
     }
 
@@ -176,7 +179,6 @@ impl OfflineError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Damaged { .. } | Self::Database { .. } | Self::Wal { .. } => true,
-            Self::Apply { source, .. } => matches!(source, ApplyError::Read(_)),
             Self::Unsound(source) => !matches!(source, SnapshotError::Io { .. }),
             _ => false,
         }
@@ -256,13 +258,13 @@ pub fn glance(member: &StoppedMember, apply_bytes_max: u64) -> Result<Glance, Of
     let path = member.database();
     let io_error = |source| OfflineError::Io { path: path.clone(), source };
     let database = Mapped::open(&member.open_database()?).map_err(io_error)?;
-    let damaged = |source| OfflineError::Database { path: path.clone(), source };
+    let damaged = |source: BoltError| member.damaged(source.into());
     let db = Db::open(&database).map_err(damaged)?;
     if db.size() > apply_bytes_max {
-        let replayed = count(&db, &member.log_dir())?;
+        let replayed = count(&db, member)?;
         return Ok(Glance { revision: None, replayed });
     }
-    let (applied, replayed) = replay(&db, &member.log_dir(), UpTo::LastEntry)?;
+    let (applied, replayed) = replay(&db, member, UpTo::LastEntry)?;
     Ok(Glance { revision: Some(applied.revision), replayed })
 }
 
@@ -273,6 +275,10 @@ impl StoppedMember {
 
     fn log_dir(&self) -> PathBuf {
         self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("member/wal"))
+    }
+
+    fn damaged(&self, source: ReadError) -> OfflineError {
+        OfflineError::Database { path: self.database(), source }
     }
 
     fn open_database(&self) -> Result<File, OfflineError> {
@@ -345,10 +351,10 @@ fn save_into(
     interrupted: &dyn Fn() -> bool,
 ) -> Result<SavedOffline, OfflineError> {
     let source = Source::open(member)?;
-    let damaged = |source_error| source.damaged(source_error);
+    let damaged = |error: BoltError| member.damaged(error.into());
     let db = Db::open(&source.database).map_err(damaged)?;
     check_source(&db, &source.path, on_finding)?;
-    let replay = |up_to| replay(&db, &source.wal_dir, up_to);
+    let replay = |up_to| replay(&db, member, up_to);
     let (applied, replayed) = match member.log {
         UseLog::Whole => replay(UpTo::LastEntry).map(|(applied, told)| (applied, Some(told)))?,
         UseLog::Committed => replay(UpTo::Commit).map(|(applied, told)| (applied, Some(told)))?,
@@ -369,7 +375,6 @@ fn save_into(
 struct Source {
     path: PathBuf,
     database: Mapped,
-    wal_dir: PathBuf,
     _lock: File,
 }
 
@@ -385,11 +390,7 @@ impl Source {
         }
         let database = Mapped::open(&file).map_err(io_error)?;
         database.prefetch().map_err(io_error)?;
-        Ok(Self { path, database, wal_dir: member.log_dir(), _lock: file })
-    }
-
-    fn damaged(&self, source: BoltError) -> OfflineError {
-        OfflineError::Database { path: self.path.clone(), source }
+        Ok(Self { path, database, _lock: file })
     }
 }
 
@@ -406,8 +407,12 @@ fn check_source(
 }
 
 /// Applies what the log has beyond the database.
-fn replay(db: &Db<'_>, wal_dir: &Path, up_to: UpTo) -> Result<(Applied, Replayed), OfflineError> {
-    with_log(db, wal_dir, |wal, _| {
+fn replay(
+    db: &Db<'_>,
+    member: &StoppedMember,
+    up_to: UpTo,
+) -> Result<(Applied, Replayed), OfflineError> {
+    with_log(db, member, |wal, _| {
         let mut options = etcd_apply::Options::default();
         options.up_to = up_to;
         let applied = apply(db, wal, &options)?;
@@ -417,8 +422,8 @@ fn replay(db: &Db<'_>, wal_dir: &Path, up_to: UpTo) -> Result<(Applied, Replayed
 }
 
 /// Counts what the log has beyond the database.
-fn count(db: &Db<'_>, wal_dir: &Path) -> Result<Replayed, OfflineError> {
-    with_log(db, wal_dir, |wal, consistent_index| {
+fn count(db: &Db<'_>, member: &StoppedMember) -> Result<Replayed, OfflineError> {
+    with_log(db, member, |wal, consistent_index| {
         let beyond = |index| wal.entries.iter().filter(|entry| entry.index > index).count();
         let index = wal.last_index.max(consistent_index);
         Ok(Replayed {
@@ -434,10 +439,14 @@ fn count(db: &Db<'_>, wal_dir: &Path) -> Result<Replayed, OfflineError> {
 /// What `read` makes of the log, from the entry that is the last in the database, and of the index of that.
 fn with_log<T>(
     db: &Db<'_>,
-    wal_dir: &Path,
+    member: &StoppedMember,
     read: impl FnOnce(&Wal<'_>, u64) -> Result<T, ApplyError>,
 ) -> Result<T, OfflineError> {
-    let apply_error = |source| OfflineError::Apply { path: wal_dir.to_owned(), source };
+    let wal_dir = &member.log_dir();
+    let apply_error = |error| match error {
+        ApplyError::Read(source) => member.damaged(source),
+        source => OfflineError::Apply { path: wal_dir.clone(), source },
+    };
     let consistent_index = consistent_index(db).map_err(apply_error)?;
     // With the last entry that is in the database: it tells whether they belong together.
     let after = consistent_index.saturating_sub(1);
@@ -480,7 +489,10 @@ fn build(
     file: &File,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<(), OfflineError> {
-    let damaged = |error| source.damaged(error);
+    let damaged = |error: BoltError| OfflineError::Database {
+        path: source.path.clone(),
+        source: error.into(),
+    };
     let failed = |source| OfflineError::Build { path: path.to_owned(), source };
     let options = Options { page_size: db.page_size(), ..Options::default() };
     let mut builder = Builder::new(file, options).map_err(failed)?;

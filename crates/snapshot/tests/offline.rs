@@ -166,9 +166,10 @@ fn what_cannot_be_read_again_is_no_damage_but_an_unreadable_record_is() {
     });
     assert!(!unread.is_damage());
     assert!(unread.remedy().contains("disk"), "{}", unread.remedy());
-    let read = etcd_schema::SchemaError::RevisionForm { key: "00".into() };
-    let apply = OfflineError::Apply { path, source: read.into() };
-    assert!(apply.is_damage());
+    let record = etcd_schema::SchemaError::RevisionForm { key: "00".into() };
+    let record = OfflineError::Database { path, source: record.into() };
+    assert!(record.is_damage());
+    assert!(record.remedy().contains("another member's data"), "{}", record.remedy());
 }
 
 #[test]

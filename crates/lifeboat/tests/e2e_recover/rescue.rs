@@ -44,12 +44,8 @@ impl Scene {
         const PAGE: usize = 4096;
         let db = self.hosts[index].path(self.cluster.data_dir(index)).join("member/snap/db");
         let mut bytes = fs::read(&db).unwrap();
-        let needle = BACKED_UP.as_bytes();
         let found: Vec<_> = (0..bytes.len() / PAGE)
-            .filter(|page| {
-                let of_page = &bytes[page * PAGE..(page + 1) * PAGE];
-                of_page.windows(needle.len()).any(|window| window == needle)
-            })
+            .filter(|page| leaf_has(&bytes[page * PAGE..], BACKED_UP.as_bytes()))
             .collect();
         assert!(!found.is_empty());
         for page in found {
@@ -68,6 +64,20 @@ impl Scene {
             beside.iter().filter(|path| path.join("member/snap/db").is_file()).collect();
         assert_eq!((beside.len(), old.len()), (1, 1), "{beside:?}");
     }
+}
+
+/// Whether the page is a leaf with that in one of its values, and not in bytes that an older page has left behind the last one.
+fn leaf_has(page: &[u8], needle: &[u8]) -> bool {
+    const LEAF: u16 = 2;
+    let number = |at: usize| u32::from_le_bytes(page[at..at + 4].try_into().unwrap()) as usize;
+    let [flags, count] = [8, 10].map(|at| u16::from_le_bytes([page[at], page[at + 1]]));
+    flags == LEAF
+        && (0..usize::from(count)).map(|n| 16 + 16 * n).any(|element| {
+            let [offset, key, value] = [4, 8, 12].map(|at| number(element + at));
+            let begin = element + offset + key;
+            page.get(begin..begin + value)
+                .is_some_and(|value| value.windows(needle.len()).any(|part| part == needle))
+        })
 }
 
 /// The line of a comparison that begins so.
@@ -289,6 +299,13 @@ fn a_damaged_directory_is_refused_by_its_name_and_the_backup_offered() {
     let scene = Scene::without_clients(tls(Etcd::V3_5));
     scene.lose_with_data(0);
     scene.lose_with_data(2);
+    // A look applies what only the log has, which takes a pass over all keys: a snapshot commits it to the database.
+    let committed = scene.hosts.folder().join("committed.db");
+    scene
+        .cluster
+        .client()
+        .try_etcdctl_at(1, ["snapshot", "save", committed.to_str().unwrap()])
+        .ok();
     scene.flip_the_first_page(1);
     let db = format!("{}/member/snap/db", scene.cluster.data_dir(1));
     let parts = [
