@@ -43,6 +43,11 @@ in_tree systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.ti
   e2scrub_reap.service systemd-networkd-wait-online.service systemd-resolved.service systemd-timesyncd.service \
   console-getty.service getty.target systemd-oomd.service
 in_tree systemctl set-default multi-user.target
+# They make units of partitions, consoles and scripts that are not there, each time that a host boots or reloads.
+mkdir -p "$work/etc/systemd/system-generators"
+for generator in "$work"/lib/systemd/system-generators/*; do
+  ln -s /dev/null "$work/etc/systemd/system-generators/$(basename "$generator")"
+done
 
 # Somebody with sudo, beside root.
 in_tree useradd --uid 1000 --create-home --home-dir /var/ops --shell /bin/bash ops

@@ -3,6 +3,9 @@
 //! `tools/install.sh test` says where `kube-apiserver` and `etcd` lie (1.20.2, in `LIFEBOAT_KUBE_ASSETS`). `KUBEBUILDER_ASSETS`, a
 //! folder as `setup-envtest` makes one, has another version, and goes before. A server that runs already is taken instead if
 //! `LIFEBOAT_TEST_KUBECONFIG` names its kubeconfig: never the one that `KUBECONFIG` happens to name, as tests change what they find.
+//!
+//! To start one takes more computing than most tests do with it. So `testbed kube-api` runs one for many tests, each of which stays in a
+//! namespace of its own; `LIFEBOAT_TEST_KUBE_API` is the folder that it prints.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,10 +23,16 @@ const ADMIN_TOKEN: &str = "token-of-the-tests-admin";
 /// Who may do what is bound to the operator's ServiceAccount.
 const OPERATOR_TOKEN: &str = "token-of-the-operator";
 
+/// Of an administrator, and of the operator's ServiceAccount.
+const KUBECONFIGS: [&str; 2] = ["kubeconfig", "kubeconfig-of-operator"];
+
 /// A running API server. It ends with this value.
 #[derive(Debug)]
 pub struct KubeApi {
     kubeconfig: PathBuf,
+    of_operator: PathBuf,
+    /// Of one that runs for many tests.
+    shared: Option<PathBuf>,
     running: Option<Running>,
 }
 
@@ -32,7 +41,6 @@ struct Running {
     // In this order: who asks etcd ends before it.
     api: Option<Server>,
     _etcd: Server,
-    of_operator: PathBuf,
     assets: PathBuf,
     ports: [Port; 3],
     folder: TempDir,
@@ -43,7 +51,9 @@ impl KubeApi {
     #[track_caller]
     pub fn start() -> Self {
         if let Some(kubeconfig) = env::var_os("LIFEBOAT_TEST_KUBECONFIG") {
-            return Self { kubeconfig: kubeconfig.into(), running: None };
+            let kubeconfig = PathBuf::from(kubeconfig);
+            let of_operator = kubeconfig.clone();
+            return Self { kubeconfig, of_operator, shared: None, running: None };
         }
         let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
         let assets = assets.unwrap_or_else(|| from_environment("LIFEBOAT_KUBE_ASSETS"));
@@ -51,11 +61,28 @@ impl KubeApi {
         let ports = [Port::take(), Port::take(), Port::take()];
         let etcd = start_etcd(&assets, folder.path(), &ports[0], &ports[1]);
         let api = start_api(&assets, folder.path(), &ports[0], &ports[2]);
-        let kubeconfig = folder.path().join("kubeconfig");
-        let of_operator = folder.path().join("kubeconfig-of-operator");
-        let api = Some(api);
-        let running = Running { api, _etcd: etcd, of_operator, assets, ports, folder };
-        Self { kubeconfig, running: Some(running) }
+        let [kubeconfig, of_operator] = KUBECONFIGS.map(|file| folder.path().join(file));
+        let running = Running { api: Some(api), _etcd: etcd, assets, ports, folder };
+        Self { kubeconfig, of_operator, shared: None, running: Some(running) }
+    }
+
+    /// Takes the one that `testbed kube-api` runs for many tests, or starts one.
+    #[track_caller]
+    pub fn shared_or_start() -> Self {
+        let Some(folder) = env::var_os("LIFEBOAT_TEST_KUBE_API") else { return Self::start() };
+        let folder = PathBuf::from(folder);
+        let [kubeconfig, of_operator] = KUBECONFIGS.map(|file| folder.join(file));
+        Self { kubeconfig, of_operator, shared: Some(folder), running: None }
+    }
+
+    /// The folder that all have who use it, if it runs for many tests.
+    pub fn shared(&self) -> Option<&Path> {
+        self.shared.as_deref()
+    }
+
+    /// The folder of one that was started here.
+    pub fn folder(&self) -> Option<&Path> {
+        self.running.as_ref().map(|running| running.folder.path())
     }
 
     /// Ends the API server; its etcd runs on. Only for one that was started here.
@@ -82,7 +109,7 @@ impl KubeApi {
     /// The kubeconfig of the ServiceAccount `lifeboat-operator` in the namespace `lifeboat`, who may do what roles say, and
     /// nothing without. Of a server that ran already there is the administrator's alone.
     pub fn kubeconfig_of_operator(&self) -> &Path {
-        self.running.as_ref().map_or(&self.kubeconfig, |running| &running.of_operator)
+        &self.of_operator
     }
 }
 
@@ -134,7 +161,7 @@ fn start_api(assets: &Path, folder: &Path, etcd: &Port, port: &Port) -> Server {
     let server = Server::start("kube-apiserver", &mut command, &folder.join("api.log"), || {
         said_by(&["--insecure", "--header", &bearer, &ready]) == "ok"
     });
-    for (file, token) in [("kubeconfig", ADMIN_TOKEN), ("kubeconfig-of-operator", OPERATOR_TOKEN)] {
+    for (file, token) in KUBECONFIGS.into_iter().zip([ADMIN_TOKEN, OPERATOR_TOKEN]) {
         let text = kubeconfig(&address, &folder.join("apiserver.crt"), token);
         fs::write(folder.join(file), text).expect("our own folder");
     }

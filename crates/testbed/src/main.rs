@@ -1,9 +1,9 @@
 //! The testbed as a program, for the bench and for playing.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use testbed::load::{self, Load};
-use testbed::{Cluster, Etcd, Security};
+use testbed::{Cluster, Etcd, KubeApi, Security};
 
 #[derive(Parser)]
 #[command(about = "Real etcd servers and data for them")]
@@ -18,6 +18,8 @@ enum Command {
     Load(LoadArguments),
     /// Start a server or a cluster, and stop it when stdin ends
     Cluster(ClusterArguments),
+    /// Start an API server of Kubernetes for many tests, and stop it when stdin ends
+    KubeApi,
 }
 
 #[derive(Args)]
@@ -62,6 +64,7 @@ fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Load(arguments) => load(&arguments),
         Command::Cluster(arguments) => cluster(arguments),
+        Command::KubeApi => kube_api(),
     }
 }
 
@@ -89,6 +92,15 @@ fn cluster(arguments: ClusterArguments) -> Result<()> {
     }
     let cluster = builder.start();
     println!("{}", cluster.connection_flags().join(" "));
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    Ok(())
+}
+
+/// Prints its folder on one line, then waits for the end of stdin.
+fn kube_api() -> Result<()> {
+    let server = KubeApi::start();
+    let folder = server.folder().context("LIFEBOAT_TEST_KUBECONFIG names one that runs already")?;
+    println!("{}", folder.display());
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     Ok(())
 }

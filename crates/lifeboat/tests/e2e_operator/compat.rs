@@ -11,34 +11,24 @@ use operator::{
     conditions, crds,
 };
 use serde_json::{Value, json};
-use std::process::Command;
 use testbed::{Cluster, Etcd, Identity, Security, Tool};
 
 const OVERLAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/operator/coreos-compat");
 
-fn kubectl(world: &World, words: &[&str]) -> String {
-    let kubectl = std::env::var_os("LIFEBOAT_KUBECTL").expect("tools/install.sh test says it");
-    let mut command = Command::new(kubectl);
-    command.arg("--kubeconfig").arg(world.kube.kubeconfig()).args(words);
-    let run = command.output().unwrap();
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    String::from_utf8(run.stdout).unwrap()
-}
-
 /// What `kubectl` does for whoever installs the operator so.
 fn install(world: &World) {
-    kubectl(world, &["apply", "--server-side", "--force-conflicts", "-k", OVERLAY]);
+    world.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", OVERLAY]);
 }
 
 /// The same but for the definitions.
 fn install_rights(world: &World) {
-    let rendered = kubectl(world, &["kustomize", OVERLAY]);
+    let rendered = world.kubectl(&["kustomize", OVERLAY]);
     let objects: Vec<Value> = serde_saphyr::from_multiple(&rendered).unwrap();
     let others = objects.into_iter().filter(|one| one["kind"] != "CustomResourceDefinition");
     let list = json!({ "apiVersion": "v1", "kind": "List", "items": others.collect::<Vec<_>>() });
     let file = world.folder().join("rights.json");
     std::fs::write(&file, list.to_string()).unwrap();
-    kubectl(world, &["apply", "--server-side", "--force-conflicts", "-f", file.to_str().unwrap()]);
+    world.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", file.to_str().unwrap()]);
 }
 
 /// One with the definition, the rights, and a Secret as that operator took it.
@@ -284,7 +274,7 @@ async fn what_is_wrong_with_an_object_is_named_with_its_field_and_what_to_do() {
 /// Objects as that operator had them, without any schema.
 fn theirs(world: &World) -> Api<DynamicObject> {
     let gvk = GroupVersionKind::gvk("etcd.database.coreos.com", "v1beta2", "EtcdBackup");
-    Api::namespaced_with(world.client.clone(), "default", &ApiResource::from_gvk(&gvk))
+    Api::namespaced_with(world.client.clone(), &world.namespace, &ApiResource::from_gvk(&gvk))
 }
 
 /// The definition that it made: without schema and without a status of its own.
@@ -308,7 +298,7 @@ async fn install_theirs(world: &World) {
 
 #[tokio::test]
 async fn objects_of_the_coreos_operator_are_taken_over_as_it_left_them() {
-    let world = World::ready().await;
+    let world = World::ready_alone().await;
     aws_secret(&world).await;
     let cluster = plain(Etcd::V3_4);
     cluster.put("a", "b");

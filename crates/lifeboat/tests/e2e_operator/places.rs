@@ -1,8 +1,6 @@
 //! Which namespaces an operator watches, and an API server that goes and comes.
 
 use crate::world::{World, backup_of, plain};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, api::PostParams};
 use operator::api::{BackupStore, EtcdBackup, Phase};
 use serde_json::json;
 use std::{
@@ -24,14 +22,11 @@ async fn ask(world: &mut World, namespace: &str, endpoints: &str) {
 
 #[tokio::test]
 async fn an_operator_watches_the_namespaces_that_it_is_told_or_all() {
-    let mut world = World::ready().await;
+    let mut world = World::ready_alone().await;
     let cluster = plain(Etcd::V3_4);
     cluster.put("a", "b");
-    let namespaces: Api<Namespace> = Api::all(world.client.clone());
     for name in ["red", "green", "blue"] {
-        let namespace = json!({ "metadata": { "name": name } });
-        let namespace: Namespace = serde_json::from_value(namespace).unwrap();
-        namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+        world.make_namespace(name).await;
         ask(&mut world, name, &cluster.endpoints()).await;
     }
     let some = world.operator_of("some", &["--namespace", "red", "--namespace", "green"]);
@@ -51,7 +46,7 @@ async fn an_operator_watches_the_namespaces_that_it_is_told_or_all() {
 
 #[tokio::test]
 async fn what_ended_while_the_api_server_was_away_is_told_afterwards_and_not_done_again() {
-    let mut world = World::ready().await;
+    let mut world = World::ready_alone().await;
     let cluster = plain(Etcd::V3_4);
     cluster.write_sample();
     let (held, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));

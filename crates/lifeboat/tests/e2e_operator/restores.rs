@@ -90,7 +90,7 @@ async fn an_etcd_with_users_and_tls_is_found_backed_up_encrypted_and_brought_bac
     let endpoints: Endpoints = serde_json::from_value(endpoints).unwrap();
     world.all().create(&PostParams::default(), &endpoints).await.unwrap();
     etcd_set(&world).await;
-    let names = ["clients.default.svc", "etcd-0.peers.default.svc"];
+    let names = ["clients", "etcd-0.peers"].map(|name| format!("{name}.{}.svc", world.namespace));
     let _operator = world.operator_that_knows(&names, &["--image", "lifeboat:1"]);
 
     let mut by_service = backup_of("", "sealed", json!({}));

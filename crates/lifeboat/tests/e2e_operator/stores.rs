@@ -44,12 +44,17 @@ async fn a_command_shows_the_backups_of_a_repository_once_and_no_operator_takes_
     let list = |store: &str| tool(&world, &["list", "--repo", &url, "--sync", store]);
     back_up("a");
     back_up("b");
-    list("s3").code_is(1).stderr_has(&["no BackupStore \"s3\" in namespace \"default\""]);
+    let namespace = &world.namespace;
+    let missing = format!("no BackupStore \"s3\" in namespace \"{namespace}\"");
+    list("s3").code_is(1).stderr_has(&[&missing]);
     world.store("s3", "lost", json!({})).await;
     world.store("other", "elsewhere", json!({})).await;
-    list("default/other").code_is(1).stderr_has(&["s3://backups/elsewhere", "--repo"]);
+    list(&format!("{namespace}/other"))
+        .code_is(1)
+        .stderr_has(&["s3://backups/elsewhere", "--repo"]);
 
-    list("s3").ok().stderr_has(&["in namespace default: 2 EtcdBackups made, 0 removed"]);
+    let made = format!("in namespace {namespace}: 2 EtcdBackups made, 0 removed");
+    list("s3").ok().stderr_has(&[&made]);
     let before = shown(&world).await;
     assert_eq!(before.len(), 2);
     let status = before[0].status.clone().unwrap();

@@ -1,6 +1,6 @@
 //! A Kubernetes without nodes, with our kinds, and operators in it.
 
-use k8s_openapi::api::core::v1::{Event, Secret};
+use k8s_openapi::api::core::v1::{Event, Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
@@ -35,6 +35,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a condition is asked for anew.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
+macro_rules! deploy {
+    () => {
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/operator")
+    };
+}
+
 /// The API server, a client of it, a store, and a folder.
 pub(crate) struct World {
     pub(crate) client: Client,
@@ -46,39 +52,93 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// One with nothing in it, which is nobody else's.
     pub(crate) async fn new() -> Self {
-        let (kube, s3) = (KubeApi::start(), S3::start());
-        let kubeconfig = Kubeconfig::read_from(kube.kubeconfig()).unwrap();
+        Self::of(KubeApi::start(), "default").await
+    }
+
+    async fn of(kube: KubeApi, namespace: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let text = std::fs::read_to_string(kube.kubeconfig()).unwrap();
+        let text = text.replace("context: {", &format!("context: {{namespace: {namespace}, "));
+        let kubeconfig = folder.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, text).unwrap();
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
         let options = KubeConfigOptions::default();
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
         let client = Client::try_from(config).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        Self { client, s3, namespace: "default".to_owned(), kube, folder }
+        Self { client, s3: S3::start(), namespace: namespace.to_owned(), kube, folder }
     }
 
-    /// One with our kinds, and the Secret `s3` with the store's credentials.
+    /// One with our kinds, and the Secret `s3` with the store's credentials. Other tests may be in other namespaces.
     pub(crate) async fn ready() -> Self {
-        let world = Self::new().await;
-        world.install_kinds().await;
-        world.install_rights();
+        let kube = KubeApi::shared_or_start();
+        let Some(shared) = kube.shared().map(Path::to_owned) else {
+            return Self::of(kube, "default").await.make_ready().await;
+        };
+        let world = Self::of(kube, &format!("test-{}", std::process::id())).await;
+        world.make_namespace(&world.namespace).await;
+        // Whoever comes first does it for all.
+        let installed =
+            File::options().create(true).append(true).open(shared.join("installed")).unwrap();
+        installed.lock().unwrap();
+        if installed.metadata().unwrap().len() == 0 {
+            world.install_kinds().await;
+            world.install_rights();
+            (&installed).write_all(b"kinds, rights\n").unwrap();
+        }
+        drop(installed);
+        world.install_rights_of_lease();
+        world.store_secret().await;
+        world
+    }
+
+    /// The same, and no other test is there.
+    pub(crate) async fn ready_alone() -> Self {
+        Self::new().await.make_ready().await
+    }
+
+    async fn make_ready(self) -> Self {
+        self.install_kinds().await;
+        self.install_rights();
+        self.store_secret().await;
+        self
+    }
+
+    async fn store_secret(&self) {
         let identity = Identity::Admin;
         let keys =
             [("access-key-id", identity.access_key()), ("secret-access-key", identity.secret())];
-        world.secret("s3", keys).await;
-        world
+        self.secret("s3", keys).await;
+    }
+
+    pub(crate) async fn make_namespace(&self, name: &str) {
+        let namespace = json!({ "metadata": { "name": name } });
+        let namespace: Namespace = serde_json::from_value(namespace).unwrap();
+        Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
     }
 
     /// What `deploy/operator` allows: operators here act as its ServiceAccount, and so prove that it is enough.
     fn install_rights(&self) {
-        let kubectl = std::env::var_os("LIFEBOAT_KUBECTL").expect("tools/install.sh test says it");
-        let all =
-            concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/operator/lifeboat-operator.yaml");
-        let mut command = Command::new(kubectl);
-        command.arg("--kubeconfig").arg(self.kube.kubeconfig());
         // Definitions were applied before, by another name.
-        command.args(["apply", "--server-side", "--force-conflicts", "-f", all]);
+        let how = ["apply", "--server-side", "--force-conflicts", "-f"];
+        self.kubectl(&[&how[..], &[concat!(deploy!(), "/lifeboat-operator.yaml")]].concat());
+    }
+
+    /// Rights to a Lease in the test's namespace: operators of other tests have theirs.
+    fn install_rights_of_lease(&self) {
+        let file = concat!(deploy!(), "/base/role-lease.yaml");
+        self.kubectl(&["apply", "--server-side", "-f", file]);
+    }
+
+    /// Runs `kubectl` as who may do all.
+    pub(crate) fn kubectl(&self, words: &[&str]) -> String {
+        let kubectl = std::env::var_os("LIFEBOAT_KUBECTL").expect("tools/install.sh test says it");
+        let mut command = Command::new(kubectl);
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(words);
         let run = command.output().unwrap();
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8(run.stdout).unwrap()
     }
 
     pub(crate) async fn install_kinds(&self) {
@@ -259,7 +319,7 @@ impl World {
 
     /// The same with more flags.
     pub(crate) fn operator_with(&self, name: &str, flags: &[&str]) -> Operator {
-        let flags = [&["--namespace", "default"], flags].concat();
+        let flags = [&["--namespace", &self.namespace], flags].concat();
         self.spawn(name, Tool::new(env!("CARGO_BIN_EXE_lifeboat")).command(self.args(&flags)))
     }
 
@@ -269,14 +329,14 @@ impl World {
     }
 
     /// One for which these hosts are on this machine, as names of pods and Services are known in a cluster.
-    pub(crate) fn operator_that_knows(&self, hosts: &[&str], flags: &[&str]) -> Operator {
+    pub(crate) fn operator_that_knows(&self, hosts: &[String], flags: &[&str]) -> Operator {
         let file = self.folder.path().join("hosts");
         std::fs::write(&file, format!("127.0.0.1 localhost {}\n", hosts.join(" "))).unwrap();
         let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", script]).arg(&file);
         command.arg(env!("CARGO_BIN_EXE_lifeboat"));
-        command.args(self.args(&[&["--namespace", "default"], flags].concat()));
+        command.args(self.args(&[&["--namespace", &self.namespace], flags].concat()));
         self.spawn("a", command)
     }
 
@@ -287,7 +347,11 @@ impl World {
             args.extend(["--listen", "none"]);
         }
         if !flags.contains(&"--no-leader-election") {
-            args.extend(["--lease-namespace", "lifeboat"]);
+            let is_shared = self.kube.shared().is_some();
+            args.extend([
+                "--lease-namespace",
+                if is_shared { &self.namespace } else { "lifeboat" },
+            ]);
         }
         args.extend(flags);
         args.into_iter().map(str::to_owned).collect()
@@ -301,9 +365,9 @@ impl World {
         Operator { child, log }
     }
 
-    /// The kubeconfig of who may do all.
-    pub(crate) fn kubeconfig(&self) -> &Path {
-        self.kube.kubeconfig()
+    /// The kubeconfig of who may do all, in the test's namespace.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
     }
 
     /// A folder for the test's own files.

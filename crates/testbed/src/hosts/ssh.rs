@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use super::machine::Host;
 use crate::command::Run;
 
-/// What the client does with every host.
+/// What the client does with every host. The key exchange that ssh prefers, sntrup761, takes a core 20 ms a connection, which
+/// was an eighth of all that the tests of `recover` computed.
 const FOR_ALL: &str = "\
 Host *
   User root
@@ -15,6 +16,7 @@ Host *
   GlobalKnownHostsFile /dev/null
   StrictHostKeyChecking yes
   BatchMode yes
+  KexAlgorithms curve25519-sha256
   ConnectTimeout 10
   ServerAliveInterval 5
   ServerAliveCountMax 3
