@@ -21,8 +21,8 @@ use crate::tls::Certificates;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Two minutes: a member that is not up by then on a busy machine of two cores never will be.
-const HEALTH_ATTEMPTS: usize = 1200;
-const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+const HEALTH_ATTEMPTS: usize = 600;
+const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How clients and peers talk to the members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

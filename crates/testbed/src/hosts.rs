@@ -44,7 +44,7 @@ use ssh::SshClient;
 
 /// A host boots in a second; many at once on a busy machine take their time.
 const BOOT: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(100);
 
 /// What the hosts are to be like.
 #[derive(Clone, Debug)]
@@ -177,9 +177,14 @@ fn names_of(hosts: &[Host]) -> String {
 #[track_caller]
 fn wait_until(what: &str, holds: impl Fn() -> bool, account: impl Fn() -> String) {
     let deadline = Instant::now() + BOOT;
-    while !holds() {
+    loop {
+        let asked = Instant::now();
+        if holds() {
+            return;
+        }
         assert!(Instant::now() < deadline, "{what}: not after {BOOT:?}\n{}", account());
-        thread::sleep(POLL);
+        // Half of the time at most goes into questions: those who boot need the cores.
+        thread::sleep(asked.elapsed().clamp(POLL, 4 * POLL));
     }
 }
 
