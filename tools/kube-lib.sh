@@ -5,6 +5,7 @@
 #   begin_kube BINARY            the node, our image in it, and kubectl for it; what was started is ended with the script
 #   own_namespace NAME           a namespace, which kubectl is in from then on
 #   begin_s3                     a real S3 on the node, with the bucket `backups`; `s3` asks it, by curl
+#   store_secret, store          its credentials as a Secret, and BackupStores in it
 #   until_true SECONDS WHAT COMMAND...
 # Functions of a script that are called if they are there: tell_all, what a person would ask for when it fails.
 #
@@ -107,6 +108,25 @@ begin_s3() {
 }
 
 s3() { tools/kube-node.sh netexec curl -sS --fail --aws-sigv4 aws:amz:us-east-1:s3 --user key:a-secret "$@"; }
+
+# store_secret: what it asks for, as the Secret `s3`.
+store_secret() {
+  kubectl create secret generic s3 --from-literal=access-key-id=key --from-literal=secret-access-key=a-secret >/dev/null
+}
+
+# store NAME PREFIX [LINES of the spec]: a BackupStore below that prefix of the bucket.
+store() {
+  kubectl apply -f - >/dev/null <<YAML
+apiVersion: lifeboat.dev/v1alpha1
+kind: BackupStore
+metadata: {name: $1}
+spec:
+  url: s3://backups/$2
+  options: {endpoint: 'http://$host:8333', region: us-east-1}
+  credentials: {secretName: s3}
+  ${3:-}
+YAML
+}
 
 start_s3() {
   mkdir "$work/weed"

@@ -33,7 +33,7 @@ begin_s3
 install_operator 1
 certificate "$work/pki" etcd 1
 kubectl create secret generic tls --from-file="$work"/pki/ca.crt --from-file="$work"/pki/tls.crt --from-file="$work"/pki/tls.key >/dev/null
-kubectl create secret generic s3 --from-literal=access-key-id=key --from-literal=secret-access-key=a-secret >/dev/null
+store_secret
 begin_etcd etcd 1 localhost/etcd:3.4.23 tls
 until_true 60 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
 until_true 60 'the operator is ready' kubectl rollout status -n lifeboat deployment/lifeboat-operator --timeout=1s
@@ -70,15 +70,6 @@ due=$(($(date +%s) / 60 * 60 + 180))
 minute=$(date -u -d "@$due" +%-M)
 
 {
-  cat <<YAML
-apiVersion: lifeboat.dev/v1alpha1
-kind: BackupStore
-metadata: {name: s3}
-spec:
-  url: s3://backups/many
-  options: {endpoint: 'http://$host:8333', region: us-east-1}
-  credentials: {secretName: s3}
-YAML
   for ((n = 0; n < schedules; n++)); do
     cat <<YAML
 ---
@@ -96,6 +87,7 @@ YAML
   done
 } >"$work/schedules.yaml"
 created=$(now)
+store s3 many
 kubectl apply -f "$work/schedules.yaml" >/dev/null
 followed() { [ "$(kubectl get etcdbackupschedules -o 'jsonpath={.items[*].status.nextScheduleTime}' | wc -w)" = "$schedules" ]; }
 until_true 120 "$schedules schedules are followed" followed

@@ -55,25 +55,12 @@ wait "$images"
 begin_etcd etcd35 1 localhost/etcd:3.5 etcd35-tls
 kubectl create service clusterip one --tcp=2379 --dry-run=client -o yaml | sed 's/app: one/app: etcd35/' | kubectl apply -f - >/dev/null
 
-# store NAME [LINES of the spec]
-store() {
-  kubectl apply -f - >/dev/null <<YAML
-apiVersion: lifeboat.dev/v1alpha1
-kind: BackupStore
-metadata: {name: $1}
-spec:
-  url: s3://backups/operator/$1
-  options: {endpoint: 'http://$host:8333', region: us-east-1}
-  credentials: {secretName: s3}
-  ${2:-}
-YAML
-}
 age-keygen -o "$work/identity.txt" 2>/dev/null
-kubectl create secret generic s3 --from-literal=access-key-id=key --from-literal=secret-access-key=a-secret >/dev/null
+store_secret
 kubectl create secret generic identity --from-file="$work/identity.txt" >/dev/null
-store open
-store slow 'bandwidthLimit: 8KiB/s'
-store sealed "encryption: {recipients: [$(age-keygen -y "$work/identity.txt")], identities: {secretName: identity, key: identity.txt}}"
+store open operator/open
+store slow operator/slow 'bandwidthLimit: 8KiB/s'
+store sealed operator/sealed "encryption: {recipients: [$(age-keygen -y "$work/identity.txt")], identities: {secretName: identity, key: identity.txt}}"
 
 operators() { kubectl get pods "$@" -l app.kubernetes.io/component=operator -o 'jsonpath={.items[*].metadata.name}'; }
 leader() { kubectl get lease -n lifeboat lifeboat-operator -o 'jsonpath={.spec.holderIdentity}'; }

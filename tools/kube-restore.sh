@@ -47,16 +47,9 @@ etcdctl() { kubectl exec etcd-0 -- env ETCDCTL_API=3 etcdctl --endpoints http://
 # shellcheck disable=SC2016 # for the shell in the pod
 kubectl exec etcd-0 -- sh -c 'for n in $(seq 200); do ETCDCTL_API=3 etcdctl put key$n value$n; done' >/dev/null
 
-kubectl create secret generic store --from-literal=access-key-id=key --from-literal=secret-access-key=a-secret >/dev/null
+store_secret
+store s3 restore
 kubectl apply -f - >/dev/null <<YAML
-apiVersion: lifeboat.dev/v1alpha1
-kind: BackupStore
-metadata: {name: s3}
-spec:
-  url: s3://backups/restore
-  options: {endpoint: 'http://$host:8333', region: us-east-1}
-  credentials: {secretName: store}
----
 apiVersion: lifeboat.dev/v1alpha1
 kind: EtcdBackup
 metadata: {name: good}
