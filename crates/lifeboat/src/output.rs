@@ -65,11 +65,13 @@ pub(crate) fn rows(format: Format, headers: &[&str], rows: &[Vec<String>]) -> St
 /// Writes to stderr. Where nobody can read it, what is being done goes on all the same.
 pub(crate) fn say(text: fmt::Arguments<'_>, end: &str) {
     let text = text.to_string();
-    let _ = io::stderr().write_all((visible::visible(&text) + end).as_bytes());
+    let text = visible::visible(&text) + end;
+    let _ = crate::recover::above(|| io::stderr().write_all(text.as_bytes()));
 }
 
 /// Writes `text` to stdout. A reader that went away (`| head`) is not an error worth a message.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    crate::recover::take_away();
     let mut stdout = io::stdout().lock();
     match stdout.write_all(visible::visible(text).as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),

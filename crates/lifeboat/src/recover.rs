@@ -18,6 +18,8 @@ mod show;
 mod status;
 mod undo;
 
+pub(crate) use show::{above, take_away};
+
 use crate::{cli::Context, report::Failure};
 
 /// Bring a whole cluster back over SSH

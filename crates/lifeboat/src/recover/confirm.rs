@@ -36,6 +36,7 @@ pub(super) fn confirm(
     if !io::stdin().is_terminal() {
         return Err(refused("there is no terminal to confirm it on"));
     }
+    super::take_away();
     say_part!("\nTo {what}, type the cluster's name ({}): ", plan.spec.cluster);
     let typed = typed(interrupt)?;
     match typed.trim() == plan.spec.cluster {

@@ -5,12 +5,34 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use recover::{Event, Watcher, spec::Spec};
 use std::{
     io::IsTerminal,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 /// How often the signs of life move.
 const TICK: Duration = Duration::from_millis(120);
+
+/// What is on the screen now: it must neither overwrite what else is printed there, nor be written over.
+static ON_SCREEN: Mutex<Weak<State>> = Mutex::new(Weak::new());
+
+/// Prints above the table, if there is one.
+pub(crate) fn above<T>(print: impl FnOnce() -> T) -> T {
+    match on_screen().as_deref() {
+        Some(State { table: Some(table), .. }) => table.all.suspend(print),
+        _ => print(),
+    }
+}
+
+/// Takes the table away, if there is one: what it told of has ended, or somebody is asked.
+pub(crate) fn take_away() {
+    if let Some(state) = on_screen() {
+        Shown(state).clear();
+    }
+}
+
+fn on_screen() -> Option<Arc<State>> {
+    ON_SCREEN.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+}
 
 /// Shows events on stderr.
 #[derive(Clone)]
@@ -23,14 +45,18 @@ struct State {
 }
 
 struct Table {
+    all: MultiProgress,
     title: ProgressBar,
     hosts: Vec<(String, ProgressBar)>,
 }
 
 impl Shown {
     pub(super) fn new(spec: &Spec) -> Self {
+        take_away();
         let table = std::io::stderr().is_terminal().then(|| Table::new(spec));
-        Self(Arc::new(State { table, told: Mutex::default() }))
+        let state = Arc::new(State { table, told: Mutex::default() });
+        *ON_SCREEN.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&state);
+        Self(state)
     }
 
     pub(super) fn watcher(&self) -> Watcher {
@@ -44,8 +70,7 @@ impl Shown {
     /// Takes the table away.
     pub(super) fn clear(&self) {
         if let Some(table) = &self.0.table {
-            table.hosts.iter().for_each(|(_, bar)| bar.finish_and_clear());
-            table.title.finish_and_clear();
+            table.clear();
         }
     }
 }
@@ -117,7 +142,12 @@ impl Table {
             (host.label, bar)
         });
         let hosts = hosts.collect();
-        Self { title, hosts }
+        Self { all, title, hosts }
+    }
+
+    fn clear(&self) {
+        self.hosts.iter().for_each(|(_, bar)| bar.finish_and_clear());
+        self.title.finish_and_clear();
     }
 
     fn show(&self, event: &Event) {
@@ -160,6 +190,12 @@ impl Table {
         if let Some((_, bar)) = self.hosts.iter().find(|(known, _)| known == label) {
             change(bar);
         }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
