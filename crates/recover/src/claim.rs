@@ -275,19 +275,29 @@ impl Elsewhere {
 }
 
 /// Takes the lock, or puts this process's name into it; another machine's only if the run is taken over.
+///
+/// A member is named by whoever writes the file, so two runs may lock the same data directory under two names: whoever has made its
+/// lock looks for another one. Of two at once both may be refused; both never go on.
 pub(crate) fn hold(plan: &Plan, host: &Resolved, take_over: bool) -> String {
     let frame = plan.frame(host);
     let (lock, new) = (frame.lock(), format!("{}/lock", frame.run_dir()));
-    let data_dir = &plan.places(host).data_dir();
+    let data = quote_path(&plan.places(host).data_dir());
+    let locks = quote_path(&host.state_dir.join("recover"));
     format!(
         "printf '%s\\n' {} {} {} {} {} >{new}\n\
          if {} && {}; then mv {new} {lock}\n\
-         else ln {new} {lock} 2>/dev/null || {{ [ -e {lock} ] || ln {new} {lock}; echo \"held by the run $(sed -n 1p {lock}) $(sed -n 2p {lock})\" >&2; rm -f {new}; return {HELD}; }}; fi\n\
+         else ln {new} {lock} 2>/dev/null || {{ [ -e {lock} ] || ln {new} {lock}; echo \"held by the run $(sed -n 1p {lock}) $(sed -n 2p {lock})\" >&2; rm -f {new}; return {HELD}; }}\n\
+         for other in {locks}/*.lock; do\n\
+         if [ \"$other\" != {lock} ] && [ \"$(sed -n 3p \"$other\")\" = {data} ]; then\n\
+         echo \"held by the run $(sed -n 1p \"$other\") $(sed -n 2p \"$other\")\" >&2; rm -f {new} {lock}; return {HELD}\n\
+         fi\n\
+         done\n\
+         fi\n\
          rm -f {new}\n\
          {}",
         quote(&plan.run),
         quote(&told(plan)),
-        quote_path(data_dir),
+        data,
         seat(plan),
         now_by(plan),
         is_ours(plan, &lock),
@@ -430,6 +440,10 @@ mod tests {
         let mut renamed = second.clone();
         renamed.spec.hosts[0].member = None;
         assert_eq!(place.facts(&renamed).lock.unwrap().to_string(), told);
+        let (ok, said) = place.step(&renamed, "lock");
+        assert!(!ok && said.contains(&format!("held by the run {told}")), "{said}");
+        assert!(sh(&take_back(&first, &first.hosts()[0])).0);
+        assert!(place.step(&renamed, "lock").0, "what it made in vain is gone");
     }
 
     #[test]
