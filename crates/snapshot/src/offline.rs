@@ -258,8 +258,7 @@ pub fn glance(member: &StoppedMember, apply_bytes_max: u64) -> Result<Glance, Of
     let path = member.database();
     let io_error = |source| OfflineError::Io { path: path.clone(), source };
     let database = Mapped::open(&member.open_database()?).map_err(io_error)?;
-    let damaged = |source: BoltError| member.damaged(source.into());
-    let db = Db::open(&database).map_err(damaged)?;
+    let db = Db::open(&database).map_err(|error| member.damaged(error))?;
     if db.size() > apply_bytes_max {
         let replayed = count(&db, member)?;
         return Ok(Glance { revision: None, replayed });
@@ -277,8 +276,8 @@ impl StoppedMember {
         self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("member/wal"))
     }
 
-    fn damaged(&self, source: ReadError) -> OfflineError {
-        OfflineError::Database { path: self.database(), source }
+    fn damaged(&self, source: impl Into<ReadError>) -> OfflineError {
+        OfflineError::Database { path: self.database(), source: source.into() }
     }
 
     fn open_database(&self) -> Result<File, OfflineError> {
@@ -351,8 +350,7 @@ fn save_into(
     interrupted: &dyn Fn() -> bool,
 ) -> Result<SavedOffline, OfflineError> {
     let source = Source::open(member)?;
-    let damaged = |error: BoltError| member.damaged(error.into());
-    let db = Db::open(&source.database).map_err(damaged)?;
+    let db = Db::open(&source.database).map_err(|error| member.damaged(error))?;
     check_source(&db, &source.path, on_finding)?;
     let replay = |up_to| replay(&db, member, up_to);
     let (applied, replayed) = match member.log {
@@ -360,7 +358,7 @@ fn save_into(
         UseLog::Committed => replay(UpTo::Commit).map(|(applied, told)| (applied, Some(told)))?,
         UseLog::No => (Applied::default(), None),
     };
-    build(&db, &applied, &source, path, file, interrupted)?;
+    build(&db, &applied, member, path, file, interrupted)?;
     let write = |source| OfflineError::Write { path: path.to_owned(), source };
     let built = Snapshot::of_file(path, file).map_err(OfflineError::Unsound)?;
     let digests = built.digests_with_trailer().map_err(OfflineError::Unsound)?;
@@ -484,15 +482,12 @@ fn map_segments(wal_dir: &Path, after: u64) -> Result<Vec<(SegmentName, Mapped)>
 fn build(
     db: &Db<'_>,
     applied: &Applied,
-    source: &Source,
+    member: &StoppedMember,
     path: &Path,
     file: &File,
     interrupted: &dyn Fn() -> bool,
 ) -> Result<(), OfflineError> {
-    let damaged = |error: BoltError| OfflineError::Database {
-        path: source.path.clone(),
-        source: error.into(),
-    };
+    let damaged = |error: BoltError| member.damaged(error);
     let failed = |source| OfflineError::Build { path: path.to_owned(), source };
     let options = Options { page_size: db.page_size(), ..Options::default() };
     let mut builder = Builder::new(file, options).map_err(failed)?;
