@@ -283,13 +283,16 @@ pub(crate) fn hold(plan: &Plan, host: &Resolved, take_over: bool) -> String {
     let (lock, new) = (frame.lock(), format!("{}/lock", frame.run_dir()));
     let data = quote_path(&plan.places(host).data_dir());
     let locks = quote_path(&host.state_dir.join("recover"));
+    let tell = |lock: &str| {
+        format!("echo \"held by the run $(sed -n 1p {lock}) $(sed -n 2p {lock})\" >&2")
+    };
     format!(
         "printf '%s\\n' {} {} {} {} {} >{new}\n\
          if {} && {}; then mv {new} {lock}\n\
-         else ln {new} {lock} 2>/dev/null || {{ [ -e {lock} ] || ln {new} {lock}; echo \"held by the run $(sed -n 1p {lock}) $(sed -n 2p {lock})\" >&2; rm -f {new}; return {HELD}; }}\n\
+         else ln {new} {lock} 2>/dev/null || {{ [ -e {lock} ] || ln {new} {lock}; {}; rm -f {new}; return {HELD}; }}\n\
          for other in {locks}/*.lock; do\n\
          if [ \"$other\" != {lock} ] && [ \"$(sed -n 3p \"$other\")\" = {data} ]; then\n\
-         echo \"held by the run $(sed -n 1p \"$other\") $(sed -n 2p \"$other\")\" >&2; rm -f {new} {lock}; return {HELD}\n\
+         {}; rm -f {new} {lock}; return {HELD}\n\
          fi\n\
          done\n\
          fi\n\
@@ -302,6 +305,8 @@ pub(crate) fn hold(plan: &Plan, host: &Resolved, take_over: bool) -> String {
         now_by(plan),
         is_ours(plan, &lock),
         if take_over { "true".to_owned() } else { is_of_this_seat(plan, host, &lock) },
+        tell(&lock),
+        tell("\"$other\""),
         durable(&lock),
     )
 }

@@ -1,6 +1,6 @@
 //! EtcdBackups of the CoreOS operator: made as it made them, taken over from it, and told what is wrong with them.
 
-use crate::world::{Operator, World, plain};
+use crate::world::{DEPLOY, Operator, World, plain};
 use kube::{
     Api, Resource,
     api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
@@ -13,16 +13,18 @@ use operator::{
 use serde_json::{Value, json};
 use testbed::{Cluster, Etcd, Identity, Security, Tool};
 
-const OVERLAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/operator/coreos-compat");
+fn overlay() -> String {
+    format!("{DEPLOY}/coreos-compat")
+}
 
 /// What `kubectl` does for whoever installs the operator so.
 fn install(world: &World) {
-    world.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", OVERLAY]);
+    world.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", &overlay()]);
 }
 
 /// The same but for the definitions.
 fn install_rights(world: &World) {
-    let rendered = world.kubectl(&["kustomize", OVERLAY]);
+    let rendered = world.kubectl(&["kustomize", &overlay()]);
     let objects: Vec<Value> = serde_saphyr::from_multiple(&rendered).unwrap();
     let others = objects.into_iter().filter(|one| one["kind"] != "CustomResourceDefinition");
     let list = json!({ "apiVersion": "v1", "kind": "List", "items": others.collect::<Vec<_>>() });

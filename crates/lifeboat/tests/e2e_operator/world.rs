@@ -35,11 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a condition is asked for anew.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
-macro_rules! deploy {
-    () => {
-        concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/operator")
-    };
-}
+/// What is installed in a cluster.
+pub(crate) const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/operator");
 
 /// The API server, a client of it, a store, and a folder.
 pub(crate) struct World {
@@ -121,14 +118,14 @@ impl World {
     /// What `deploy/operator` allows: operators here act as its ServiceAccount, and so prove that it is enough.
     fn install_rights(&self) {
         // Definitions were applied before, by another name.
-        let how = ["apply", "--server-side", "--force-conflicts", "-f"];
-        self.kubectl(&[&how[..], &[concat!(deploy!(), "/lifeboat-operator.yaml")]].concat());
+        let file = format!("{DEPLOY}/lifeboat-operator.yaml");
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &file]);
     }
 
     /// Rights to a Lease in the test's namespace: operators of other tests have theirs.
     fn install_rights_of_lease(&self) {
-        let file = concat!(deploy!(), "/base/role-lease.yaml");
-        self.kubectl(&["apply", "--server-side", "-f", file]);
+        let file = format!("{DEPLOY}/base/role-lease.yaml");
+        self.kubectl(&["apply", "--server-side", "-f", &file]);
     }
 
     /// Runs `kubectl` as who may do all.
