@@ -84,7 +84,7 @@ async fn what_is_missing_is_named_and_waited_for_and_who_made_nothing_goes_witho
     assert_eq!((why.reason.as_str(), why.status.as_str()), ("StoreMissing", "False"));
     assert!(why.message.contains("\"nowhere\"") && why.message.contains("create it"), "{why:?}");
     assert_eq!((lost.phase, lost.attempts), (Some(Phase::Pending), None));
-    assert_eq!(world.events("lost").await, ["BackupWaits"]);
+    assert_eq!(world.events_until("lost", "BackupWaits").await, ["BackupWaits"]);
 
     let mut guarded = backup_of(&cluster.endpoints(), "s3", json!({ "attempts": 1 }));
     guarded["cluster"]["authSecretName"] = json!("etcd-user");

@@ -120,7 +120,7 @@ async fn one_file_is_made_where_it_was_made_before_and_nothing_is_overwritten() 
     assert!(status.etcd_version.unwrap().starts_with("3.5."));
     assert!(status.last_success_date.is_some() && status.writing.is_none());
     assert_eq!(status.path.as_deref(), Some("backups/prod/etcd.backup"));
-    assert_eq!(world.events("one").await, ["BackupSucceeded"]);
+    assert_eq!(world.events_until("one", "BackupSucceeded").await, ["BackupSucceeded"]);
 
     // A plain snapshot, with nothing beside it but what the store was tried with.
     let file = world.folder().join("etcd.backup");
@@ -239,7 +239,7 @@ async fn what_is_wrong_with_an_object_is_named_with_its_field_and_what_to_do() {
     assert!(said.starts_with("spec.etcdEndpoints is empty; "), "{said}");
     let said = refused(&world, "bucket", with(json!({ "s3": { "path": "backups" } }))).await;
     assert!(said.starts_with("spec.s3.path is \"backups\"; write it as BUCKET/FILE"), "{said}");
-    assert_eq!(world.events("unknown").await, ["Refused"]);
+    assert_eq!(world.events_until("unknown", "Refused").await, ["Refused"]);
 
     // What a Secret may mend is tried again first, with the reason in the condition.
     world.secret("google", [("access-token", "token-of-google")]).await;

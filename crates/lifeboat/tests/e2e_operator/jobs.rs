@@ -78,7 +78,7 @@ async fn a_backup_in_a_job_outlives_its_operator_and_is_found_by_the_next() {
     let _second = world.operator("second");
     let near = world.until_phase("near", Phase::Succeeded).await.status.unwrap();
     assert_eq!((near.attempts, near.revision), (Some(2), Some(revision)));
-    assert!(world.events("near").await.contains(&"BackupFailed".to_owned()));
+    world.events_until("near", "BackupFailed").await;
     let snapshots = world.folder().join("store/prod/snapshots");
     let folder = snapshots.join(near.backup.unwrap());
     assert!(folder.join("manifest.json").exists());

@@ -63,7 +63,7 @@ async fn a_run_that_is_asked_for_is_made_at_once_and_retention_keeps_what_it_say
     let mut shown: Vec<_> = shown.into_iter().filter_map(|b| b.status?.revision).collect();
     shown.sort_unstable();
     assert_eq!(shown, revisions[1..], "an object whose backup is gone goes too");
-    assert!(world.events("yearly").await.contains(&"Pruned".to_owned()));
+    world.events_until("yearly", "Pruned").await;
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn objects_that_history_removes_leave_their_backups_to_retention() {
     run_now(&world, "kept", "1").await;
     let again = answered(&world, "kept", "1").await.status.unwrap();
     assert_eq!(again.last_success_revision, Some(cluster.revision()));
-    assert!(world.events("kept").await.contains(&"NameTaken".to_owned()));
+    world.events_until("kept", "NameTaken").await;
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ async fn keys_are_compared_and_secrets_are_named_but_not_kept(world: &World) {
     assert_eq!((&*ready.0, &*decryptable.0), ("True Reachable", "False KeyMissing"));
     let (ready, decryptable) = judged("wrong").await;
     assert_eq!((&*ready.0, &*decryptable.0), ("True KeyUnfit", "False KeyUnfit"));
-    assert!(world.events("wrong").await.contains(&"KeyUnfit".to_owned()));
+    world.events_until("wrong", "KeyUnfit").await;
     let (ready, _) = judged("garbage").await;
     assert!(ready.0.starts_with("False ") && ready.1.contains("\"ca.crt\" in Secret \"garbage\""));
     assert!(!ready.1.contains("/proc") && !ready.1.contains("/tmp"), "{ready:?}");
@@ -160,7 +160,7 @@ async fn what_a_store_locks_stays_is_told_and_does_not_keep_the_operator_busy() 
     assert!(told.message.contains("annotate etcdbackup owned lifeboat.dev/retain=true"));
     let again = kept.status.unwrap().retry_at.unwrap().0;
     assert!(again > jiff::Timestamp::now() + jiff::SignedDuration::from_hours(22), "{again}");
-    assert!(world.events("owned").await.contains(&"DeletionFailed".to_owned()));
+    world.events_until("owned", "DeletionFailed").await;
 
     let patch = json!({ "metadata": { "annotations": { "lifeboat.dev/retain": "true" } } });
     backups.patch("owned", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();

@@ -287,18 +287,20 @@ impl World {
         }
     }
 
-    /// Reasons of the events about an object, once there is one: a status is written before it is told of.
-    pub(crate) async fn events(&self, name: &str) -> Vec<String> {
+    /// Reasons of the events about an object, once that one is among them: a status is written before it is
+    /// told of.
+    pub(crate) async fn events_until(&self, name: &str, reason: &str) -> Vec<String> {
         let begun = Instant::now();
         loop {
             let events = self.all::<Event>().list(&ListParams::default()).await.unwrap();
             let about = events.items.into_iter();
             let about = about.filter(|event| event.involved_object.name.as_deref() == Some(name));
             let reasons: Vec<_> = about.filter_map(|event| event.reason).collect();
-            if !reasons.is_empty() {
+            if reasons.iter().any(|told| told == reason) {
                 return reasons;
             }
-            assert!(begun.elapsed() < PATIENCE, "nothing was told of {name}\n{}", self.logs());
+            let logs = self.logs();
+            assert!(begun.elapsed() < PATIENCE, "{reason} is not in {reasons:?} of {name}\n{logs}");
             tokio::time::sleep(LOOK).await;
         }
     }
