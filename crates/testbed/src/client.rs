@@ -3,16 +3,30 @@
 use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Instant;
 
 use serde::Deserialize;
 
 use crate::command::Run;
 use crate::etcd::Etcd;
+use crate::wait::{INTERVAL, PATIENCE};
 
 /// etcd takes 128 operations in a transaction.
 const TXN_OPERATIONS: usize = 100;
-/// How often a member that is behind is asked again.
-const TOKEN_TRIES: u32 = 10;
+
+/// What members say that wait for a processor, for the disk, or for a leader. It passes, and nothing is wrong.
+const PASSING: [&str; 6] = [
+    "etcdserver: request timed out",
+    "etcdserver: leader changed",
+    "etcdserver: no leader",
+    "etcdserver: too many requests",
+    "context deadline exceeded",
+    "code = Unavailable",
+];
+
+/// What a member says in its own name that has not applied yet what others have: a token, a revision.
+const BEHIND: [&str; 2] = ["invalid auth token", "required revision is a future revision"];
 
 /// Where a cluster is, and what it wants to see of its clients.
 #[derive(Clone, Debug)]
@@ -26,10 +40,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// Runs etcdctl against all members; panics unless it succeeds.
+    /// Runs etcdctl against all members; panics unless it succeeds. What passes is waited for.
     #[track_caller]
     pub fn etcdctl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
-        self.try_etcdctl(arguments).ok()
+        let arguments: Vec<A> = arguments.into_iter().collect();
+        patiently(&[], || self.try_etcdctl(&arguments))
     }
 
     /// Runs etcdctl against all members.
@@ -57,7 +72,8 @@ impl Client {
     #[track_caller]
     pub fn transact(&self, operations: &[String]) {
         for operations in operations.chunks(TXN_OPERATIONS) {
-            self.etcdctl_with_input(&["txn"], &format!("\n{}\n\n\n", operations.join("\n")));
+            let input = format!("\n{}\n\n\n", operations.join("\n"));
+            patiently(&[], || self.etcdctl_with_input(&["txn"], &input));
         }
     }
 
@@ -83,10 +99,11 @@ impl Client {
         self.put("large", &"0123456789abcdef".repeat(6_000));
         self.put("key with spaces / and \u{fc}\u{f1}\u{ee}code", "\u{2603}");
         let lease = self.grant_lease(86_400);
+        self.grant_lease(3_600);
+        // After the leases, which have no revision: who has this one has those too.
         let with_lease = format!("--lease={lease}");
         self.etcdctl(["put", &with_lease, "leased/1", "one"]);
         self.etcdctl(["put", &with_lease, "leased/2", "two"]);
-        self.grant_lease(3_600);
         self.revision()
     }
 
@@ -115,20 +132,12 @@ impl Client {
         }
     }
 
-    /// HashKV of one revision, as every member computes it.
+    /// HashKV of one revision, as every member computes it. Members that are not there yet are waited for.
     #[track_caller]
     pub fn hashkv(&self, revision: i64) -> Vec<HashKv> {
         let revision = format!("--rev={revision}");
         let ask = || self.try_etcdctl(["endpoint", "hashkv", &revision, "-w", "json"]);
-        let mut asked = ask();
-        // A member knows a token when it has applied what made it; one that is behind does not yet.
-        for _ in 0..TOKEN_TRIES {
-            if !asked.stderr.contains("invalid auth token") {
-                break;
-            }
-            asked = ask();
-        }
-        let answer = asked.ok().json();
+        let answer = patiently(&BEHIND, ask).json();
         let endpoints = answer.as_array().expect("one entry for each endpoint");
         assert_eq!(endpoints.len(), self.endpoints.len(), "every member answers");
         endpoints
@@ -145,7 +154,6 @@ impl Client {
         hashes[0].clone()
     }
 
-    #[track_caller]
     fn etcdctl_with_input(&self, arguments: &[&str], input: &str) -> Run {
         let mut command = self.etcdctl_command(&self.endpoints.join(","));
         command.args(arguments);
@@ -155,7 +163,7 @@ impl Client {
         stdin.write_all(input.as_bytes()).expect("etcdctl reads its input");
         drop(stdin);
         let output = child.wait_with_output().expect("etcdctl ends");
-        Run::from_output(format!("{command:?} with input:\n{input}"), output).ok()
+        Run::from_output(format!("{command:?} with input:\n{input}"), output)
     }
 
     fn etcdctl_command(&self, endpoints: &str) -> Command {
@@ -171,6 +179,22 @@ impl Client {
             .args(&self.flags)
             .args(["--dial-timeout=5s", "--command-timeout=20s"]);
         command
+    }
+}
+
+/// Asks again while what stands in the way passes; then it must have succeeded. A write that is asked for again may
+/// have been done the first time, which costs a revision.
+#[track_caller]
+fn patiently(more: &[&str], ask: impl Fn() -> Run) -> Run {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let run = ask();
+        let passes = |words: &&str| run.stderr.contains(words);
+        let waits = run.code != Some(0) && PASSING.iter().chain(more).any(passes);
+        if !waits || Instant::now() > deadline {
+            return run.ok();
+        }
+        thread::sleep(INTERVAL);
     }
 }
 

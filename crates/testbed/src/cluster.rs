@@ -11,18 +11,14 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use crate::client::{Client, HashKv, KeyValue};
 use crate::command::Run;
 use crate::etcd::Etcd;
 use crate::ports::Port;
 use crate::tls::Certificates;
+use crate::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
-
-/// Two minutes: a member that is not up by then on a busy machine of two cores never will be.
-const HEALTH_ATTEMPTS: usize = 600;
-const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How clients and peers talk to the members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +95,8 @@ pub struct Member {
     data_dir: PathBuf,
     log: PathBuf,
     process: Option<Child>,
+    /// It has joined as one, and answers hardly anything.
+    is_learner: bool,
 }
 
 impl Member {
@@ -110,6 +108,7 @@ impl Member {
             data_dir: folder.join("data").join(&name),
             log: folder.join("log").join(format!("{name}.log")),
             process: None,
+            is_learner: false,
             name,
         }
     }
@@ -133,12 +132,6 @@ impl Member {
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
-
-    fn log_tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
-    }
 }
 
 impl Drop for Member {
@@ -154,6 +147,13 @@ impl Member {
             process.wait().expect("a killed child ends");
         }
     }
+}
+
+/// The last lines of a log.
+fn tail(log: &Path) -> String {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
 /// A cluster of real servers.
@@ -341,6 +341,7 @@ impl Cluster {
     #[track_caller]
     pub fn add_learner(&mut self) -> usize {
         let index = self.announce(&["--learner"]);
+        self.members[index].is_learner = true;
         self.wait_until_healthy(index);
         index
     }
@@ -354,7 +355,11 @@ impl Cluster {
         let mut arguments = vec!["member", "add", &member.name, &peer_url];
         arguments.extend(flags);
         // etcd refuses ("unhealthy cluster") until all members have been connected for some seconds.
-        self.wait_for(0, |cluster, _| cluster.try_etcdctl(&arguments).code == Some(0));
+        self.wait_for(0, |cluster, _| {
+            let run = cluster.try_etcdctl(&arguments);
+            // A first try may have been heard, and its answer lost.
+            run.code == Some(0) || run.stderr.contains("Peer URLs already exists")
+        });
         self.members.push(member);
         self.spawn(index, &self.initial_cluster(), "existing");
         index
@@ -388,6 +393,9 @@ impl Cluster {
             format!("--initial-advertise-peer-urls={peer}"),
             "--initial-cluster-token=lifeboat-testbed".to_owned(),
             "--logger=zap".to_owned(),
+            // What is written is in files when a member is killed, and no machine loses its power here. To wait for
+            // a slow disk would cost time, and now and then the leader.
+            "--unsafe-no-fsync".to_owned(),
         ];
         if let Some(certificates) = &self.certificates {
             let ca = certificates.ca();
@@ -415,27 +423,28 @@ impl Cluster {
 
     #[track_caller]
     fn wait_for(&mut self, index: usize, holds: impl Fn(&Self, usize) -> bool) {
-        for _ in 0..HEALTH_ATTEMPTS {
-            if holds(self, index) {
-                return;
-            }
-            let member = &mut self.members[index];
-            let process = member.process.as_mut().expect("it was started");
+        let Member { name, log, .. } = &self.members[index];
+        let (name, log) = (name.clone(), log.clone());
+        let met = || {
+            let process = self.members[index].process.as_mut().expect("it was started");
             if let Some(status) = process.try_wait().expect("our own child can be asked") {
-                panic!("{} ended with {status}:\n{}", member.name, member.log_tail());
+                panic!("{name} ended with {status}:\n{}", tail(&log));
             }
-            std::thread::sleep(HEALTH_INTERVAL);
-        }
-        let member = &self.members[index];
-        panic!("waited in vain for {}:\n{}", member.name, member.log_tail());
+            holds(self, index).then_some(())
+        };
+        until(&format!("what {name} is waited for"), met, || tail(&log));
     }
 }
 
 /// Talking to it, as [`Client`] does.
 impl Cluster {
-    /// A client that knows all members.
+    /// A client that knows all members, but those that have joined as learners.
     pub fn client(&self) -> Client {
-        let endpoints = (0..self.members.len()).map(|index| self.client_url(index)).collect();
+        self.client_of((0..self.members.len()).filter(|&index| !self.members[index].is_learner))
+    }
+
+    fn client_of(&self, members: impl IntoIterator<Item = usize>) -> Client {
+        let endpoints = members.into_iter().map(|index| self.client_url(index)).collect();
         Client { version: self.settings.version, endpoints, flags: self.security_flags() }
     }
 
@@ -450,13 +459,13 @@ impl Cluster {
         self.client().try_etcdctl(arguments)
     }
 
-    /// [`Client::try_etcdctl_at`].
+    /// [`Client::try_etcdctl`] of one member.
     pub fn try_etcdctl_at<A: AsRef<OsStr>>(
         &self,
         index: usize,
         arguments: impl IntoIterator<Item = A>,
     ) -> Run {
-        self.client().try_etcdctl_at(index, arguments)
+        self.client_of([index]).try_etcdctl(arguments)
     }
 
     /// [`Client::put`].

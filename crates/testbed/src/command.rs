@@ -88,12 +88,23 @@ impl fmt::Display for Run {
 #[derive(Clone, Debug)]
 pub struct Tool {
     program: PathBuf,
+    variables: &'static [(&'static str, &'static str)],
 }
+
+/// For tests that are not about time: what a person would wait for a member, on a machine that has nothing else to do, is
+/// not enough on one that is busy.
+const PATIENT: [(&str, &str); 2] =
+    [("LIFEBOAT_DIAL_TIMEOUT", "60s"), ("LIFEBOAT_COMMAND_TIMEOUT", "60s")];
 
 impl Tool {
     /// The binary itself; tests of the `lifeboat` crate pass `env!("CARGO_BIN_EXE_lifeboat")`.
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into() }
+        Self { program: program.into(), variables: &[] }
+    }
+
+    /// Waits long for members, unless its flags say otherwise.
+    pub fn patient(self) -> Self {
+        Self { variables: &PATIENT, ..self }
     }
 
     /// The same binary through a link of this name in `folder`.
@@ -101,7 +112,7 @@ impl Tool {
         let link = folder.join(name);
         std::os::unix::fs::symlink(&self.program, &link)
             .unwrap_or_else(|error| panic!("cannot link {}: {error}", link.display()));
-        Self { program: link }
+        Self { program: link, ..self.clone() }
     }
 
     /// A command of the tool, not yet started.
@@ -114,6 +125,7 @@ impl Tool {
                 command.env_remove(&*name);
             }
         }
+        command.envs(self.variables.iter().copied());
         command
     }
 

@@ -14,7 +14,7 @@ pub const VERSIONS: [&str; 4] = ["3.4.23", "3.5.16", "3.5.30", "3.6.14"];
 /// A fixture by its path in the folder, such as `3.5.30/final.db`.
 #[track_caller]
 pub fn fixture(path: &str) -> PathBuf {
-    let full = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(path);
+    let full = Path::new("../../fixtures").join(path);
     full.canonicalize().unwrap_or_else(|error| panic!("fixture {path}: {error}"))
 }
 
@@ -22,7 +22,7 @@ pub fn fixture(path: &str) -> PathBuf {
 #[track_caller]
 pub fn damaged(name: &str) -> NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".db").tempfile().expect("a temporary file");
-    let plain = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/damaged");
+    let plain = Path::new("../../fixtures/damaged");
     let plain = plain.join(format!("{name}.db"));
     if plain.is_file() {
         let mut source = std::fs::File::open(plain).expect("a fixture is readable");

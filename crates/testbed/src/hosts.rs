@@ -43,7 +43,7 @@ use place::Place;
 use ssh::SshClient;
 
 /// A host boots in a second; many at once on a busy machine take their time.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(100);
 
 /// What the hosts are to be like.

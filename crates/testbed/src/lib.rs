@@ -14,6 +14,7 @@
 //! * [`FaultProxy`]: an HTTP server's requests delayed, reset, answered with errors, cut, or done in secret.
 //! * [`KubeApi`]: the API server of Kubernetes, without nodes.
 //! * [`Tool`]: the `lifeboat` binary, run under its own or a borrowed name.
+//! * [`until`]: waits for what takes its time; [`Port`]: a port that nobody else has.
 //! * [`load`]: fills a server with as many bytes as the bench asks for.
 //!
 //! Everything here panics with a full account where it cannot go on: its callers are tests.
@@ -35,6 +36,7 @@ mod s3;
 mod s3_client;
 mod server;
 mod tls;
+mod wait;
 
 pub use client::{Client, HashKv, KeyValue};
 pub use cluster::{Builder, Cluster, Member, Security};
@@ -44,7 +46,9 @@ pub use etcd::Etcd;
 pub use fault_proxy::{Fault, FaultProxy, Request};
 pub use hosts::{EtcdOnHosts, EtcdOnHostsBuilder, Host, Hosts, HostsBuilder, UnitStyle};
 pub use kube_api::KubeApi;
+pub use ports::Port;
 pub use rclone::Rclone;
 pub use s3::S3;
 pub use s3_client::{Answer, Identity, signed_request};
 pub use tls::Certificates;
+pub use wait::{PATIENCE, until};

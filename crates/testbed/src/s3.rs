@@ -107,6 +107,17 @@ impl S3 {
         self
     }
 
+    /// Whether it serves, and keeps what it is given: its volumes come a moment after its port.
+    fn is_ready(&self) -> bool {
+        let put = |path: &str, body| {
+            self.endpoint.request(Identity::Admin, "PUT", path, &[], body).status
+        };
+        // The second time, the bucket is there.
+        self.endpoint.answers("healthz")
+            && [200, 409].contains(&put("ready", None))
+            && put("ready/object", Some(b"ready".as_slice())) == 200
+    }
+
     /// Ends the server as a power cut would; what it holds stays for [`resume`](Self::resume).
     pub fn halt(&mut self) {
         assert!(self.server.take().is_some(), "only a running server can be halted");
@@ -121,11 +132,8 @@ impl S3 {
         command.args(["-logtostderr=true", "server"]).args(self.ports.flags());
         // Its other sockets, named by their port, go to the folder for temporary files.
         command.args(self.settings()).env("TMPDIR", folder).current_dir(folder);
-        let endpoint = &self.endpoint;
-        self.server = Some(Server::start("SeaweedFS", &mut command, &folder.join("log"), || {
-            endpoint.answers("healthz")
-                && endpoint.request(Identity::Admin, "GET", "", &[], None).status == 200
-        }));
+        let log = folder.join("log");
+        self.server = Some(Server::start("SeaweedFS", &mut command, &log, || self.is_ready()));
     }
 
     fn settings(&self) -> Vec<String> {

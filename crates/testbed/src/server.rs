@@ -1,13 +1,10 @@
-//! A server that a test starts, waits for and ends: one process, its log, its deadline.
+//! A server that a test starts, waits for and ends: one process, its log.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
-/// How long a server may take until it answers; two cores may be busy with a build beside it.
-const START: Duration = Duration::from_secs(60);
+use crate::wait::until;
 
 /// A running server, which ends with this value.
 #[derive(Debug)]
@@ -42,26 +39,19 @@ impl Server {
     /// Polls until `is_ready`; panics with the log when the server ends before that, or takes too long.
     #[track_caller]
     pub(crate) fn wait_until(&mut self, is_ready: impl Fn() -> bool) {
-        let deadline = Instant::now() + START;
-        while !is_ready() {
-            if let Some(status) = self.process.try_wait().expect("our own child can be asked") {
-                panic!("{} ended with {status}\n{}", self.name, self.log());
+        let Self { name, process, log } = self;
+        let ready = || {
+            if let Some(status) = process.try_wait().expect("our own child can be asked") {
+                panic!("{name} ended with {status}\n{}", written(log));
             }
-            assert!(
-                Instant::now() < deadline,
-                "{} is not ready after {START:?}\n{}",
-                self.name,
-                self.log()
-            );
-            thread::sleep(Duration::from_millis(50));
-        }
+            is_ready().then_some(())
+        };
+        until(&format!("an answer of {name}"), ready, || written(log));
     }
 
     /// All that it has written.
     pub(crate) fn log(&self) -> String {
-        std::fs::read(&self.log)
-            .map(|log| String::from_utf8_lossy(&log).into_owned())
-            .unwrap_or_else(|error| format!("{}: {error}", self.log.display()))
+        written(&self.log)
     }
 }
 
@@ -71,4 +61,10 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn written(log: &Path) -> String {
+    std::fs::read(log)
+        .map(|log| String::from_utf8_lossy(&log).into_owned())
+        .unwrap_or_else(|error| format!("{}: {error}", log.display()))
 }

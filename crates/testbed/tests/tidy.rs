@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the root exists")
+    Path::new("../..").canonicalize().expect("the root exists")
 }
 
 /// Every file that git knows and that is still there, by its path from the root.

@@ -267,6 +267,12 @@ impl EtcdOnHosts {
         client.etcdctl(["user", "add", &format!("root:{password}")]);
         client.etcdctl(["user", "grant-role", "root", "root"]);
         client.etcdctl(["auth", "enable"]);
+        // A member that is behind does not know it yet, and gives no token.
+        let refuses = |index| {
+            client.try_etcdctl_at(index, ["get", "a"]).stderr.contains("user name is empty")
+        };
+        let all_refuse = || (0..self.members.len()).all(refuses);
+        wait_until("every member asks for the password", all_refuse, String::new);
     }
 
     /// Installs the stand-ins of Kubernetes' units on a host, and starts them.

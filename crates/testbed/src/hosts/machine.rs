@@ -1,11 +1,13 @@
 //! One host: its disk, its power, its cable.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use super::network::Cable;
 use super::place::Place;
@@ -18,6 +20,9 @@ use crate::etcd::from_environment;
 const USERS: [(&str, &str); 2] = [("root", "/root"), ("ops", "/var/ops")];
 
 const HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
+
+/// Longer than it takes to shut down: systemd kills what does not end for 90 s.
+const TOLD_AGAIN: Duration = Duration::from_secs(100);
 
 /// What fills a disk.
 const FILLER: &str = "/var/filler";
@@ -284,10 +289,26 @@ impl Host {
         self.power_on();
     }
 
-    /// The connection may end before the command does, so its exit code tells nothing.
+    /// The connection may end before the command does, so its exit code tells nothing: a host that stays is told again.
+    #[track_caller]
     fn leave(&self, how: &str) {
-        self.try_ssh(&format!("systemctl --no-block {how}"));
+        let told: Cell<Option<Instant>> = Cell::new(None);
+        let has_left = || {
+            if told.get().is_none_or(|told| told.elapsed() > TOLD_AGAIN) {
+                self.try_ssh(&format!("systemctl --no-block {how}"));
+                told.set(Some(Instant::now()));
+            }
+            self.has_ended()
+        };
+        wait_until(&format!("{} is down", self.name), has_left, || text_of(&self.console()));
         self.wait_until_down();
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut nspawn = self.nspawn.lock().expect("no boot panics half way");
+        nspawn.as_mut().is_none_or(|process| {
+            process.try_wait().expect("our own child can be asked").is_some()
+        })
     }
 
     fn wait_until_down(&self) {
