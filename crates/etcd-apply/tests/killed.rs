@@ -25,7 +25,7 @@ struct Killed {
 
 impl Killed {
     fn unpack(version: &str) -> Self {
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(version);
+        let fixtures = Path::new("../../fixtures").join(version);
         let dir = tempfile::tempdir().unwrap();
         let status = Command::new("tar")
             .args(["-I", "zstd", "-xf"])

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 const VERSIONS: [&str; 4] = ["3.4.23", "3.5.16", "3.5.30", "3.6.14"];
 
 fn fixture(version: &str, name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures")).join(version).join(name)
+    PathBuf::from("../../fixtures").join(version).join(name)
 }
 
 fn json(version: &str, name: &str) -> Value {

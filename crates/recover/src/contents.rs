@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     fn fixture(name: &str) -> Contents {
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+        let fixtures = Path::new("../../fixtures");
         Contents::of_file(&fixtures.join(name)).unwrap()
     }
 

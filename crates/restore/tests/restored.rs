@@ -28,7 +28,7 @@ const VERSIONS: [(&str, TargetVersion); 4] = [
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn fixture(version: &str, name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures")).join(version).join(name)
+    PathBuf::from("../../fixtures").join(version).join(name)
 }
 
 fn walked(version: &str) -> Snapshot<Walked> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 fn fixtures() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures"))
+    PathBuf::from("../../fixtures")
 }
 
 fn json(path: &str) -> Value {

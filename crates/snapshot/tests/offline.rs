@@ -14,7 +14,7 @@ use std::{
 };
 
 fn fixture(version: &str, name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures")).join(version).join(name)
+    PathBuf::from("../../fixtures").join(version).join(name)
 }
 
 fn json(version: &str) -> Value {

@@ -12,7 +12,7 @@ use crate::dump;
 const VERSIONS: [&str; 4] = ["3.4.23", "3.5.16", "3.5.30", "3.6.14"];
 
 pub(crate) fn fixture(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(path)
+    PathBuf::from("../../fixtures").join(path)
 }
 
 pub(crate) fn json(path: &str) -> Value {

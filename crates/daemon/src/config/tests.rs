@@ -323,7 +323,7 @@ fn retention_reference() -> String {
 
 #[test]
 fn the_reference_says_what_the_doc_comments_say() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+    let path = "../../docs/configuration.md";
     let page = reference()
         + &retention_reference()
         + "\n## Example\n\n```yaml\n"

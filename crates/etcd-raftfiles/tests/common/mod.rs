@@ -10,7 +10,7 @@ use serde_json::Value;
 pub const VERSIONS: [&str; 4] = ["3.4.23", "3.5.16", "3.5.30", "3.6.14"];
 
 pub fn fixture(version: &str, file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(version).join(file)
+    Path::new("../../fixtures").join(version).join(file)
 }
 
 pub fn json(version: &str, file: &str) -> Value {
