@@ -4,11 +4,19 @@
 //! * Hashes can be compared only where history was compacted to the same revision. If a compaction came
 //!   between, the member counts as one that could not be asked.
 //! * A member is asked once, whatever the number of endpoints that lead to it.
+//! * One that has not got to that revision yet, as a follower may be some entries behind, is waited for a little.
 
-use etcd_live::{Connector, Endpoint, Member};
+use etcd_live::{Connector, Endpoint, LiveError, Member, Refusal};
 use futures::future::join_all;
 use repository::manifest::HashKv;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::{Instant, sleep};
+
+/// How long a member that is behind is waited for. One that needs longer is cut off, or in trouble.
+const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// How long until it is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What to do where a member differs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,9 +75,26 @@ async fn ask_by_its_urls(
 }
 
 async fn ask(connector: &Connector, endpoint: &Endpoint, revision: i64) -> Option<(u64, Answer)> {
-    let answer = connector.connect(endpoint).await.ok()?.hash_kv(revision).await.ok()?;
+    let connection = connector.connect(endpoint).await.ok()?;
+    let answer = caught_up(|| connection.hash_kv(revision)).await.ok()?;
     let compact_revision = (answer.compact_revision > 0).then_some(answer.compact_revision);
     Some((answer.header.member_id, Answer { hash: answer.hash, compact_revision }))
+}
+
+/// What a member answers when it has the revision that is asked for, or has not had it for too long.
+async fn caught_up<T, F>(ask: impl Fn() -> F) -> Result<T, LiveError>
+where
+    F: Future<Output = Result<T, LiveError>>,
+{
+    let deadline = Instant::now() + CATCH_UP;
+    loop {
+        let answer = ask().await;
+        let refusal = answer.as_ref().err().and_then(LiveError::refusal);
+        if refusal != Some(&Refusal::FutureRevision) || Instant::now() >= deadline {
+            return answer;
+        }
+        sleep(ASK_AGAIN).await;
+    }
 }
 
 /// Holds the answers against the hash of the snapshot.
@@ -107,6 +132,37 @@ pub(crate) fn of_snapshot(own: &etcd_schema::HashKv) -> HashKv {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use etcd_live::Request;
+    use std::cell::Cell;
+
+    fn refused(refusal: Refusal) -> LiveError {
+        let endpoint = "m1:2379".parse().unwrap();
+        LiveError::Refused { endpoint, request: Request::HashKv, refusal }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_is_a_little_behind_is_asked_again_and_one_that_stays_behind_is_not_for_ever()
+     {
+        let asked = Cell::new(0);
+        let there_at_the_third = || async {
+            asked.set(asked.get() + 1);
+            if asked.get() < 3 { Err(refused(Refusal::FutureRevision)) } else { Ok(7) }
+        };
+        assert_eq!(caught_up(there_at_the_third).await.unwrap(), 7);
+
+        let begun = Instant::now();
+        let never = || async { Err::<(), _>(refused(Refusal::FutureRevision)) };
+        assert!(caught_up(never).await.is_err());
+        assert!(
+            (CATCH_UP..CATCH_UP * 2).contains(&begun.elapsed()),
+            "in a time that passes by itself"
+        );
+
+        let begun = Instant::now();
+        let compacted = || async { Err::<(), _>(refused(Refusal::Compacted)) };
+        assert!(caught_up(compacted).await.is_err());
+        assert_eq!(begun.elapsed(), Duration::ZERO, "that does not pass");
+    }
 
     #[test]
     fn members_are_sorted_by_what_their_hashes_can_tell() {

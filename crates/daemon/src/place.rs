@@ -104,7 +104,7 @@ pub fn source(cluster: &config::Cluster) -> Result<backup::Source, JobsError> {
             server_name: tls.server_name.clone(),
         },
         credentials,
-        ..ConnectOptions::default()
+        ..ConnectOptions::unattended()
     };
     let endpoints = cluster.endpoints.iter().map(|text| text.parse::<Endpoint>());
     let endpoints = endpoints.collect::<Result<_, _>>()?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// official client never goes below 10 s, whatever its flag says.
 pub(crate) const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
 
-/// How to reach and enter a cluster. The defaults are etcdctl's.
+/// How to reach and enter a cluster. The defaults are etcdctl's, made for a person who waits.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
     /// Certificates, and what is checked of the server's.
@@ -77,6 +77,18 @@ impl Default for ConnectOptions {
             keepalive_time: Duration::from_secs(2),
             keepalive_timeout: Duration::from_secs(6),
             stall_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl ConnectOptions {
+    /// For what runs when nobody waits at a terminal: a member that is busy, or without a leader for a moment, is worth
+    /// waiting for.
+    pub fn unattended() -> Self {
+        Self {
+            dial_timeout: Duration::from_secs(10),
+            command_timeout: Duration::from_secs(15),
+            ..Self::default()
         }
     }
 }
