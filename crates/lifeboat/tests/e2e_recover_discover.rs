@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
-use testbed::{Etcd, EtcdOnHosts, Hosts, Security, UnitStyle};
+use testbed::{Etcd, EtcdOnHosts, Hosts, Security, UnitStyle, until};
 
 /// Runs `lifeboat recover plan` for a file that shall be made; by a user who needs sudo.
 fn plan(hosts: &Hosts, file: &Path, more: &[&str]) -> Output {
@@ -118,7 +118,7 @@ fn a_host_that_does_not_answer_leaves_the_others_found() {
     let output = plan(
         &hosts,
         &file,
-        &["--ssh-option=ConnectTimeout=2", "--discover", &addresses(&hosts).join(",")],
+        &["--ssh-option=ConnectTimeout=30", "--discover", &addresses(&hosts).join(",")],
     );
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let yaml = found(&output, &file);
@@ -154,7 +154,11 @@ fn a_file_that_leaves_nothing_open_is_planned_at_once_and_again() {
 fn a_cluster_is_found_and_rescued_from_the_only_data_directory_that_is_left() {
     let hosts = Hosts::start(3);
     let cluster = EtcdOnHosts::builder(Etcd::V3_5).start(&hosts);
-    cluster.client().put("rescued", "yes");
+    let client = cluster.client();
+    client.put("rescued", "yes");
+    // A majority has agreed on it, of which the one that is left need not be: it answers when it has all.
+    let has_it = || client.try_etcdctl_at(1, ["get", "rescued"]).stdout == "rescued\nyes\n";
+    until("the last write, from m2", || has_it().then_some(()), String::new);
     for (index, host) in hosts.iter().enumerate() {
         host.ssh("systemctl kill -s KILL etcd; systemctl stop etcd");
         if index != 1 {

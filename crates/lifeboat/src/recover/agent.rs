@@ -19,6 +19,8 @@ use std::{
 const AGAIN: Duration = Duration::from_millis(200);
 /// Agreement of members that have just started may take an election.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+/// A member that is busy, as all are that have just started, takes its time to greet.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Ask the member of this host what stands on standard input, as JSON
 #[derive(Debug, clap::Args)]
@@ -187,6 +189,7 @@ fn options(question: &Question) -> Result<ConnectOptions, String> {
             ..TlsOptions::default()
         },
         credentials,
+        dial_timeout: DIAL_TIMEOUT,
         command_timeout: COMMAND_TIMEOUT,
         ..ConnectOptions::default()
     })

@@ -14,7 +14,13 @@ use recover::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+/// A cluster that has just lost its leader, or whose disks are slow, has none for a moment. It would be taken for a dead one, and
+/// so it is asked again so often, so long after.
+const ELECTIONS: u32 = 3;
+const ELECTION: Duration = Duration::from_secs(3);
 
 /// Hosts that were looked at, and etcd that was asked.
 pub(super) struct Looked {
@@ -106,7 +112,23 @@ pub(super) async fn ask(
         let (data_dir, wal_dir) = (Some(host.data_dir.clone()), host.wal_dir.clone());
         Some(Question { data_dir, wal_dir, as_root: true, ..Question::to(host) })
     };
-    Ok(fleet.ask(agent, question).await?)
+    let mut answers = fleet.ask(agent, question).await?;
+    for _ in 0..ELECTIONS {
+        if !may_be_electing(&answers) {
+            break;
+        }
+        tokio::time::sleep(ELECTION).await;
+        answers = fleet.ask(agent, question).await?;
+    }
+    Ok(answers)
+}
+
+/// Whether members that could agree are there, and some of them say that they cannot.
+fn may_be_electing(answers: &[(String, Answer)]) -> bool {
+    let runs = |answer: &&Answer| answer.member_id != 0;
+    let running: Vec<_> = answers.iter().map(|(_, answer)| answer).filter(runs).collect();
+    running.len() * 2 > answers.len()
+        && running.iter().any(|answer| !answer.healthy && !answer.denied)
 }
 
 /// Puts all together.
@@ -174,4 +196,29 @@ pub(super) fn healthy(answers: &[(String, Answer)]) -> Vec<&str> {
 /// The program for the hosts.
 pub(super) fn program(args: &ProgramArgs) -> Result<(PathBuf, Agent), Failure> {
     args.program()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_may_be_electing_is_not_yet_taken_for_dead() {
+        let electing = |members: &[(bool, bool, bool)]| {
+            let answer = |(runs, healthy, denied): &(bool, bool, bool)| {
+                let member_id = u64::from(*runs);
+                let answer =
+                    Answer { member_id, healthy: *healthy, denied: *denied, ..Answer::default() };
+                (String::new(), answer)
+            };
+            may_be_electing(&members.iter().map(answer).collect::<Vec<_>>())
+        };
+        let (gone, serves) = ((false, false, false), (true, true, false));
+        let (waits, refuses) = ((true, false, false), (true, false, true));
+        assert!(electing(&[waits, waits, waits]) && electing(&[gone, waits, waits]));
+        assert!(electing(&[gone, waits, serves]), "one may have found the leader first");
+        assert!(!electing(&[gone, serves, serves]) && !electing(&[serves; 3]));
+        assert!(!electing(&[gone, gone, waits]), "too few to agree");
+        assert!(!electing(&[refuses; 3]) && !electing(&[gone; 3]) && !electing(&[]));
+    }
 }

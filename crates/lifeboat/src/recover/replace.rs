@@ -20,11 +20,7 @@ use recover::{
     Answer, Bump, Chosen, Fleet, Journal, Plan, Question, Replace, ReplaceError, Run, Runs, State,
     left_on_hosts, runbook, spec::Spec, summary,
 };
-use std::time::{Duration, Instant};
-
-/// A cluster that has just lost its leader has none for a moment: it is asked again so often, so long after.
-const ELECTIONS: u32 = 3;
-const ELECTION: Duration = Duration::from_secs(2);
+use std::time::Instant;
 
 /// Replace one lost member while the others live: no restore, and no write is lost
 ///
@@ -122,16 +118,7 @@ impl ReplaceArgs {
         let (looked, replace) = unless_interrupted(context, interrupt, async {
             let fleet = self.patience.at_first(Fleet::new(&spec, shown.watcher())?);
             let mut looked = prepare::look(&spec, &fleet, &agent, Some(&program)).await?;
-            let mut examined = self.examine(&spec, &looked);
-            for _ in 0..ELECTIONS {
-                if !matches!(examined, Err(ReplaceError::NoQuorum { .. })) {
-                    break;
-                }
-                tokio::time::sleep(ELECTION).await;
-                looked.answers = prepare::ask(&fleet, &agent, &program).await?;
-                examined = self.examine(&spec, &looked);
-            }
-            let replace = examined?;
+            let replace = self.examine(&spec, &looked)?;
             if !self.dry_run {
                 prepare::free_ended(runs, &spec, &mut looked, &shown.watcher()).await?;
             }

@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal, kill_process};
 use testbed::{Etcd, Run, Security};
 
-use crate::{Scene, Watched, is_step, lifeboat, tls};
+use crate::{Gate, Scene, Watched, is_step, lifeboat, tls};
 
 /// The members run as they did: none was stopped and started.
 #[track_caller]
@@ -113,10 +113,13 @@ fn a_run_whose_machine_is_gone_is_taken_back_or_finished_from_another() {
     let mut scene = Scene::without_clients(tls(Etcd::V3_5).security(Security::Plain));
     let machine = |scene: &Scene, name: &str| scene.hosts.folder().join(name);
     let first = scene.state_dir.clone();
+    let aside = Gate::before(&scene.hosts[0], "mv", "*.lifeboat-*");
     let mut asleep = Watched::start(&mut scene.run_over_the_living());
     assert!(asleep.wait_for(|line| is_step(line) && line.contains("Set the old data")).is_some());
+    aside.wait();
     let id = Pid::from_raw(i32::try_from(asleep.child.id()).unwrap()).unwrap();
     kill_process(id, Signal::STOP).unwrap();
+    aside.open();
     let run = only_run(&scene);
 
     scene.state_dir = machine(&scene, "second");
@@ -212,14 +215,15 @@ fn a_run_that_a_later_one_followed_is_not_taken_back_before_it() {
     let mut scene = Scene::without_clients(tls(Etcd::V3_5));
     // A third one has planned, and is asleep until the first has ended: what it has planned is not true any more.
     let here = std::mem::replace(&mut scene.state_dir, scene.hosts.folder().join("asleep"));
-    let mut asleep = Watched::start(&mut scene.run_over_the_living());
-    assert!(asleep.wait_for(|line| line.starts_with("Recovery of cluster")).is_some());
-    let id = Pid::from_raw(i32::try_from(asleep.child.id()).unwrap()).unwrap();
-    kill_process(id, Signal::STOP).unwrap();
+    let before_its_claim = |host| Gate::before(host, "mv", "*/plan.yaml.part*");
+    let gates: Vec<_> = scene.hosts.iter().map(before_its_claim).collect();
+    let asleep = Watched::start(&mut scene.run_over_the_living());
+    gates.iter().for_each(Gate::wait);
+    gates.iter().for_each(Gate::hold_no_more);
     scene.state_dir = here.clone();
     Run::of(&mut scene.run_over_the_living()).ok();
     let first = only_run(&scene);
-    kill_process(id, Signal::CONT).unwrap();
+    gates.into_iter().for_each(Gate::open);
     let outrun = asleep.end().code_is(5);
     outrun.stderr_has(&["another run has put its data there", &first, "is dropped"]);
     let mut unknown = lifeboat().command(["recover", "commit", "PROD", "--state-dir"]);

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use testbed::{Etcd, Run};
 
-use crate::{Scene, Watched, is_step, tls};
+use crate::{Gate, Scene, Watched, is_step, tls};
 
 /// Goal: a host whose power is cut, in whichever step, costs nothing but time. Method: one run, and whenever a step
 /// begins, another host loses its power and boots again.
@@ -15,8 +15,8 @@ fn in_every_step_a_host_loses_its_power_and_the_run_goes_on() {
     scene.lose_all_members();
     // The step that was last cut off; one that is gone through again is not.
     let (mut reached, mut all) = (0, 0);
-    for _ in 0..5 {
-        let mut run = Watched::start(&mut scene.recover("run", [""; 0]));
+    for _ in 0..20 {
+        let mut run = Watched::start(&mut scene.recover("run", ["--patience", "300s"]));
         while let Some(step) = run.wait_for(|line| number_of(line).0 > reached) {
             (reached, all) = number_of(&step);
             let host = &scene.hosts[reached % 3];
@@ -92,8 +92,11 @@ fn a_host_that_stays_away_ends_the_run_until_it_is_back() {
     }
     scene.hosts[1].restore_network();
 
+    // It cannot be done before the host is cut off.
+    let start = Gate::before(&scene.hosts[1], "systemctl", "'start '*etcd.service");
     let run = cut_at("Start all members");
     let ended = run.end();
+    start.open();
     assert!(matches!(ended.code, Some(1 | 4)), "{ended}");
     let ended = ended.stderr_has(&["m2: FAILED\n", "m2: root@10.177.", "cannot be reached by ssh"]);
     ended.stderr_has(&["the same command goes on; `lifeboat recover rollback"]);

@@ -24,7 +24,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use testbed::{Client, Etcd, EtcdOnHosts, EtcdOnHostsBuilder, Hosts, KeyValue, Run, Tool};
+use testbed::{
+    Client, Etcd, EtcdOnHosts, EtcdOnHostsBuilder, Host, Hosts, KeyValue, Run, Tool, until,
+};
 
 /// What the cluster's file says of clients; the scheduler's place is behind the API server's.
 const CLIENTS: &str = "clients:
@@ -247,11 +249,13 @@ impl Scene {
         client.common_hashkv(client.revision());
     }
 
-    /// Every client runs, and every API server is ready.
+    /// Every client runs, and every API server is ready: it is not for a moment, if its etcd waits for a leader.
     #[track_caller]
     fn clients_run(&self) {
         for host in self.hosts.iter() {
-            host.ssh("curl -fsk https://127.0.0.1:6443/readyz");
+            let ready = || host.try_ssh("curl -fsk https://127.0.0.1:6443/readyz").code == Some(0);
+            let account = || host.journal("kube-apiserver");
+            until("a ready API server", || ready().then_some(()), account);
             for unit in ["kube-scheduler", "kube-controller-manager"] {
                 assert!(host.is_active(unit), "{unit} on {}", host.name());
             }
@@ -315,6 +319,51 @@ impl Watched {
         let status = self.child.wait().unwrap();
         let output = std::process::Output { status, stdout, stderr: self.said.into_bytes() };
         Run::from_output(self.command, output)
+    }
+}
+
+/// Commands of a host that wait to be let through: what a test does meanwhile is done before them, however slow it is.
+struct Gate<'h> {
+    host: &'h Host,
+    program: String,
+}
+
+impl<'h> Gate<'h> {
+    /// Holds back every command of `program` whose arguments are those, in a pattern of `case`.
+    fn before(host: &'h Host, program: &str, arguments: &str) -> Self {
+        let stand_in = format!("/usr/local/bin/{program}");
+        host.write_script(
+            &stand_in,
+            &format!(
+                "#!/bin/dash\ncase \"$*\" in {arguments}) : >>{stand_in}.waits\n\
+                 while [ -e {stand_in}.waits ]; do sleep 0.1; done ;; esac\n\
+                 PATH=/usr/bin:/usr/sbin exec {program} \"$@\"\n"
+            ),
+        );
+        Self { host, program: stand_in }
+    }
+
+    fn waits(&self) -> String {
+        format!("{}.waits", self.program)
+    }
+
+    /// Until one is held back.
+    #[track_caller]
+    fn wait(&self) {
+        let waits = || self.host.path(self.waits()).exists().then_some(());
+        until("a command that is held back", waits, || self.program.clone());
+    }
+
+    /// Lets others pass from now on.
+    fn hold_no_more(&self) {
+        std::fs::remove_file(self.host.path(&self.program)).unwrap();
+    }
+
+    /// Lets what waits go on.
+    fn open(self) {
+        // Nothing does if it has not come so far.
+        let _ = std::fs::remove_file(self.host.path(&self.program));
+        let _ = std::fs::remove_file(self.host.path(self.waits()));
     }
 }
 

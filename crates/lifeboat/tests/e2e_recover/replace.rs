@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
-use testbed::{Client, Etcd, EtcdOnHosts, Hosts, Run, Security, UnitStyle};
+use testbed::{Client, Etcd, EtcdOnHosts, Hosts, Run, Security, UnitStyle, until};
 
 use crate::{
-    Scene, Watched, command, guards::only_run, is_step, killed::kill_at_step, lifeboat, tls,
+    Gate, Scene, Watched, command, guards::only_run, is_step, killed::kill_at_step, lifeboat, tls,
 };
 
 const PASSWORD: &str = "pw-5a1f0c";
@@ -37,17 +37,24 @@ fn lose_the_last(scene: &Scene, how: &str) {
     wait_until_healthy(&survivors(scene));
 }
 
-/// Writes through the other members until `act` has ended. Every write must succeed, and is found on all members afterwards.
+/// Writes through the other members until `act` has ended. Every write must succeed, and is found on all members afterwards. One may
+/// be refused once: members may lose each other for a moment where many others want the processor.
 #[track_caller]
 fn while_written_to<T>(scene: &Scene, act: impl FnOnce() -> T) -> T {
     let ended = AtomicBool::new(false);
     let client = survivors(scene);
     let (done, written) = thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            let mut written = 0;
+            let (mut written, mut was_refused) = (0, false);
             while !ended.load(Ordering::SeqCst) {
-                client.put(&format!("meanwhile/{written}"), &written.to_string());
-                written += 1;
+                let key = format!("meanwhile/{written}");
+                let put = client.try_etcdctl(["put", key.as_str(), ""]);
+                if put.code == Some(0) {
+                    written += 1;
+                } else {
+                    assert!(!was_refused, "{put}");
+                    was_refused = true;
+                }
             }
             written
         });
@@ -65,11 +72,15 @@ fn while_written_to<T>(scene: &Scene, act: impl FnOnce() -> T) -> T {
     done
 }
 
-/// All of the client's members are; each try waits by itself for seconds.
+/// All of the client's members are.
 #[track_caller]
 fn wait_until_healthy(client: &Client) {
-    let healthy = || client.try_etcdctl(["endpoint", "health"]).code == Some(0);
-    assert!((0..30).any(|_| healthy()), "{}", client.try_etcdctl(["endpoint", "status"]));
+    let health = || client.try_etcdctl(["endpoint", "health"]);
+    until(
+        "the health of all",
+        || (health().code == Some(0)).then_some(()),
+        || client.try_etcdctl(["endpoint", "status"]).to_string(),
+    );
 }
 
 /// Three healthy members with a vote and one history; the last is another than `lost`.
@@ -381,11 +392,14 @@ fn what_would_cost_the_cluster_its_quorum_or_a_healthy_member_is_refused() {
     assert_eq!(scene.client().etcdctl(["member", "list"]).stdout, before);
 
     // Taken back before the member was removed, all is as it was.
+    let stop = Gate::before(&scene.hosts[2], "systemctl", "'stop etcd.service'");
     let mut run = Watched::start(&mut replace(&scene, "m3", &["--yes", "--even-though-healthy"]));
     assert!(run.wait_for(|line| is_step(line) && line.contains("Stop")).is_some());
+    stop.wait();
     // Its machine sleeps, as a laptop that is closed. What it finds when it wakes up is no business of its any more.
     let id = Pid::from_raw(i32::try_from(run.child.id()).unwrap()).unwrap();
     kill_process(id, Signal::STOP).unwrap();
+    stop.open();
     let name = only_run(&scene);
     let elsewhere = scene.hosts.folder().join("elsewhere");
     let here = std::mem::replace(&mut scene.state_dir, elsewhere);

@@ -4,13 +4,13 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use testbed::{Etcd, Hosts, Run};
+use testbed::{Etcd, Hosts, Run, until};
 
 use crate::killed::{kill_after, kills};
 use crate::{BACKED_UP, GENERATION, Random, Scene, Watched, is_step, tls};
 
 impl Scene {
-    /// Writes what the backup has not, and wants it back.
+    /// Writes what the backup has not, and wants it back; m2 has it, too.
     #[track_caller]
     fn write_more(&mut self) {
         let client = self.cluster.client();
@@ -19,6 +19,12 @@ impl Scene {
         }
         self.revision = client.revision();
         self.keys = client.keys_at(self.revision);
+        // A majority has agreed on it, of which m2 need not be. It answers when it has all.
+        until(
+            "all that was written, from m2",
+            || (client.try_etcdctl_at(1, ["get", GENERATION]).code == Some(0)).then_some(()),
+            || client.try_etcdctl(["endpoint", "status"]).to_string(),
+        );
     }
 
     /// A member dies, and its disk with it.
@@ -236,10 +242,10 @@ fn a_rescue_that_is_killed_at_any_step_is_rolled_back_and_the_member_of_3_4_runs
     scene.serves_the_backup();
 }
 
-/// Without quorum etcd 3.4 does not tell systemd that it is ready.
+/// Without quorum etcd 3.4 does not tell systemd that it is ready: that gives up after a while, and begins again.
 fn is_starting(scene: &Scene) -> bool {
     let state = scene.hosts[1].ssh("systemctl show -p ActiveState --value etcd").stdout;
-    state.trim() == "activating"
+    ["activating", "deactivating"].contains(&state.trim())
 }
 
 /// Goal: whenever it is killed, the only data that are left come back. Method: half of the kills are within the time that it takes to

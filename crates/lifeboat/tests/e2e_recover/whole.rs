@@ -129,11 +129,6 @@ fn members_of_3_5_come_back_by_sudo_from_a_repository_and_a_rollback_undoes_it()
         assert!(back.stdout.contains(undone.file_name().unwrap().to_str().unwrap()), "{back}");
     }
     scene.serves_the_old_data("after the backup");
-    scene.hosts.iter().for_each(|host| {
-        host.ssh(
-            "timeout 60 sh -c 'until curl -fsk https://127.0.0.1:6443/readyz; do sleep 0.1; done'",
-        );
-    });
     scene.clients_run();
 }
 

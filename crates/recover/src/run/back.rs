@@ -12,11 +12,11 @@ use crate::{
 use tokio::time::{Duration, Instant};
 
 /// How long an old cluster may take until it serves, if most of its members run.
-const SERVES_SECONDS: u64 = 60;
+const SERVES_SECONDS: u64 = 120;
 /// The same if they do not, as far as is known: there may have been fewer.
 const SERVES_YET_SECONDS: u64 = 15;
-/// When one member serves, the others are waited for so long.
-const OTHERS_SECONDS: u64 = 10;
+/// When the first member serves, the others are waited for so long.
+const OTHERS_SECONDS: u64 = 30;
 /// The wait inside of one question.
 const ASKED_SECONDS: u64 = 5;
 
@@ -165,19 +165,21 @@ impl Run<'_> {
         let hosts: Vec<_> = found.filter_map(|(label, on)| Some((label, on.ok()?))).collect();
         let patience = self.time_to_serve(&hosts);
         let mut back = Back { hosts, ..Back::default() };
-        let begun = Instant::now();
+        let (begun, mut first_served) = (Instant::now(), None);
         loop {
             match self.ask_old(gone.as_deref(), &back.hosts, patience).await {
                 Ok(answers) => (back.answers, back.not_asked) = (answers, None),
                 Err(error) => back.not_asked = Some(error.to_string()),
             }
-            let serving = back.serving().len();
-            let patience = match serving {
-                0 => patience,
-                _ if serving == back.answers.len() => Duration::ZERO,
-                _ => patience.min(Duration::from_secs(OTHERS_SECONDS)),
+            let is_over = match back.serving().len() {
+                0 => begun.elapsed() >= patience,
+                serving if serving == back.answers.len() => true,
+                _ => {
+                    let since = first_served.get_or_insert_with(Instant::now).elapsed();
+                    since >= patience.min(Duration::from_secs(OTHERS_SECONDS))
+                }
             };
-            if begun.elapsed() >= patience || back.answers.is_empty() {
+            if is_over || back.answers.is_empty() {
                 return back;
             }
         }

@@ -1,6 +1,6 @@
 //! Replacing one member: the steps that the cluster does.
 
-use super::{Event, Run, RunError, patiently};
+use super::{Event, Run, RunError, patiently, wait::ELECTED_SECONDS};
 use crate::{
     agent::{Answer, Change, Expected, Probe, Question, judge},
     build::Built,
@@ -155,7 +155,8 @@ impl Run<'_> {
 
     /// The new member's id.
     async fn joined(&self, replace: &Replace, step: &Step) -> Result<u64, RunError> {
-        let question = |host: &Resolved| Question { wait_seconds: 10, ..Question::to(host) };
+        let question =
+            |host: &Resolved| Question { wait_seconds: ELECTED_SECONDS, ..Question::to(host) };
         let answer = self.ask_one(replace, step, question).await?;
         replace.joined(self.host(replace), &answer).ok_or_else(|| RunError::Member {
             step: step.title.clone(),
@@ -220,7 +221,9 @@ impl Run<'_> {
     }
 
     async fn leader_index(&self, replace: &Replace, step: &Step) -> Result<u64, RunError> {
-        Ok(self.ask_one(replace, step, Question::to).await?.raft_index)
+        let question =
+            |host: &Resolved| Question { wait_seconds: ELECTED_SECONDS, ..Question::to(host) };
+        Ok(self.ask_one(replace, step, question).await?.raft_index)
     }
 
     /// Asks every member for itself: all healthy, exactly the members that there should be, none a learner, and all with the same
@@ -273,7 +276,7 @@ impl Run<'_> {
         probe: Probe,
     ) -> Result<Answer, RunError> {
         let question = |host: &Resolved| Question {
-            wait_seconds: 10,
+            wait_seconds: ELECTED_SECONDS,
             probe: Some(probe.clone()),
             ..Question::to(host)
         };

@@ -1,6 +1,6 @@
 //! The new cluster, compared with what was built for it.
 
-use super::{Event, Run, RunError};
+use super::{Event, Run, RunError, wait::ELECTED_SECONDS};
 use crate::{
     agent::{Answer, Expected, Probe, Question, judge},
     build::{Built, Hashes},
@@ -73,8 +73,12 @@ impl Run<'_> {
     async fn probe(&self, step: &Step, probe: Probe) -> Result<Answer, RunError> {
         let first = step.hosts.first().map(|part: &OnHost| &self.fleet.hosts[part.host].label);
         let question = |host: &Resolved| {
-            (Some(&host.label) == first)
-                .then(|| Question { probe: Some(probe.clone()), ..Question::to(host) })
+            let wait_seconds = ELECTED_SECONDS;
+            (Some(&host.label) == first).then(|| Question {
+                wait_seconds,
+                probe: Some(probe.clone()),
+                ..Question::to(host)
+            })
         };
         let answers = self.fleet.ask(&self.plan.agent, question).await?;
         Ok(answers.into_iter().next().map(|(_, answer)| answer).unwrap_or_default())

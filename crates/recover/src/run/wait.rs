@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 /// How long members have to find each other.
 const WAIT_SECONDS: u64 = 180;
+/// For how long a cluster that was healthy is asked again: on slow disks it may lose its leader for some seconds at any time, and a
+/// request fails then.
+pub(super) const ELECTED_SECONDS: u64 = 30;
 /// A word is said so often.
 const WORD_SECONDS: u64 = 10;
 
@@ -52,14 +55,15 @@ impl Run<'_> {
         }
     }
 
-    /// The same at once, whatever they say.
+    /// The same of a cluster that was healthy just now, whatever they say.
     pub(super) async fn hash_all(
         &self,
         revision: Option<i64>,
     ) -> Result<Vec<(String, Answer)>, RunError> {
         let question = |host: &Resolved| {
             host.member.as_ref()?;
-            Some(Question { hash_at: revision, ..Question::to(host) })
+            let wait_seconds = ELECTED_SECONDS;
+            Some(Question { wait_seconds, hash_at: revision, ..Question::to(host) })
         };
         self.fleet.ask(&self.plan.agent, question).await
     }

@@ -306,9 +306,9 @@ impl Host {
 
     fn has_ended(&self) -> bool {
         let mut nspawn = self.nspawn.lock().expect("no boot panics half way");
-        nspawn.as_mut().is_none_or(|process| {
-            process.try_wait().expect("our own child can be asked").is_some()
-        })
+        nspawn
+            .as_mut()
+            .is_none_or(|process| process.try_wait().expect("our own child can be asked").is_some())
     }
 
     fn wait_until_down(&self) {
