@@ -9,32 +9,30 @@
 //!   that name, the schedule's own uid is added.
 //! * Of several slots that were missed, the newest is made up for.
 
+mod doing;
 mod retention;
 
 use crate::{
     api::{EtcdBackup, EtcdBackupSchedule, EtcdBackupScheduleStatus, Phase},
-    backup::{self, LOCKED, RETAIN, remove_object, stored},
     conditions::{self, seconds},
-    context::{Context, is_gone},
+    context::Context,
     failure::Failure,
     metrics,
     run::Scope,
-    secrets,
 };
 use daemon::schedule::{Due, Schedule};
+use doing::Doing;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Api, Resource, ResourceExt,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::ListParams,
     runtime::{
         Controller,
         controller::{self, Action},
         watcher,
     },
 };
-use retention::{Kept, Pruned};
-use serde_json::json;
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 /// The schedule that an EtcdBackup was made by.
@@ -49,8 +47,11 @@ const PUNCTUAL: SignedDuration = SignedDuration::from_secs(10);
 /// A delay by jitter that need not be told of.
 const SHORT_DELAY: SignedDuration = SignedDuration::from_mins(10);
 
-/// When a store that is missing is looked for again.
+/// When a store that is missing is looked for again, and where retention could not do its work.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
+
+/// The condition that says what retention has done.
+const RETAINED: &str = "Retained";
 
 /// What to do about a schedule.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,12 +62,20 @@ pub struct Decision {
     pub skipped: Option<(Timestamp, String)>,
     /// EtcdBackups that are no longer shown.
     pub remove: Vec<String>,
-    /// Whether there is a new success, after which retention looks at the store.
-    pub has_new_success: bool,
+    /// Whether retention looks at the store: after a new success, and again where it could not do its work.
+    pub retains: bool,
     /// What the schedule then shows.
     pub status: EtcdBackupScheduleStatus,
     /// When to look again.
     pub wake: Option<Timestamp>,
+}
+
+impl Decision {
+    /// Looks again after that, if not before.
+    fn wake_in(&mut self, wait: SignedDuration, now: Timestamp) {
+        let again = now.saturating_add(wait).unwrap_or(now);
+        self.wake = Some(self.wake.map_or(again, |wake| wake.min(again)));
+    }
 }
 
 /// What to do about a schedule that has those backups.
@@ -128,7 +137,8 @@ pub fn decide(
     let shown = status.last_success_time.as_ref().map(|Time(at)| *at);
     let shown = (shown, status.last_success_backup.as_ref());
     let newest = newest.filter(|(at, made)| shown < (Some(*at), made.backup.as_ref()));
-    let has_new_success = newest.is_some();
+    let is_unretained = is_unretained(&status) && schedule.spec.retention.is_some();
+    let retains = newest.is_some() || is_unretained;
     if let Some((at, made)) = newest {
         status.last_success_time = Some(Time(at));
         status.last_success_revision = made.revision;
@@ -146,14 +156,18 @@ pub fn decide(
     };
     let generation = schedule.meta().generation;
     conditions::set(&mut status.conditions, "Ready", is_ready, reason, &text, generation, now);
-    Ok(Decision {
-        create,
-        skipped,
-        remove: history(schedule, children),
-        has_new_success,
-        status,
-        wake,
-    })
+    let remove = history(schedule, children);
+    let mut decision = Decision { create, skipped, remove, retains, status, wake };
+    if is_unretained {
+        decision.wake_in(LOOK_AGAIN, now);
+    }
+    Ok(decision)
+}
+
+/// Whether retention could not do its work when it last tried.
+fn is_unretained(status: &EtcdBackupScheduleStatus) -> bool {
+    let retained = conditions::get(&status.conditions, RETAINED);
+    retained.is_some_and(|retained| retained.status == conditions::Is::False.name())
 }
 
 fn times(schedule: &EtcdBackupSchedule) -> Result<Schedule, Failure> {
@@ -272,7 +286,16 @@ async fn children(
 ) -> Result<Vec<EtcdBackup>, Failure> {
     let label = format!("{LABEL}={}", short(&schedule.name_any()));
     let found = api.list(&ListParams::default().labels(&label).match_any()).await?;
-    Ok(found.items.into_iter().filter(|child| is_of(child, schedule)).collect())
+    let mut children: Vec<_> =
+        found.items.into_iter().filter(|child| is_of(child, schedule)).collect();
+    // The cache may not have heard yet of the one that was just created: nothing else would seem to run.
+    if let Some(active) = schedule.status.as_ref().and_then(|status| status.active.as_ref())
+        && !children.iter().any(|child| child.name_any() == *active)
+    {
+        let active = api.get_opt(active).await?;
+        children.extend(active.filter(|child| is_of(child, schedule)));
+    }
+    Ok(children)
 }
 
 /// Whether the schedule has made it.
@@ -304,185 +327,6 @@ async fn refuse(
     measure(context, schedule, &status);
     // Only another spec mends it.
     Ok(Action::await_change())
-}
-
-/// What was decided, being done.
-struct Doing<'a> {
-    context: &'a Context,
-    schedule: &'a EtcdBackupSchedule,
-    api: Api<EtcdBackup>,
-    children: Vec<EtcdBackup>,
-}
-
-impl Doing<'_> {
-    async fn act(&self, mut decision: Decision, now: Timestamp) -> Result<Action, Failure> {
-        let Self { context, schedule, .. } = *self;
-        if let Some(name) = &decision.create {
-            decision.status.active = Some(self.create(name).await?);
-        }
-        if let Some((slot, why)) = &decision.skipped {
-            let (namespace, name) = (schedule.namespace().unwrap_or_default(), schedule.name_any());
-            tracing::warn!(namespace, schedule = name, %slot, why, "a backup is skipped");
-            context
-                .warn(schedule, "Skipped", &format!("the backup of {slot} is skipped: {why}"))
-                .await;
-        }
-        let store = &schedule.spec.template.spec.store_name;
-        let namespace = schedule.namespace().unwrap_or_default();
-        if let Err(failure) = secrets::store(context, &namespace, store).await {
-            let (generation, text) = (schedule.meta().generation, failure.text());
-            let conditions = &mut decision.status.conditions;
-            conditions::set(conditions, "Ready", false, failure.reason, &text, generation, now);
-            let again = now.saturating_add(LOOK_AGAIN).unwrap_or(now);
-            decision.wake = Some(decision.wake.map_or(again, |wake| wake.min(again)));
-        }
-        let mut gone = std::mem::take(&mut decision.remove);
-        if decision.has_new_success
-            && let Some(policy) = &schedule.spec.retention
-        {
-            gone.extend(self.retain(policy, &mut decision.status, now).await);
-        }
-        for name in gone {
-            self.forget(&name).await?;
-        }
-        if schedule.status.as_ref() != Some(&decision.status) {
-            context.write_status(schedule, &decision.status).await?;
-        }
-        measure(context, schedule, &decision.status);
-        Ok(match decision.wake {
-            Some(wake) => backup::wait(now, wake),
-            None => Action::await_change(),
-        })
-    }
-
-    /// Makes the EtcdBackup of that name, or, where somebody else's has it, one of another. Says which.
-    async fn create(&self, name: &str) -> Result<String, Failure> {
-        if self.is_ours_after_creation(name).await? {
-            return Ok(name.to_owned());
-        }
-        let Self { context, schedule, .. } = *self;
-        let uid = schedule.uid().unwrap_or_default();
-        let other = format!("{name}-{:08x}", fnv(&uid) & 0xffff_ffff);
-        if !self.is_ours_after_creation(&other).await? {
-            return Err(Failure {
-                reason: "NameTaken",
-                ..Failure::settings(
-                    format!(
-                        "there are EtcdBackups {name} and {other}, and neither is this schedule's"
-                    ),
-                    "remove one of them, or rename the schedule",
-                )
-            });
-        }
-        let text = format!("EtcdBackup {name} is not this schedule's; it makes {other} instead");
-        context.warn(schedule, "NameTaken", &text).await;
-        Ok(other)
-    }
-
-    /// Creates an EtcdBackup. Whether it is the schedule's: made now, or by an operator that ended before it could say so.
-    async fn is_ours_after_creation(&self, name: &str) -> Result<bool, Failure> {
-        let Self { context, schedule, .. } = *self;
-        let template = &schedule.spec.template;
-        let mut labels = template.labels.clone();
-        labels.insert(LABEL.to_owned(), short(&schedule.name_any()));
-        let mut backup = EtcdBackup::new(name, template.spec.clone());
-        backup.metadata = ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: schedule.namespace(),
-            labels: Some(labels),
-            annotations: Some(template.annotations.clone()),
-            owner_references: Some(schedule.controller_owner_ref(&()).into_iter().collect()),
-            ..ObjectMeta::default()
-        };
-        match self.api.create(&PostParams::default(), &backup).await {
-            Ok(_) => {
-                context.note(schedule, "Created", &format!("EtcdBackup {name}")).await;
-                Ok(true)
-            }
-            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-                let found = self.api.get_opt(name).await?;
-                Ok(found.is_some_and(|found| is_of(&found, schedule)))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Lets retention look at the store. Says which EtcdBackups show a backup that is gone.
-    async fn retain(
-        &self,
-        policy: &crate::api::Retention,
-        status: &mut EtcdBackupScheduleStatus,
-        now: Timestamp,
-    ) -> Vec<String> {
-        let Self { context, schedule, .. } = *self;
-        let generation = schedule.meta().generation;
-        let before = conditions::get(&status.conditions, "Retained").map(|c| c.reason.clone());
-        let mut set = |is: bool, reason: &str, text: &str| {
-            conditions::set(&mut status.conditions, "Retained", is, reason, text, generation, now);
-        };
-        let Pruned { removed, left, kept } =
-            match retention::apply(context, schedule, policy, now).await {
-                Ok(pruned) => pruned,
-                Err(failure) => {
-                    set(false, failure.reason, &failure.text());
-                    context.warn(schedule, "PruneFailed", &failure.text()).await;
-                    return Vec::new();
-                }
-            };
-        match kept {
-            None => {
-                let text = format!(
-                    "what the policy does not keep is deleted: the cluster has {left} backups in the store, whoever made them"
-                );
-                set(true, "Pruned", &text);
-            }
-            Some(Kept { objects, until }) => {
-                let first = until.map_or_else(String::new, |at| format!(", the first until {at}"));
-                let text = format!(
-                    "{objects} objects that the policy does not keep are locked in the store{first}; they go with a later backup, when their lock has ended"
-                );
-                set(true, LOCKED, &text);
-                if before.as_deref() != Some(LOCKED) {
-                    context.note(schedule, LOCKED, &text).await;
-                }
-            }
-        }
-        if !removed.is_empty() {
-            let text = format!("{} backups were deleted, and {left} are left", removed.len());
-            context.note(schedule, "Pruned", &text).await;
-        }
-        let shows = |child: &&EtcdBackup| {
-            let backup = child.status.as_ref().and_then(|status| status.backup.as_ref());
-            backup.is_some_and(|backup| removed.contains(backup))
-        };
-        let ours: Vec<_> = self.children.iter().filter(shows).map(ResourceExt::name_any).collect();
-        let spec = &schedule.spec.template.spec;
-        let place = (&*spec.store_name, &*spec.cluster.name);
-        let by = format!("EtcdBackupSchedule {}", schedule.name_any());
-        // The look at the store tells of it too, later.
-        if let Err(failure) = stored::pruned(context, schedule, place, &removed, &ours, &by).await {
-            tracing::warn!(
-                error = failure.message,
-                "who shows a backup that was pruned is not told yet"
-            );
-        }
-        ours
-    }
-
-    /// Removes an EtcdBackup; which backups stay in the store is for retention alone to say.
-    async fn forget(&self, name: &str) -> Result<(), Failure> {
-        let Some(child) = self.children.iter().find(|child| child.name_any() == name) else {
-            return Ok(());
-        };
-        if !child.finalizers().is_empty() {
-            let patch = json!({ "metadata": { "annotations": { RETAIN: "true" } } });
-            match self.api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-                Err(error) if !is_gone(&error) => return Err(error.into()),
-                _ => {}
-            }
-        }
-        remove_object(&self.api, child).await.map(drop)
-    }
 }
 
 /// Shows as metrics what a schedule's status says.

@@ -1,6 +1,6 @@
 //! The controller of `BackupStore`: whether a store can be used, what is in it, and, with `sync`, its backups as objects.
 //!
-//! * A store is looked at when it changes and every ten minutes; one that cannot be used, every minute.
+//! * A store is looked at when it changes and every ten minutes; one that cannot be used, or did not say all, every minute.
 //! * Manifests are read once: a listing is kept, and read again only where something is new.
 //! * What `sync` shows it only shows: removing such an object deletes nothing, and one whose backup is gone goes too.
 
@@ -41,6 +41,12 @@ const LOOK: Duration = Duration::from_secs(600);
 
 /// How often one that cannot be used is.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// The condition that says whether what is written can be deleted again at once.
+const OBJECT_LOCK: &str = "ObjectLock";
+
+/// Its reason where a store never says.
+const UNTOLD: &str = "Untold";
 
 /// What was found in stores, by the object's uid.
 #[derive(Debug, Default)]
@@ -124,7 +130,7 @@ async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result<Act
     shown?;
     context.write_status(&*store, &status).await?;
     measure(&context, &store, &status);
-    let wait = if found.is_ok() { LOOK } else { LOOK_AGAIN };
+    let wait = look_again(&status);
     if let Ok(found) = look.found {
         context.listings.put(&uid, found.listings);
     }
@@ -223,10 +229,21 @@ fn still_good(
     if status.observed_generation != store.meta().generation {
         return None;
     }
-    let wait = if is_ready(Some(status)) == Some(true) { LOOK } else { LOOK_AGAIN };
+    let wait = look_again(status);
     let checked = status.checked_at.as_ref()?.0;
     let until = checked.saturating_add(wait).ok()?;
     (checked <= now && now < until).then_some(until)
+}
+
+/// How long what was found is good enough. Whether new objects are locked is asked of a store, and may have got no answer.
+fn look_again(status: &BackupStoreStatus) -> Duration {
+    let lock = conditions::get(&status.conditions, OBJECT_LOCK);
+    let is_known =
+        lock.is_none_or(|lock| lock.status != Is::Unknown.name() || lock.reason == UNTOLD);
+    match is_ready(Some(status)) == Some(true) && is_known {
+        true => LOOK,
+        false => LOOK_AGAIN,
+    }
 }
 
 fn is_ready(status: Option<&BackupStoreStatus>) -> Option<bool> {
@@ -347,7 +364,7 @@ fn judge(
                 ),
             }
             let (is, reason, text) = judge_lock(&found.lock);
-            set("ObjectLock", is, reason, &text);
+            set(OBJECT_LOCK, is, reason, &text);
             status.backups = Some(count(&found.listings));
         }
         Err(failure) => {
@@ -391,10 +408,12 @@ fn judge_lock(lock: &Result<ObjectLock, Failure>) -> (Is, &'static str, String) 
         ),
         Ok(ObjectLock::Untold) => (
             Is::Unknown,
-            "Untold",
+            UNTOLD,
             "this kind of store does not tell; what it keeps from being deleted stays, and is told of then".to_owned(),
         ),
-        Err(failure) => (Is::Unknown, failure.reason, failure.text()),
+        Err(failure) => {
+            (Is::Unknown, failure.reason, format!("{}; looked at again every minute", failure.text()))
+        }
     }
 }
 

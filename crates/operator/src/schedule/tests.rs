@@ -1,5 +1,6 @@
 use super::*;
 use crate::api::EtcdBackupScheduleSpec;
+use serde_json::json;
 
 fn at(text: &str) -> Timestamp {
     format!("2026-11-23T{text}Z").parse().unwrap()
@@ -38,9 +39,16 @@ fn decided(schedule: &EtcdBackupSchedule, children: &[EtcdBackup], now: &str) ->
 }
 
 /// The schedule as it is after what was decided.
-fn after(mut schedule: EtcdBackupSchedule, decision: &Decision) -> EtcdBackupSchedule {
-    schedule.status = Some(decision.status.clone());
-    schedule
+fn after(schedule: EtcdBackupSchedule, decision: &Decision) -> EtcdBackupSchedule {
+    after_status(&schedule, &decision.status)
+}
+
+/// The schedule with that status.
+fn after_status(
+    schedule: &EtcdBackupSchedule,
+    status: &EtcdBackupScheduleStatus,
+) -> EtcdBackupSchedule {
+    EtcdBackupSchedule { status: Some(status.clone()), ..schedule.clone() }
 }
 
 #[test]
@@ -125,7 +133,7 @@ fn a_success_is_shown_once_and_never_goes_back() {
     let hourly = schedule(json!({}));
     let done = [child("a", Phase::Succeeded, Some("09:40:00"))];
     let first = decided(&hourly, &done, "09:41:00");
-    assert!(first.has_new_success);
+    assert!(first.retains);
     assert_eq!(first.status.last_success_time, Some(Time(at("09:40:00"))));
     assert_eq!(first.status.last_success_revision, Some(7));
     let shown = after(hourly, &first);
@@ -133,10 +141,10 @@ fn a_success_is_shown_once_and_never_goes_back() {
     let mut next = child("b", Phase::Succeeded, Some("09:40:00"));
     next.status.as_mut().unwrap().backup = Some("00000000000000000007-20261123T094001Z".to_owned());
     let same_second = decided(&shown, &[done[0].clone(), next], "09:41:00");
-    assert!(same_second.has_new_success);
+    assert!(same_second.retains);
     let both = after(shown.clone(), &same_second);
-    assert!(!decided(&both, &done, "09:41:00").has_new_success);
-    assert!(!decided(&shown, &done, "09:42:00").has_new_success);
+    assert!(!decided(&both, &done, "09:41:00").retains);
+    assert!(!decided(&shown, &done, "09:42:00").retains);
     assert_eq!(
         decided(&shown, &[], "09:43:00").status.last_success_time,
         Some(Time(at("09:40:00")))
@@ -192,4 +200,20 @@ fn every_way_to_write_a_time_that_is_taken_is_followed() {
         let retention = serde_json::from_value(json!({ "keepWithin": text })).unwrap();
         retention::policy(&retention, "UTC").unwrap();
     }
+}
+
+#[test]
+fn retention_that_failed_is_tried_again_before_the_next_backup() {
+    let mut yearly = schedule(json!({ "schedule": "0 0 1 1 *", "retention": { "keepLast": 1 } }));
+    let made = [child("yearly-1", Phase::Succeeded, Some("09:40:00"))];
+    let first = decided(&yearly, &made, "09:41:00");
+    assert!(first.retains);
+    let mut failed = first.status;
+    assert!(!decided(&after_status(&yearly, &failed), &made, "09:41:01").retains);
+    conditions::set(&mut failed.conditions, RETAINED, false, "Store", "", None, at("09:41:00"));
+    let again = decided(&after_status(&yearly, &failed), &made, "09:41:01");
+    assert!(again.retains);
+    assert_eq!(again.wake, Some(at("09:42:01")));
+    yearly.spec.retention = None;
+    assert!(!decided(&after_status(&yearly, &failed), &made, "09:41:01").retains);
 }

@@ -75,6 +75,12 @@ fn a_store_is_looked_at_when_it_changes_and_when_its_time_has_come() {
     seen.metadata.generation = Some(2);
     assert_eq!(still_good(&seen, &status, now), None);
     seen.metadata.generation = Some(1);
+    let untold = Found { lock: Err(Failure::settings("torn", "")), ..found(Vec::new()) };
+    let status = judge(&seen, BackupStoreStatus::default(), &look(Ok(untold)), now);
+    assert_eq!(still_good(&seen, &status, now), Some(now + LOOK_AGAIN), "it may tell then");
+    let never = Found { lock: Ok(ObjectLock::Untold), ..found(Vec::new()) };
+    let status = judge(&seen, BackupStoreStatus::default(), &look(Ok(never)), now);
+    assert_eq!(still_good(&seen, &status, now), Some(soon));
     let failed = look(Err(Failure::settings("no Secret", "make it")));
     let status = judge(&seen, BackupStoreStatus::default(), &failed, now);
     assert_eq!(still_good(&seen, &status, now), Some(now + LOOK_AGAIN));
