@@ -19,6 +19,7 @@ use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 use testbed::KubeApi;
 
@@ -154,8 +155,34 @@ const REFUSED: &[&str] = &[
     "create serviceaccounts/token",
 ];
 
-/// Of these, what is allowed and what is not as it was meant.
-async fn assert_rights(client: &Client, home: &str, inside: &[&str], outside: &[&str]) {
+/// Longer than the API server takes to hear of rights that were just written.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Looks again until nothing is wrong.
+async fn until_right(mut wrong: impl AsyncFnMut() -> Vec<String>) {
+    let begun = Instant::now();
+    loop {
+        let wrong = wrong().await;
+        if wrong.is_empty() {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{wrong:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Of these, what is allowed and what is not is as it was meant.
+async fn until_rights(client: &Client, home: &str, inside: &[&str], outside: &[&str]) {
+    until_right(async || wrong_rights(client, home, inside, outside).await).await;
+}
+
+/// What is allowed and was not meant to be, and the other way round.
+async fn wrong_rights(
+    client: &Client,
+    home: &str,
+    inside: &[&str],
+    outside: &[&str],
+) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut expect = async |namespace: &str, what: &str, allowed: bool| {
         if may(client, home, namespace, what).await != allowed {
@@ -179,17 +206,21 @@ async fn assert_rights(client: &Client, home: &str, inside: &[&str], outside: &[
     expect(home, "update leases.coordination.k8s.io=lifeboat-operator", true).await;
     expect(home, "update leases.coordination.k8s.io=somebody-elses", false).await;
     expect("kube-system", "update leases.coordination.k8s.io=lifeboat-operator", false).await;
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    wrong
 }
 
-async fn may_read_kinds(client: &Client, home: &str) -> bool {
-    may(
-        client,
-        home,
-        "",
-        "get customresourcedefinitions.apiextensions.k8s.io=etcdbackups.lifeboat.dev",
-    )
-    .await
+/// Whether the operator may read definitions is as it was meant.
+async fn until_may_read_kinds(client: &Client, home: &str, is_meant: bool) {
+    let what = "get customresourcedefinitions.apiextensions.k8s.io=etcdbackups.lifeboat.dev";
+    until_may(client, home, "", what, is_meant).await;
+}
+
+async fn until_may(client: &Client, home: &str, namespace: &str, what: &str, is_meant: bool) {
+    let wrong = async || match may(client, home, namespace, what).await == is_meant {
+        true => Vec::new(),
+        false => vec![format!("{what} in {namespace:?}: {is_meant} was meant")],
+    };
+    until_right(wrong).await;
 }
 
 async fn kinds(client: &Client) -> usize {
@@ -212,16 +243,16 @@ async fn kustomize_gives_the_operator_the_rights_it_uses_and_no_others() {
     apply(&server, "-f", "deploy/operator/lifeboat-operator.yaml");
     apply(&server, "-k", "deploy/operator");
     assert_eq!((kinds(&client).await, operators(&client, "lifeboat").await), (4, 1));
-    assert_rights(&client, "lifeboat", &["lifeboat", "default", ""], &[]).await;
-    assert!(may_read_kinds(&client, "lifeboat").await);
+    until_rights(&client, "lifeboat", &["lifeboat", "default", ""], &[]).await;
+    until_may_read_kinds(&client, "lifeboat", true).await;
 
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace = serde_json::from_value(json!({"metadata": {"name": "etcd"}})).unwrap();
     namespaces.create(&PostParams::default(), &namespace).await.unwrap();
     apply(&server, "-k", "deploy/operator/namespaced");
     assert_eq!(operators(&client, "etcd").await, 1);
-    assert_rights(&client, "etcd", &["etcd"], &["default", "lifeboat", ""]).await;
-    assert!(!may_read_kinds(&client, "etcd").await);
+    until_rights(&client, "etcd", &["etcd"], &["default", "lifeboat", ""]).await;
+    until_may_read_kinds(&client, "etcd", false).await;
 }
 
 #[tokio::test]
@@ -230,7 +261,7 @@ async fn helm_installs_upgrades_and_uninstalls_and_leaves_kinds_and_objects_alon
     let client = client(&server).await;
     helm(&server, ["backup", "install", "lifeboat"]).unwrap();
     assert_eq!((kinds(&client).await, operators(&client, "backup").await), (4, 1));
-    assert_rights(&client, "backup", &["backup", "default", ""], &[]).await;
+    until_rights(&client, "backup", &["backup", "default", ""], &[]).await;
 
     let stores =
         ApiResource::from_gvk(&GroupVersionKind::gvk("lifeboat.dev", "v1alpha1", "BackupStore"));
@@ -239,16 +270,22 @@ async fn helm_installs_upgrades_and_uninstalls_and_leaves_kinds_and_objects_alon
         "apiVersion": "lifeboat.dev/v1alpha1", "kind": "BackupStore",
         "metadata": {"name": "s3"}, "spec": {"url": "s3://bucket/etcd"},
     });
-    stores.create(&PostParams::default(), &serde_json::from_value(store).unwrap()).await.unwrap();
+    let store = serde_json::from_value(store).unwrap();
+    // A kind is served a moment after it was made.
+    let wrong = async || match stores.create(&PostParams::default(), &store).await {
+        Ok(_) => Vec::new(),
+        Err(error) => vec![error.to_string()],
+    };
+    until_right(wrong).await;
 
     let two = r#"{"watchNamespaces": ["default"], "replicas": 2}"#;
     helm(&server, ["backup", "upgrade", "lifeboat", two]).unwrap();
-    assert_rights(&client, "backup", &["default"], &["backup", ""]).await;
-    assert!(may_read_kinds(&client, "backup").await);
+    until_rights(&client, "backup", &["default"], &["backup", ""]).await;
+    until_may_read_kinds(&client, "backup", true).await;
 
     helm(&server, ["backup", "uninstall", "lifeboat"]).unwrap();
     assert_eq!((kinds(&client).await, operators(&client, "backup").await), (4, 0));
-    assert!(!may(&client, "backup", "default", "get secrets").await);
+    until_may(&client, "backup", "default", "get secrets", false).await;
     assert!(stores.get("s3").await.is_ok(), "the object is as it was");
 
     helm(&server, ["backup", "install", "lifeboat"]).unwrap();

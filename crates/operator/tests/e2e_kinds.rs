@@ -5,14 +5,19 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+    api::{
+        ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+    },
     config::{KubeConfigOptions, Kubeconfig},
     runtime::wait::{await_condition, conditions::is_crd_established},
 };
 use operator::api::coreos::CoreosBackup;
 use operator::crds::{self, Rules};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 use testbed::KubeApi;
 
 async fn client(server: &KubeApi) -> Client {
@@ -34,7 +39,19 @@ async fn install(client: &Client) -> Vec<CustomResourceDefinition> {
         let established = await_condition(api.clone(), name, is_crd_established()).await;
         installed.push(established.unwrap().unwrap());
     }
+    until_served(client).await;
     installed
+}
+
+/// Kinds are served a moment after they were established.
+async fn until_served(client: &Client) {
+    let begun = Instant::now();
+    for (name, ..) in minimal() {
+        while let Err(error) = kind(client, name).list(&ListParams::default().limit(1)).await {
+            assert!(begun.elapsed() < Duration::from_secs(120), "{name}: {error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 fn kind(client: &Client, name: &str) -> Api<DynamicObject> {

@@ -1,6 +1,6 @@
 //! One backup: made, shown, deleted or kept.
 
-use crate::world::{World, backup_of, is_synced, plain};
+use crate::world::{World, backup_of, is_ready, is_synced, plain};
 use kube::api::{ListParams, Patch, PatchParams};
 use operator::api::{BackupStore, EtcdBackup, Phase};
 use operator::conditions;
@@ -9,11 +9,6 @@ use std::fs;
 use testbed::{Cluster, Etcd, Identity, Security};
 
 const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
-
-fn is_ready(store: &BackupStore) -> bool {
-    let status = store.status.clone().unwrap_or_default();
-    conditions::get(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True")
-}
 
 #[tokio::test]
 async fn a_backup_is_made_verified_shown_and_goes_with_its_object_only_where_that_is_wanted() {
@@ -76,22 +71,30 @@ async fn what_is_missing_is_named_and_waited_for_and_who_made_nothing_goes_witho
 
     let once = json!({ "attempts": 1 });
     world.make::<EtcdBackup>("lost", backup_of(&cluster.endpoints(), "nowhere", once)).await;
-    let is_waiting = |backup: &EtcdBackup| {
-        backup.status.as_ref().is_some_and(|status| status.retry_at.is_some())
+    let why = |backup: &EtcdBackup| {
+        let status = backup.status.clone().unwrap_or_default();
+        let told = conditions::get(&status.conditions, "Succeeded");
+        told.map(|told| format!("{} {}: {}", told.status, told.reason, told.message))
+            .unwrap_or_default()
     };
-    let lost = world.until("lost", "waiting", is_waiting).await.status.unwrap();
-    let why = conditions::get(&lost.conditions, "Succeeded").unwrap().clone();
-    assert_eq!((why.reason.as_str(), why.status.as_str()), ("StoreMissing", "False"));
-    assert!(why.message.contains("\"nowhere\"") && why.message.contains("create it"), "{why:?}");
+    let is_lost = |backup: &EtcdBackup| {
+        let why = why(backup);
+        why.starts_with("False StoreMissing: ")
+            && why.contains("\"nowhere\"")
+            && why.contains("create it")
+    };
+    let lost: EtcdBackup = world.until("lost", "waiting for its store", is_lost).await;
+    let lost = lost.status.unwrap();
     assert_eq!((lost.phase, lost.attempts), (Some(Phase::Pending), None));
+    assert!(lost.retry_at.is_some());
     assert_eq!(world.events_until("lost", "BackupWaits").await, ["BackupWaits"]);
 
     let mut guarded = backup_of(&cluster.endpoints(), "s3", json!({ "attempts": 1 }));
     guarded["cluster"]["authSecretName"] = json!("etcd-user");
     world.make::<EtcdBackup>("patient", guarded).await;
-    let waiting: EtcdBackup = world.until("patient", "waiting", is_waiting).await;
-    let why = waiting.status.unwrap().conditions[0].message.clone();
-    assert!(why.contains("Secret \"etcd-user\""), "{why}");
+    let is_waiting = |backup: &EtcdBackup| why(backup).contains("Secret \"etcd-user\"");
+    let waiting: EtcdBackup = world.until("patient", "waiting for its Secret", is_waiting).await;
+    assert!(waiting.status.unwrap().retry_at.is_some());
     // etcd without users takes anybody's name for nobody's: what counts is that the Secret was read.
     world.secret("etcd-user", [("username", "root"), ("password", "pass-word-of-etcd")]).await;
     let ended = |backup: &EtcdBackup| {
@@ -99,16 +102,15 @@ async fn what_is_missing_is_named_and_waited_for_and_who_made_nothing_goes_witho
         conditions::get(&status.conditions, "Ended").is_some()
     };
     let tried: EtcdBackup = world.until("patient", "tried", ended).await;
-    let message = tried.status.unwrap().conditions[0].message.clone();
-    assert!(!message.contains("Secret \"etcd-user\""), "{message}");
+    assert!(!is_waiting(&tried), "{tried:#?}");
 
     world.store("nowhere", "found", json!({})).await;
     let found = world.until_phase("lost", Phase::Succeeded).await.status.unwrap();
     assert_eq!(found.attempts, Some(1), "what was waited for was no attempt");
     let down = json!({ "attempts": 1, "deletionPolicy": "Delete" });
     world.make::<EtcdBackup>("down", backup_of("http://127.0.0.1:1", "nowhere", down)).await;
-    let down = world.until_phase("down", Phase::Failed).await.status.unwrap();
-    assert!(down.conditions[0].message.contains("given up"), "{:?}", down.conditions);
+    let down = world.until_phase("down", Phase::Failed).await;
+    assert!(why(&down).contains("given up"), "{down:#?}");
     world.remove::<BackupStore>("nowhere").await;
     world.remove::<EtcdBackup>("down").await;
     assert!(!world.told().await.contains("pass-word-of-etcd"));
@@ -147,9 +149,7 @@ async fn a_change_after_the_begin_changes_nothing_and_is_told_as_another_cluster
     let brief = json!({ "ttlSecondsAfterFinished": 0 });
     world.make::<EtcdBackup>("brief", backup_of(&cluster.endpoints(), "s3", brief)).await;
     world.until::<BackupStore>("s3", "ready", is_ready).await;
-    while all.get_opt("brief").await.unwrap().is_some() {
-        tokio::task::yield_now().await;
-    }
+    world.until_gone::<EtcdBackup>("brief").await;
     assert_eq!(world.manifests("three").len(), 3, "its backup stays");
 }
 

@@ -4,7 +4,6 @@ use crate::world::{DEPLOY, Operator, World, plain};
 use kube::{
     Api, Resource,
     api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
-    runtime::wait::{await_condition, conditions::is_crd_established},
 };
 use operator::{
     api::coreos::{CoreosBackup, CoreosBackupStatus},
@@ -37,11 +36,16 @@ fn install_rights(world: &World) {
 async fn world() -> World {
     let world = World::ready().await;
     install(&world);
-    await_condition(Api::all(world.client.clone()), crds::coreos_name(), is_crd_established())
-        .await
-        .unwrap();
+    world.until_served(crds::coreos_name()).await;
+    until_may_write(&world).await;
     aws_secret(&world).await;
     world
+}
+
+/// The API server hears of rights a moment after they are written.
+async fn until_may_write(world: &World) {
+    let (group, part) = ("etcd.database.coreos.com", "etcdbackups/status");
+    world.until_may("patch", group, part, &world.namespace).await;
 }
 
 async fn aws_secret(world: &World) {
@@ -120,7 +124,8 @@ async fn one_file_is_made_where_it_was_made_before_and_nothing_is_overwritten() 
     assert!(status.etcd_version.unwrap().starts_with("3.5."));
     assert!(status.last_success_date.is_some() && status.writing.is_none());
     assert_eq!(status.path.as_deref(), Some("backups/prod/etcd.backup"));
-    assert_eq!(world.events_until("one", "BackupSucceeded").await, ["BackupSucceeded"]);
+    let told = world.events_until("one", "BackupSucceeded").await;
+    assert_eq!(told.iter().filter(|told| *told == "BackupSucceeded").count(), 1, "{told:?}");
 
     // A plain snapshot, with nothing beside it but what the store was tried with.
     let file = world.folder().join("etcd.backup");
@@ -189,10 +194,12 @@ async fn in_an_interval_files_are_made_and_the_oldest_go_those_of_the_other_oper
     assert!(path.starts_with(&format!("backups/every/etcd.db_v{revision}_")), "{path}");
 
     cluster.put("a", "c");
-    let newer =
-        until(&world, "every", "made again", |status| status.etcd_revision == Some(revision + 1));
-    let newer = newer.await;
-    assert_eq!(conditions::get(&newer.conditions, "Pruned").unwrap().status, "True");
+    let newer = until(&world, "every", "made again, and the oldest are gone", |status| {
+        let pruned = conditions::get(&status.conditions, "Pruned");
+        status.etcd_revision == Some(revision + 1)
+            && pruned.is_some_and(|pruned| pruned.status == "True")
+    });
+    newer.await;
     // Nothing more is made while we look.
     let patch = json!({ "spec": { "backupPolicy": { "backupIntervalInSecond": 86400 } } });
     let all = world.all::<CoreosBackup>();
@@ -208,8 +215,8 @@ async fn in_an_interval_files_are_made_and_the_oldest_go_those_of_the_other_oper
     let broken =
         json!({ "spec": { "backupPolicy": { "backupIntervalInSecond": 1, "maxBackups": -1 } } });
     all.patch("every", &PatchParams::default(), &Patch::Merge(&broken)).await.unwrap();
-    let told = until(&world, "every", "refused", |status| !status.reason.is_empty()).await;
-    assert_eq!(told.reason, "spec.backupPolicy.maxBackups is -1; write 0 or more");
+    let wrong = "spec.backupPolicy.maxBackups is -1; write 0 or more";
+    let told = until(&world, "every", "refused", |status| status.reason == wrong).await;
     assert!(!told.succeeded && told.observed_generation > generation);
     let mended = json!({ "spec": { "backupPolicy": { "maxBackups": 1 } } });
     all.patch("every", &PatchParams::default(), &Patch::Merge(&mended)).await.unwrap();
@@ -261,11 +268,12 @@ async fn what_is_wrong_with_an_object_is_named_with_its_field_and_what_to_do() {
         ("region", ["the region of the bucket in spec.s3.path", "spec.s3.awsSecret"]),
         ("tls", ["spec.clientTLSSecret: there is no Secret \"lost\"", "create it"]),
     ] {
-        let waits = |status: &CoreosBackupStatus| status.retry_at.is_some();
-        let status = until(&world, name, "waiting", waits).await;
-        let why = conditions::get(&status.conditions, "Succeeded").unwrap().message.clone();
-        assert!(expected.iter().all(|part| why.contains(part)), "{name}: {why}");
-        assert_eq!(status.reason, "", "it is not over");
+        let is_told = |status: &CoreosBackupStatus| {
+            let why = conditions::get(&status.conditions, "Succeeded");
+            why.is_some_and(|why| expected.iter().all(|part| why.message.contains(part)))
+        };
+        let status = until(&world, name, &format!("told {expected:?}"), is_told).await;
+        assert_eq!(status.reason.is_empty(), status.retry_at.is_some(), "it is over, or is not");
     }
     world.secret("lost", [("etcd-client-ca.crt", "no certificate")]).await;
     let said = until(&world, "tls", "over", |status| !status.reason.is_empty()).await.reason;
@@ -293,9 +301,7 @@ async fn install_theirs(world: &World) {
     });
     let definition = serde_json::from_value(definition).unwrap();
     old.create(&PostParams::default(), &definition).await.unwrap();
-    await_condition(Api::all(world.client.clone()), crds::coreos_name(), is_crd_established())
-        .await
-        .unwrap();
+    world.until_served(crds::coreos_name()).await;
 }
 
 #[tokio::test]
@@ -342,6 +348,7 @@ async fn objects_of_the_coreos_operator_are_taken_over_as_it_left_them() {
     ] {
         if is_allowed {
             install_rights(&world);
+            until_may_write(&world).await;
         }
         let mut with_theirs = operator(&world);
         assert!(!with_theirs.end().await.success());
@@ -350,9 +357,9 @@ async fn objects_of_the_coreos_operator_are_taken_over_as_it_left_them() {
     }
 
     install(&world);
-    await_condition(Api::all(world.client.clone()), crds::coreos_name(), is_crd_established())
-        .await
-        .unwrap();
+    // It was established before; now it is served with a status of its own.
+    let look = async || theirs(&world).get_status("every").await.map_err(|error| error.to_string());
+    world.patiently("the status is served by itself", look).await;
     let _operator = operator(&world);
     let every = made(&world, "every").await;
     assert_eq!((every.reason.as_str(), every.etcd_revision), ("", Some(cluster.revision())));

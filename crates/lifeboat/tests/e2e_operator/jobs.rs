@@ -12,15 +12,9 @@ use testbed::{Etcd, Run, Tool};
 
 /// The Job of an attempt, when it is there.
 async fn job(world: &World, attempt: u32) -> Job {
-    let jobs: Api<Job> = world.all();
-    loop {
-        let all = jobs.list(&ListParams::default()).await.unwrap().items;
-        let is_meant = |job: &Job| job.name_any().ends_with(&format!("-{attempt}"));
-        if let Some(job) = all.into_iter().find(is_meant) {
-            return job;
-        }
-        tokio::task::yield_now().await;
-    }
+    let is_meant = |job: &&Job| job.name_any().ends_with(&format!("-{attempt}"));
+    let there = |jobs: &[Job]| jobs.iter().find(is_meant).cloned();
+    world.until_listed(&format!("the Job of attempt {attempt}"), there).await
 }
 
 /// Does what a Job's container does.

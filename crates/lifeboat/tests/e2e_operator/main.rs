@@ -14,4 +14,5 @@ mod restores;
 mod schedules;
 mod stores;
 mod targets;
+mod waiting;
 mod world;

@@ -62,20 +62,19 @@ async fn what_ended_while_the_api_server_was_away_is_told_afterwards_and_not_don
     };
     let options = json!({ "endpoint": proxy.url(), "region": "us-east-1" });
     world.store("slow", "restart", json!({ "options": options })).await;
-    let _first = world.operator("first");
+    let _first = world.elected_operator("first", &[]).await;
     world.make::<EtcdBackup>("one", backup_of(&cluster.endpoints(), "slow", json!({}))).await;
     world.until_phase("one", Phase::Running).await;
-    while !held.load(Ordering::Acquire) {
-        tokio::task::yield_now().await;
-    }
+    let look = async || held.load(Ordering::Acquire).then_some(()).ok_or_else(String::new);
+    world.patiently("the manifest is held up", look).await;
     world.kube.halt();
     over.store(true, Ordering::Release);
-    while world.manifests("restart").is_empty() {
-        tokio::task::yield_now().await;
-    }
+    let look =
+        async || (!world.manifests("restart").is_empty()).then_some(()).ok_or_else(String::new);
+    world.patiently("the manifest is written", look).await;
     world.kube.resume();
     // An operator that could not renew its Lease for too long has ended, and Kubernetes starts it again.
-    let _second = world.operator("second");
+    let _second = world.elected_operator("second", &[]).await;
     let one = world.until_phase("one", Phase::Succeeded).await.status.unwrap();
     assert_eq!(one.attempts, Some(1), "it was made once, and found");
     assert_eq!(world.manifests("restart").len(), 1);

@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -16,14 +16,8 @@ use testbed::{Run, Tool};
 
 /// The Job whose name has that in it, when it is there.
 pub(crate) async fn job(world: &World, part: &str) -> Job {
-    let jobs: Api<Job> = world.all();
-    loop {
-        let all = jobs.list(&ListParams::default()).await.unwrap().items;
-        if let Some(job) = all.into_iter().find(|job| job.name_any().contains(part)) {
-            return job;
-        }
-        tokio::task::yield_now().await;
-    }
+    let there = |jobs: &[Job]| jobs.iter().find(|job| job.name_any().contains(part)).cloned();
+    world.until_listed(&format!("a Job {part}"), there).await
 }
 
 /// A claim that is there.

@@ -1,8 +1,8 @@
 //! Backups that recur.
 
-use crate::world::{World, backup_of, plain};
+use crate::world::{World, backup_of, is_ready, plain};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
-use operator::api::{EtcdBackup, EtcdBackupSchedule, Phase};
+use operator::api::{BackupStore, EtcdBackup, EtcdBackupSchedule, Phase};
 use operator::conditions;
 use serde_json::{Value, json};
 use testbed::Etcd;
@@ -19,15 +19,17 @@ async fn run_now(world: &World, name: &str, value: &str) {
     all.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
 }
 
-/// Waits until a run that was asked for has succeeded, and been looked after.
-async fn answered(world: &World, name: &str, value: &str) -> EtcdBackupSchedule {
+/// Waits until a run that was asked for has made a backup of that revision, and been looked after.
+async fn answered(world: &World, name: &str, value: &str, revision: i64) {
     let is_answered = |schedule: &EtcdBackupSchedule| {
         let status = schedule.status.clone().unwrap_or_default();
+        let retained = conditions::get(&status.conditions, "Retained");
         status.last_run_now.as_deref() == Some(value)
             && status.active.is_none()
-            && status.last_success_time.is_some()
+            && status.last_success_revision == Some(revision)
+            && retained.is_none_or(|retained| retained.status == "True")
     };
-    world.until(name, "answered", is_answered).await
+    world.until::<EtcdBackupSchedule>(name, "answered", is_answered).await;
 }
 
 #[tokio::test]
@@ -36,6 +38,8 @@ async fn a_run_that_is_asked_for_is_made_at_once_and_retention_keeps_what_it_say
     let cluster = plain(Etcd::V3_5);
     let _operator = world.operator("a");
     world.store("s3", "sched", json!({})).await;
+    // It is looked at again in ten minutes, and retention tells what it has deleted.
+    world.until::<BackupStore>("s3", "ready", is_ready).await;
     world.make::<EtcdBackup>("by-hand", backup_of(&cluster.endpoints(), "s3", json!({}))).await;
     let by_hand = world.until_phase("by-hand", Phase::Succeeded).await.status.unwrap();
     assert_eq!(conditions::get(&by_hand.conditions, "Stored").unwrap().status, "True");
@@ -48,8 +52,7 @@ async fn a_run_that_is_asked_for_is_made_at_once_and_retention_keeps_what_it_say
         cluster.put("run", run);
         revisions.push(cluster.revision());
         run_now(&world, "yearly", run).await;
-        let done = answered(&world, "yearly", run).await.status.unwrap();
-        assert_eq!(done.last_success_revision, revisions.last().copied());
+        answered(&world, "yearly", run, cluster.revision()).await;
     }
     assert_eq!(world.manifests("sched").len(), 2);
     let is_told = |backup: &EtcdBackup| {
@@ -58,11 +61,13 @@ async fn a_run_that_is_asked_for_is_made_at_once_and_retention_keeps_what_it_say
     };
     world.until::<EtcdBackup>("by-hand", "told to be gone", is_told).await;
     world.remove::<EtcdBackup>("by-hand").await;
-    let all = world.all::<EtcdBackup>();
-    let shown = all.list(&ListParams::default()).await.unwrap().items;
-    let mut shown: Vec<_> = shown.into_iter().filter_map(|b| b.status?.revision).collect();
-    shown.sort_unstable();
-    assert_eq!(shown, revisions[1..], "an object whose backup is gone goes too");
+    let shows_the_rest = |all: &[EtcdBackup]| {
+        let revision = |backup: &EtcdBackup| backup.status.as_ref()?.revision;
+        let mut shown: Vec<_> = all.iter().filter_map(revision).collect();
+        shown.sort_unstable();
+        (shown == revisions[1..]).then_some(())
+    };
+    world.until_listed("that an object whose backup is gone goes too", shows_the_rest).await;
     world.events_until("yearly", "Pruned").await;
 }
 
@@ -80,13 +85,12 @@ async fn objects_that_history_removes_leave_their_backups_to_retention() {
     for run in ["1", "2"] {
         cluster.put("run", run);
         run_now(&world, "kept", run).await;
-        answered(&world, "kept", run).await;
+        answered(&world, "kept", run, cluster.revision()).await;
         let made = all.list(&ListParams::default()).await.unwrap().items;
         first = first.or_else(|| made[0].metadata.name.clone());
     }
-    while all.list(&ListParams::default()).await.unwrap().items.len() > 1 {
-        tokio::task::yield_now().await;
-    }
+    let is_one = |all: &[EtcdBackup]| (all.len() == 1).then_some(());
+    world.until_listed("that history keeps one", is_one).await;
     assert_eq!(world.manifests("hist").len(), 2);
 
     // The name that the first run had is somebody else's now.
@@ -94,8 +98,7 @@ async fn objects_that_history_removes_leave_their_backups_to_retention() {
     world.make::<EtcdBackup>(&first.unwrap(), dead).await;
     cluster.put("run", "1 again");
     run_now(&world, "kept", "1").await;
-    let again = answered(&world, "kept", "1").await.status.unwrap();
-    assert_eq!(again.last_success_revision, Some(cluster.revision()));
+    answered(&world, "kept", "1", cluster.revision()).await;
     world.events_until("kept", "NameTaken").await;
 }
 

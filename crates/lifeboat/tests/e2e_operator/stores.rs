@@ -83,6 +83,13 @@ async fn a_command_shows_the_backups_of_a_repository_once_and_no_operator_takes_
     assert_eq!(left, [before[1].name_any()]);
 }
 
+/// `STATUS REASON: MESSAGE` of a store's condition; nothing if there is none. A store that is busy for a moment says another first.
+fn told(store: &BackupStore, type_: &str) -> String {
+    let status = store.status.clone().unwrap_or_default();
+    let told = conditions::get(&status.conditions, type_);
+    told.map(|c| format!("{} {}: {}", c.status, c.reason, c.message)).unwrap_or_default()
+}
+
 /// A private key that is to come later, one that fits no recipient, a certificate that is none.
 async fn keys_are_compared_and_secrets_are_named_but_not_kept(world: &World) {
     let keyed = |secret: &str| {
@@ -95,26 +102,20 @@ async fn keys_are_compared_and_secrets_are_named_but_not_kept(world: &World) {
     world.store("wrong", "wrong", keyed("of-another")).await;
     let ca = json!({ "ca": { "secretName": "garbage", "key": "ca.crt" } });
     world.store("garbage", "garbage", ca).await;
-    let judged = async |name: &str| {
+    let judged = async |name: &str, ready: &str, decryptable: &str| {
         let is_judged = |store: &BackupStore| {
-            store.status.as_ref().is_some_and(|status| status.checked_at.is_some())
+            told(store, "Ready").starts_with(ready)
+                && told(store, "Decryptable").starts_with(decryptable)
         };
-        let store = world.until::<BackupStore>(name, "looked at", is_judged).await;
-        let status = store.status.unwrap();
-        let of = |type_| {
-            let found = conditions::get(&status.conditions, type_).cloned();
-            found.map(|c| (format!("{} {}", c.status, c.reason), c.message)).unwrap_or_default()
-        };
-        (of("Ready"), of("Decryptable"))
+        let what = format!("{ready}, and {decryptable}");
+        told(&world.until::<BackupStore>(name, &what, is_judged).await, "Ready")
     };
-    let (ready, decryptable) = judged("later").await;
-    assert_eq!((&*ready.0, &*decryptable.0), ("True Reachable", "False KeyMissing"));
-    let (ready, decryptable) = judged("wrong").await;
-    assert_eq!((&*ready.0, &*decryptable.0), ("True KeyUnfit", "False KeyUnfit"));
+    judged("later", "True Reachable", "False KeyMissing").await;
+    judged("wrong", "True KeyUnfit", "False KeyUnfit").await;
     world.events_until("wrong", "KeyUnfit").await;
-    let (ready, _) = judged("garbage").await;
-    assert!(ready.0.starts_with("False ") && ready.1.contains("\"ca.crt\" in Secret \"garbage\""));
-    assert!(!ready.1.contains("/proc") && !ready.1.contains("/tmp"), "{ready:?}");
+    let ready = judged("garbage", "False Store", "").await;
+    assert!(ready.contains("\"ca.crt\" in Secret \"garbage\""), "{ready}");
+    assert!(!ready.contains("/proc") && !ready.contains("/tmp"), "{ready}");
     let logs = world.logs();
     assert!(logs.contains("a store cannot be used") && !logs.contains("SECRET-KEY"), "{logs}");
     let left = std::fs::read_dir(world.folder()).unwrap().map(|entry| entry.unwrap().file_name());
@@ -132,16 +133,13 @@ async fn what_a_store_locks_stays_is_told_and_does_not_keep_the_operator_busy() 
     let _operator = world.operator("a");
     world.store("s3", "", json!({ "url": "s3://locked/p" })).await;
     world.store("free", "free", json!({})).await;
-    let lock = |store: &BackupStore| {
-        let status = store.status.clone().unwrap_or_default();
-        conditions::get(&status.conditions, "ObjectLock").cloned()
+    let is_locking = |store: &BackupStore| {
+        let lock = told(store, "ObjectLock");
+        lock.starts_with("True Enabled: ") && lock.contains("(COMPLIANCE, 1 day)")
     };
-    let store: BackupStore = world.until("s3", "looked at", |store| lock(store).is_some()).await;
-    let told = lock(&store).unwrap();
-    assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "Enabled"), "{told:?}");
-    assert!(told.message.contains("(COMPLIANCE, 1 day)"), "{told:?}");
-    let free: BackupStore = world.until("free", "looked at", |store| lock(store).is_some()).await;
-    assert_eq!(lock(&free).unwrap().reason, "Disabled");
+    world.until::<BackupStore>("s3", "known to lock", is_locking).await;
+    let is_free = |store: &BackupStore| told(store, "ObjectLock").starts_with("False Disabled: ");
+    world.until::<BackupStore>("free", "known not to lock", is_free).await;
 
     keys_are_compared_and_secrets_are_named_but_not_kept(&world).await;
 
@@ -154,9 +152,10 @@ async fn what_a_store_locks_stays_is_told_and_does_not_keep_the_operator_busy() 
         let status = backup.status.clone().unwrap_or_default();
         conditions::get(&status.conditions, "Deleted").cloned()
     };
-    let kept: EtcdBackup = world.until("owned", "kept", |backup| deleted(backup).is_some()).await;
+    let is_kept = |backup: &EtcdBackup| deleted(backup).is_some_and(|told| told.reason == "Locked");
+    let kept: EtcdBackup = world.until("owned", "kept", is_kept).await;
     let told = deleted(&kept).unwrap();
-    assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "Locked"));
+    assert_eq!(told.status, "False");
     assert!(told.message.contains("annotate etcdbackup owned lifeboat.dev/retain=true"));
     let again = kept.status.unwrap().retry_at.unwrap().0;
     assert!(again > jiff::Timestamp::now() + jiff::SignedDuration::from_hours(22), "{again}");
@@ -178,10 +177,12 @@ async fn what_a_store_locks_stays_is_told_and_does_not_keep_the_operator_busy() 
         let status = schedule.status.clone().unwrap_or_default();
         conditions::get(&status.conditions, "Retained").cloned()
     };
-    let done: EtcdBackupSchedule =
-        world.until("yearly", "looked after", |schedule| retained(schedule).is_some()).await;
+    let is_locked = |schedule: &EtcdBackupSchedule| {
+        retained(schedule).is_some_and(|told| told.reason == "Locked")
+    };
+    let done: EtcdBackupSchedule = world.until("yearly", "looked after", is_locked).await;
     let told = retained(&done).unwrap();
-    assert_eq!((told.status.as_str(), told.reason.as_str()), ("True", "Locked"), "{told:?}");
+    assert_eq!(told.status, "True", "{told:?}");
     assert!(told.message.contains("locked in the store, the first until 2"), "{told:?}");
     let all = world.s3.list_in("locked", "p/");
     assert_eq!(all.iter().filter(|path| path.ends_with("/manifest.json")).count(), 2, "{all:?}");

@@ -113,15 +113,15 @@ async fn one_restore_at_a_time_has_a_target_and_keeps_it_whatever_is_written_mea
     }
     let _second = world.operator_with("b", &["--image", "nowhere/lifeboat:x"]);
     until_scaled(&world, 0).await;
-    let mut leads = Vec::new();
-    for name in names {
-        let decided = |restore: &EtcdRestore| {
-            phase(restore) == RestorePhase::Stopping || told(restore).contains("Waiting")
-        };
-        let restore = world.until::<EtcdRestore>(name, "decided", decided).await;
-        leads.extend((phase(&restore) == RestorePhase::Stopping).then_some(name));
-    }
-    let [lead] = leads[..] else { panic!("{leads:?} are at work at once\n{}", world.logs()) };
+    let decided = |restores: &[EtcdRestore]| {
+        let (leads, others): (Vec<_>, Vec<_>) =
+            restores.iter().partition(|restore| phase(restore) == RestorePhase::Stopping);
+        assert!(leads.len() < 2, "{leads:#?} are at work at once\n{}", world.logs());
+        let have_decided = others.iter().all(|other| told(other).contains("Waiting"));
+        (have_decided && leads.len() == 1).then(|| leads[0].name_any())
+    };
+    let lead = world.until_listed("that one is at work, and the others wait", decided).await;
+    let lead = lead.as_str();
 
     patch(&world, lead, json!({ "target": { "statefulSet": { "name": "victim" } } })).await;
     until_told(&world, lead, "SpecChanged=Ignored: spec.target was changed after").await;
@@ -136,6 +136,10 @@ async fn one_restore_at_a_time_has_a_target_and_keeps_it_whatever_is_written_mea
     let is_good = |job: &Job| image(job) == Some("good/lifeboat:1");
     world.until::<Job>(&build, "made anew", is_good).await;
 
+    // They would take the target as soon as they may.
+    for other in names.into_iter().filter(|name| *name != lead) {
+        world.remove::<EtcdRestore>(other).await;
+    }
     // Nothing has begun, so nothing is to be taken back by a pod that may not start either.
     let restores: Api<EtcdRestore> = world.all();
     restores.delete(lead, &DeleteParams::default()).await.unwrap();

@@ -1,15 +1,16 @@
 //! A Kubernetes without nodes, with our kinds, and operators in it.
 
+use crate::waiting::patiently;
 use k8s_openapi::api::core::v1::{Event, Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
-    runtime::wait::{await_condition, conditions::is_crd_established},
 };
 use operator::{
-    api::{BackupStore, EtcdBackup, Phase},
+    api::{BackupStore, EtcdBackup},
+    conditions,
     crds::{self, Rules},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -25,18 +26,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{SystemTime, UNIX_EPOCH},
 };
 use testbed::{Cluster, Etcd, Fault, FaultProxy, Identity, KubeApi, S3, Security, Tool};
 
-/// Longer than anything here takes; only a fault lasts that long.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// How often a condition is asked for anew.
-pub(crate) const LOOK: Duration = Duration::from_millis(50);
-
 /// What is installed in a cluster.
-pub(crate) const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/operator");
+pub(crate) const DEPLOY: &str = "../../deploy/operator";
 
 /// The API server, a client of it, a store, and a folder.
 pub(crate) struct World {
@@ -73,7 +68,9 @@ impl World {
         let Some(shared) = kube.shared().map(Path::to_owned) else {
             return Self::of(kube, "default").await.make_ready().await;
         };
-        let world = Self::of(kube, &format!("test-{}", std::process::id())).await;
+        // A process may have the number of one that has ended.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        let world = Self::of(kube, &format!("test-{}-{now:x}", std::process::id())).await;
         world.make_namespace(&world.namespace).await;
         // Whoever comes first does it for all.
         let installed =
@@ -85,7 +82,7 @@ impl World {
             (&installed).write_all(b"kinds, rights\n").unwrap();
         }
         drop(installed);
-        world.install_rights_of_lease();
+        world.until_allowed().await;
         world.store_secret().await;
         world
     }
@@ -98,6 +95,7 @@ impl World {
     async fn make_ready(self) -> Self {
         self.install_kinds().await;
         self.install_rights();
+        self.until_allowed().await;
         self.store_secret().await;
         self
     }
@@ -122,12 +120,6 @@ impl World {
         self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &file]);
     }
 
-    /// Rights to a Lease in the test's namespace: operators of other tests have theirs.
-    fn install_rights_of_lease(&self) {
-        let file = format!("{DEPLOY}/base/role-lease.yaml");
-        self.kubectl(&["apply", "--server-side", "-f", &file]);
-    }
-
     /// Runs `kubectl` as who may do all.
     pub(crate) fn kubectl(&self, words: &[&str]) -> String {
         let kubectl = std::env::var_os("LIFEBOAT_KUBECTL").expect("tools/install.sh test says it");
@@ -147,7 +139,7 @@ impl World {
             let name = definition["metadata"]["name"].as_str().unwrap();
             let params = PatchParams::apply("test").force();
             api.patch(name, &params, &Patch::Apply(&definition)).await.unwrap();
-            await_condition(api.clone(), name, is_crd_established()).await.unwrap();
+            self.until_served(name).await;
         }
     }
 
@@ -216,50 +208,6 @@ impl World {
         (proxy, over)
     }
 
-    /// Waits until a snapshot is held up.
-    pub(crate) async fn until_stalled(&self, proxy: &FaultProxy) {
-        self.until_stalled_times(proxy, 1).await;
-    }
-
-    /// Waits until so many are.
-    pub(crate) async fn until_stalled_times(&self, proxy: &FaultProxy, times: usize) {
-        let begun = Instant::now();
-        while proxy.faults() < times {
-            assert!(begun.elapsed() < PATIENCE, "no snapshot came\n{}", self.logs());
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    /// Asks for an object until `there` says so, and gives it.
-    pub(crate) async fn until<K>(&self, name: &str, what: &str, there: impl Fn(&K) -> bool) -> K
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned,
-    {
-        let (api, begun) = (self.all::<K>(), Instant::now());
-        loop {
-            let found = api.get_opt(name).await.unwrap();
-            if let Some(found) = found.as_ref().filter(|found| there(found)) {
-                return found.clone();
-            }
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "{name} never was {what}: {found:#?}\n{}",
-                self.logs()
-            );
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    pub(crate) async fn until_phase(&self, name: &str, phase: Phase) -> EtcdBackup {
-        let is = |backup: &EtcdBackup| {
-            backup.status.as_ref().is_some_and(|status| status.phase == Some(phase))
-        };
-        self.until(name, "in that phase", is).await
-    }
-
     /// Removes an object, and waits until it is gone.
     pub(crate) async fn remove<K>(&self, name: &str)
     where
@@ -272,59 +220,42 @@ impl World {
         self.until_gone::<K>(name).await;
     }
 
-    /// Waits until an object is gone.
-    pub(crate) async fn until_gone<K>(&self, name: &str)
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned,
-    {
-        let (api, begun) = (self.all::<K>(), Instant::now());
-        while api.get_opt(name).await.unwrap().is_some() {
-            assert!(begun.elapsed() < PATIENCE, "{name} stays\n{}", self.logs());
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    /// Reasons of the events about an object, once that one is among them: a status is written before it is
-    /// told of.
-    pub(crate) async fn events_until(&self, name: &str, reason: &str) -> Vec<String> {
-        let begun = Instant::now();
-        loop {
-            let events = self.all::<Event>().list(&ListParams::default()).await.unwrap();
-            let about = events.items.into_iter();
-            let about = about.filter(|event| event.involved_object.name.as_deref() == Some(name));
-            let reasons: Vec<_> = about.filter_map(|event| event.reason).collect();
-            if reasons.iter().any(|told| told == reason) {
-                return reasons;
-            }
-            let logs = self.logs();
-            assert!(begun.elapsed() < PATIENCE, "{reason} is not in {reasons:?} of {name}\n{logs}");
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
     /// The manifests below a prefix of the bucket.
     pub(crate) fn manifests(&self, prefix: &str) -> Vec<String> {
         let all = self.s3.list(&format!("{prefix}/"));
         all.into_iter().filter(|path| path.ends_with("/manifest.json")).collect()
     }
 
-    /// Starts an operator, which logs to a file of that name.
+    /// Starts an operator, which logs to a file of that name. It needs no Lease: one that loses its Lease as the machine is busy
+    /// ends, and nobody here starts it again.
     pub(crate) fn operator(&self, name: &str) -> Operator {
         self.operator_with(name, &[])
     }
 
     /// The same with more flags.
     pub(crate) fn operator_with(&self, name: &str, flags: &[&str]) -> Operator {
-        let flags = [&["--namespace", &self.namespace], flags].concat();
-        self.spawn(name, Tool::new(env!("CARGO_BIN_EXE_lifeboat")).command(self.args(&flags)))
+        self.operator_of(name, &[&["--namespace", &self.namespace], flags].concat())
+    }
+
+    /// One that works when it has the Lease, and has the right to it.
+    pub(crate) async fn elected_operator(&self, name: &str, flags: &[&str]) -> Operator {
+        let is_shared = self.kube.shared().is_some();
+        let home = if is_shared { &self.namespace } else { "lifeboat" };
+        if is_shared {
+            // Operators of other tests have theirs.
+            let file = format!("{DEPLOY}/base/role-lease.yaml");
+            self.kubectl(&["apply", "--server-side", "-f", &file]);
+        }
+        self.until_may("create", "coordination.k8s.io", "leases", home).await;
+        let home = ["--namespace", &self.namespace, "--lease-namespace", home];
+        let args = self.args(&[&home, flags].concat());
+        self.spawn(name, Tool::new(env!("CARGO_BIN_EXE_lifeboat")).command(args))
     }
 
     /// One that watches what its flags say.
     pub(crate) fn operator_of(&self, name: &str, flags: &[&str]) -> Operator {
-        self.spawn(name, Tool::new(env!("CARGO_BIN_EXE_lifeboat")).command(self.args(flags)))
+        let args = self.args(&[&["--no-leader-election"], flags].concat());
+        self.spawn(name, Tool::new(env!("CARGO_BIN_EXE_lifeboat")).command(args))
     }
 
     /// One for which these hosts are on this machine, as names of pods and Services are known in a cluster.
@@ -335,7 +266,8 @@ impl World {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", script]).arg(&file);
         command.arg(env!("CARGO_BIN_EXE_lifeboat"));
-        command.args(self.args(&[&["--namespace", &self.namespace], flags].concat()));
+        let home = ["--no-leader-election", "--namespace", &self.namespace];
+        command.args(self.args(&[&home, flags].concat()));
         self.spawn("a", command)
     }
 
@@ -344,13 +276,6 @@ impl World {
         let mut args = vec!["operator", "--spool", folder, "--file-stores", folder];
         if !flags.contains(&"--listen") {
             args.extend(["--listen", "none"]);
-        }
-        if !flags.contains(&"--no-leader-election") {
-            let is_shared = self.kube.shared().is_some();
-            args.extend([
-                "--lease-namespace",
-                if is_shared { &self.namespace } else { "lifeboat" },
-            ]);
         }
         args.extend(flags);
         args.into_iter().map(str::to_owned).collect()
@@ -410,11 +335,11 @@ impl Operator {
 
     /// Waits until it has said that so often.
     pub(crate) async fn says_times(&self, what: &str, times: usize) {
-        let begun = Instant::now();
-        while self.log().matches(what).count() < times {
-            assert!(begun.elapsed() < PATIENCE, "it never said {what:?}:\n{}", self.log());
-            tokio::time::sleep(LOOK).await;
-        }
+        let look = async || match self.log().matches(what).count() {
+            found if found >= times => Ok(()),
+            found => Err(format!("{found} times")),
+        };
+        patiently(&format!("it says {what:?} {times} times"), || self.log(), look).await;
     }
 
     /// What it answers over HTTP, with the status.
@@ -446,14 +371,10 @@ impl Operator {
 
     /// Waits until it ends by itself.
     pub(crate) async fn end(&mut self) -> ExitStatus {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(begun.elapsed() < PATIENCE, "it does not end:\n{}", self.log());
-            tokio::time::sleep(LOOK).await;
-        }
+        let log = self.log.clone();
+        let logs = || std::fs::read_to_string(&log).unwrap();
+        let look = async || self.child.try_wait().unwrap().ok_or_else(String::new);
+        patiently("it ends", logs, look).await
     }
 }
 
@@ -481,4 +402,10 @@ pub(crate) fn backup_of(endpoints: &str, store: &str, more: Value) -> Value {
 /// The labels of an object that shows a backup of the store.
 pub(crate) fn is_synced(backup: &EtcdBackup) -> bool {
     backup.labels().contains_key(operator::backup::SYNCED)
+}
+
+/// Whether a store can be used, as its status says.
+pub(crate) fn is_ready(store: &BackupStore) -> bool {
+    let status = store.status.clone().unwrap_or_default();
+    conditions::get(&status.conditions, "Ready").is_some_and(|ready| ready.status == "True")
 }
