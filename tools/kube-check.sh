@@ -56,13 +56,13 @@ spec:
 YAML
 begin_etcd etcd 3 localhost/etcd:3.4.23 lifeboat-etcd
 until_true 120 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
-for n in 1 2 3; do etcdctl_in etcd-0 put "key$n" "value$n" >/dev/null; done
+for n in 1 2 3; do put_in etcd-0 "key$n" "value$n"; done
 
 deploy/kubernetes/render.sh deploy/kubernetes/backup-pvc.yaml --old --image "$image" |
   sed 's|schedule: .*|schedule: "* * * * *"|' | kubectl apply -f - >/dev/null
 until_true 150 'the first backup of the schedule is made' jobs_done check 1
 kubectl patch cronjob lifeboat -p '{"spec": {"suspend": true}}' >/dev/null
-etcdctl_in etcd-0 put key4 value4 >/dev/null
+put_in etcd-0 key4 value4
 kubectl create job --from=cronjob/lifeboat again >/dev/null
 until_true 150 'a second one is made, by hand' kubectl wait job/again --for=condition=complete --timeout=1s
 
@@ -106,9 +106,11 @@ deploy/kubernetes/render.sh deploy/kubernetes/control-plane.yaml --old --image "
   kubectl apply -n kube-system -f - >/dev/null
 until_true 120 'the static pod of etcd runs' \
   kubectl wait -n kube-system pod/lifeboat-etcd-node1 --for=condition=Ready --timeout=1s
+until_true 60 'and etcd in it serves' kubectl exec -n kube-system lifeboat-etcd-node1 -- env ETCDCTL_API=3 etcdctl \
+  --cacert /pki/ca.crt --cert /pki/tls.crt --key /pki/tls.key --endpoints https://127.0.0.1:12379 endpoint health
 kubectl create job -n kube-system --from=cronjob/lifeboat once >/dev/null
 until_true 150 'a backup from the control plane is in the bucket' jobs_done kube-system 1
-s3 "http://$host:8333/backups?list-type=2&prefix=check%2F" | grep -q 'manifest.json'
+s3 "http://$host:8333/backups?list-type=2&prefix=check%2F" | has 'manifest.json'
 kubectl delete cronjob,job -n kube-system --all >/dev/null
 rm "$node/manifests/lifeboat-etcd.yaml"
 say 'all is well'

@@ -22,9 +22,10 @@ children=() # processes to end, by pid
 say() { printf '%s: [%3ds] %s\n' "$me" "$SECONDS" "$*"; }
 fail() { say "$*"; exit 1; }
 
-# until_true SECONDS WHAT COMMAND...: asked every 0.3 s, or as `pause` says.
+# until_true SECONDS WHAT COMMAND...: asked every 0.3 s, or as `pause` says. The seconds are those of an idle machine; a busy one
+# may take four times as long.
 until_true() {
-  local deadline=$((SECONDS + $1)) what=$2
+  local deadline=$((SECONDS + 4 * $1)) what=$2
   shift 2
   until "$@" >/dev/null 2>&1; do
     [ "$SECONDS" -lt "$deadline" ] || { say "waited too long: $what"; return 1; }
@@ -103,9 +104,17 @@ begin_s3() {
   : "${LIFEBOAT_WEED:?run: env=\$(tools/install.sh test) && eval \"\$env\"}"
   [ -z "${KUBE_SHARED:-}" ] || return 0
   start_s3
-  until_true 60 'S3 is ready' s3 http://$host:8333/
-  s3 -X PUT http://$host:8333/backups
+  until_true 60 'S3 is ready' takes_objects
 }
+
+# Its volumes come a moment after its port. The second time, the bucket is there.
+takes_objects() {
+  s3 http://$host:8333/backups || s3 -X PUT http://$host:8333/backups
+  s3 -T tools/kube-lib.sh http://$host:8333/backups/ready
+}
+
+# has PATTERN [WORDS of grep]: whether a pipe has it. It reads all: `grep -q` ends who writes by a signal, which counts as a failure here.
+has() { grep "${@:2}" -- "$1" >/dev/null; }
 
 s3() { tools/kube-node.sh netexec curl -sS --fail --aws-sigv4 aws:amz:us-east-1:s3 --user key:a-secret "$@"; }
 
@@ -170,8 +179,10 @@ begin_etcd() {
 etcdctl_in() {
   local pod=$1
   kubectl exec "$pod" -- env ETCDCTL_API=3 etcdctl --cacert /pki/ca.crt --cert /pki/tls.crt --key /pki/tls.key \
-    --endpoints "https://$pod.${pod%-*}:2379" "${@:2}"
+    --endpoints "https://$pod.${pod%-*}:2379" --command-timeout 30s "${@:2}"
 }
+# put_in POD KEY VALUE: again if etcd has no leader for a moment.
+put_in() { until_true 60 "$2 is written to $1" etcdctl_in "$1" put "$2" "$3"; }
 
 # install_operator REPLICAS: the kustomize base with nothing added but the image, as deploy/operator/README.md says.
 install_operator() {

@@ -230,13 +230,13 @@ init(){
     api=$!
   fi
   # cAdvisor looks for a docker for 5 s: kubelet starts before the API server is there, so that nobody waits for it
-  for v in $(seq 300); do [ -S /run/containerd/containerd.sock ] && ctr version >/dev/null 2>&1 && break; sleep .1; done
+  for v in $(seq 1200); do [ -S /run/containerd/containerd.sock ] && ctr version >/dev/null 2>&1 && break; sleep .1; done
   if [ -f "$S/static-pods" ]; then for f in "$KNODE"/images/{pause,etcd}.tar "$KNODE/apiserver.tar"; do ctr -n k8s.io images import "$f"; done; fi
   AWS_EC2_METADATA_DISABLED=true kubelet --config=$S/kubelet.yaml --kubeconfig=$K/kubelet --container-runtime=remote --container-runtime-endpoint=unix:///run/containerd/containerd.sock \
     --hostname-override="$NODE_NAME" --node-ip=$NODE_IP --cert-dir=/var/lib/kubelet/pki --pod-infra-container-image=localhost/pause:1 \
     ${KUBELET_EXTRA:-} >"$L/kubelet.log" 2>&1 &
   { for f in "$KNODE"/images/*.tar; do ctr -n k8s.io images import "$f"; done; echo "images imported"; } & imp=$!
-  for v in $(seq 600); do [ "$(curl -s --cacert $P/ca.crt "https://127.0.0.1:$PORT/readyz" -H "Authorization: Bearer $(cut -d, -f1 "$P/tokens.csv" | head -1)" || true)" = ok ] && break
+  for v in $(seq 2400); do [ "$(curl -s --cacert $P/ca.crt "https://127.0.0.1:$PORT/readyz" -H "Authorization: Bearer $(cut -d, -f1 "$P/tokens.csv" | head -1)" || true)" = ok ] && break
     [ -z "$api" ] || kill -0 $api 2>/dev/null || { tail -20 "$L/apiserver.log"; exit 1; }; sleep .1; done
   echo "apiserver ready"; touch "$S/api-ready"
   kube-controller-manager --kubeconfig=$K/kcm --authentication-kubeconfig=$K/kcm --authorization-kubeconfig=$K/kcm --bind-address=127.0.0.1 --port=0 --leader-elect=false \
@@ -253,7 +253,13 @@ init(){
 start(){
   build; stop; SECONDS=0
   rm -rf "$S" "$KNODE"/log; mkdir -p "$S"/{pki,kc} "$KNODE"/log; cd "$S/pki"
-  free_port(){ python3 -c 'import socket;s=socket.socket();s.bind(("127.0.0.1",0));print(s.getsockname()[1])'; }
+  # Not one that Linux gives to somebody else until it is bound, nor one of the testbed's.
+  free_port(){ python3 -c 'import random,socket
+while True:
+    s=socket.socket(); port=random.randrange(15000,20000)
+    try: s.bind(("127.0.0.1",port)); break
+    except OSError: pass
+print(port)'; }
   export PORT=${PORT:-$(free_port)}
   ca(){ openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj "/CN=$2" -keyout "$1.key" -out "$1.crt"; }
   crt(){ openssl req -newkey rsa:2048 -nodes -subj "$3" -keyout "$2.key" -out "$2.csr"
@@ -432,13 +438,13 @@ boot(){
   pidsave init "$p"
   setsid python3 "$S/relay.py" "$PORT" "$p" </dev/null >"$KNODE/log/relay.log" 2>&1 & pidsave relay $!
   export KUBECONFIG=$S/kubeconfig
-  for f in $(seq 900); do
+  while true; do
     pidlive init >/dev/null || { tail -20 "$KNODE/log/init.log"; stop; die "the node ended"; }
     [ -f "$S/api-ready" ] && [ -z "${sawapi:-}" ] && { local sawapi=1; say "API server ready"; }
     if [ -n "${sawapi:-}" ]; then # Ready, and said so after this start (a reboot finds the old state)
       read -r c d < <("$R/usr/bin/kubectl" get node "$NODE_NAME" -o 'jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} {.lastHeartbeatTime}{"\n"}{end}' 2>/dev/null) || c=""
       [ "$c" = True ] && [ "$(date -d "$d" +%s)" -gt "$t0" ] && "$R/usr/bin/kubectl" -n default get sa default >/dev/null 2>&1 && break; fi
-    sleep .1; [ "$f" = 900 ] && { tail -5 "$KNODE"/log/*.log; die "node not Ready in 90 s"; }
+    sleep .1; [ "$SECONDS" -lt 400 ] || { tail -5 "$KNODE"/log/*.log; die "node not Ready in 400 s"; }
   done
   say "node $NODE_NAME is Ready; kubectl 1.20.2: $R/usr/bin/kubectl"
   echo "KUBECONFIG=$S/kubeconfig"; }

@@ -65,7 +65,7 @@ store sealed operator/sealed "encryption: {recipients: [$(age-keygen -y "$work/i
 operators() { kubectl get pods "$@" -l app.kubernetes.io/component=operator -o 'jsonpath={.items[*].metadata.name}'; }
 leader() { kubectl get lease -n lifeboat lifeboat-operator -o 'jsonpath={.spec.holderIdentity}'; }
 # says POD METRIC VALUE
-says() { kubectl get --raw "/api/v1/namespaces/lifeboat/pods/$1:8080/proxy/metrics" | grep -qx "$2 $3"; }
+says() { kubectl get --raw "/api/v1/namespaces/lifeboat/pods/$1:8080/proxy/metrics" | has "$2 $3" -x; }
 # one_leads: of all that run, the one whose name the Lease has.
 one_leads() {
   local pod name
@@ -116,11 +116,14 @@ verified() {
     --repo "s3://backups/operator/$1?endpoint=http://$host:8333&region=us-east-1" "${@:3}" >"$work/verify.log" 2>&1
 }
 
-etcdctl_in etcd34-0 put greeting 'of 3.4' >/dev/null
+put_in etcd34-0 greeting 'of 3.4'
 # shellcheck disable=SC2016 # for the shell in the pod
 # 1.2 MB that nothing compresses: two minutes for the store that is slow.
-kubectl exec etcd35-0 -- sh -c 'for n in 1 2; do head -c 600000 /dev/urandom |
-  etcdctl --cacert /pki/ca.crt --cert /pki/tls.crt --key /pki/tls.key --endpoints https://etcd35-0.etcd35:2379 put noise$n; done' >/dev/null
+noise() {
+  kubectl exec etcd35-0 -- sh -ec 'for n in 1 2; do head -c 600000 /dev/urandom | etcdctl --command-timeout 30s \
+    --cacert /pki/ca.crt --cert /pki/tls.crt --key /pki/tls.key --endpoints https://etcd35-0.etcd35:2379 put noise$n; done'
+}
+until_true 60 'etcd 3.5 has something to back up' noise
 
 set34='name: @, statefulSet: {name: etcd34, scheme: https}, tls: {secretName: etcd34-tls}'
 set35='name: @, statefulSet: {name: etcd35, scheme: https}, tls: {secretName: etcd35-tls}'
@@ -148,7 +151,7 @@ run_now() { kubectl annotate --overwrite etcdbackupschedule "$1" "lifeboat.dev/r
 # has_run NAME VALUE: what was asked for is answered, and done.
 has_run() { [ "$(of "etcdbackupschedule/$1" lastRunNow)" = "$2" ] && [ -z "$(of "etcdbackupschedule/$1" active)" ]; }
 # told NAME REASON: an event of that object.
-told() { kubectl get events -o "jsonpath={range .items[?(@.involvedObject.name=='$1')]}{.reason}{'\n'}{end}" | grep -qx "$2"; }
+told() { kubectl get events -o "jsonpath={range .items[?(@.involvedObject.name=='$1')]}{.reason}{'\n'}{end}" | has "$2" -x; }
 
 schedule slow slow
 run_now slow once
@@ -163,7 +166,7 @@ for name in set34 headless34 job34; do succeeds $name && made_of $name 3.4.23 3;
 version35=$("$LIFEBOAT_ETCD_3_5/etcd" --version | sed -n 's/^etcd Version: //p')
 for name in service35 job35; do succeeds $name && made_of $name "$version35" 1; done
 [ "$(kubectl get jobs -l lifeboat.dev/job=backup -o 'jsonpath={.items[*].status.succeeded}')" = '1 1' ] || fail 'no Jobs made them'
-! kubectl get pods -l lifeboat.dev/job=backup -o yaml | grep -q kubernetes.io/serviceaccount || fail 'pods of Jobs have a token'
+! kubectl get pods -l lifeboat.dev/job=backup -o yaml | has kubernetes.io/serviceaccount || fail 'pods of Jobs have a token'
 for name in set34 service35 job34; do verified open $name || fail "$name: $(cat "$work/verify.log")"; done
 for name in headless34 job35; do
   ! verified sealed $name || fail "$name is not encrypted"
@@ -197,16 +200,18 @@ started() {
     -o 'jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].restartCount}{"\n"}{end}'
 }
 before=$(started)
-tools/kube-node.sh exec pkill -KILL -x kube-apiserver # of the node's processes, which are its own
+in_node() { tools/kube-node.sh exec "$@"; }
+killed=$(in_node pgrep -x kube-apiserver)
 outage=$SECONDS
-! kubectl get --raw /readyz --request-timeout=2s >/dev/null 2>&1 || fail 'the API server lives'
+in_node pkill -KILL -x kube-apiserver # of the node's processes, which are its own
 say 'the API server is killed'
-until_true 120 'it is back' kubectl get --raw /readyz
+is_back() { ! in_node pgrep -x kube-apiserver | has "$killed" -x && kubectl get --raw /readyz; }
+until_true 120 'another is there' is_back
 outage=$((SECONDS - outage))
 backup after-outage open "$set35"
 succeeds after-outage
-# A leader that cannot renew its Lease for 10 s ends, and its container is started again.
-if [ "$outage" -lt 7 ]; then [ "$(started)" = "$before" ] || fail "operators were started again: $(started), before: $before"; fi
+# A leader that cannot renew its Lease for 10 s ends, and its container is started again. It renews every 4 s.
+if [ "$outage" -lt 4 ]; then [ "$(started)" = "$before" ] || fail "operators were started again: $(started), before: $before"; fi
 [ "$(started | cut -d' ' -f1)" = "$(echo "$before" | cut -d' ' -f1)" ] || fail "other operators: $(started), before: $before"
 say "the same operators go on; they were started again so often: $(started | cut -d' ' -f2 | paste -sd' ')"
 
@@ -261,7 +266,7 @@ until_true 90 'a schedule fires by itself' of_schedule often Succeeded 'often-2.
 until_true 20 'a run that is due while one is under way is skipped' told slow Skipped
 
 succeeds "$slow" 150
-[ "$(of "etcdbackup/$slow" attempts)" = 2 ] || fail 'it was not the second attempt'
+[ "$(of "etcdbackup/$slow" attempts)" -ge 2 ] || fail 'it was the first attempt'
 verified slow slow || fail "$slow: $(cat "$work/verify.log")"
 say 'the backup that the killed leader had begun was made by the next one'
 
@@ -271,7 +276,7 @@ for name in held stuck; do succeeds $name; done
 for name in often slow; do kubectl patch etcdbackupschedule $name --type=merge -p '{"spec": {"suspend": true}}' >/dev/null; done
 # at_rest: nothing runs, and retention has ended its work.
 at_rest() {
-  ! kubectl get etcdbackups -o 'jsonpath={.items[*].status.phase}' | grep -q 'Pending\|Running' &&
+  ! kubectl get etcdbackups -o 'jsonpath={.items[*].status.phase}' | has 'Pending\|Running' &&
     [ "$(of_schedule often Succeeded | wc -l)" = 1 ] && stores open/often/ 1
 }
 until_true 60 'nothing runs' at_rest
@@ -282,6 +287,7 @@ remaining() {
   kubectl get crd -o name | grep 'lifeboat.dev$'
   echo "$(stored) backups"
 }
+remains() { [ "$(remaining)" = "$1" ]; }
 no_operators() { [ -z "$(operators -A)" ]; }
 # removed COMMAND...: it removes the operator, and nothing else.
 removed() {
@@ -289,14 +295,15 @@ removed() {
   before=$(remaining)
   "$@" >"$work/removed.log" 2>&1 || fail "$(cat "$work/removed.log")"
   until_true 60 'no operator is left' no_operators
-  diff <(echo "$before") <(remaining) || fail 'more is gone than the operator'
+  # A pod of etcd may be not ready for a moment; what is gone does not come back.
+  until_true 30 'nothing else is gone' remains "$before" || { diff <(echo "$before") <(remaining); return 1; }
   say "clusters, objects, kinds and $(stored) backups are still there"
 }
 # What deploy/operator/README.md tells people.
 as_told() { sed -n '/^## Remove/,$p' deploy/operator/README.md | grep '^kubectl delete' | bash -euo pipefail; }
 removed as_told
 # gone KIND NAME: at once, with nobody to help.
-gone() { kubectl delete "$1" "$2" --timeout=10s >/dev/null; }
+gone() { kubectl delete "$1" "$2" --timeout=60s >/dev/null; }
 before=$(stored)
 gone etcdbackup job34
 gone etcdbackupschedule slow
@@ -334,7 +341,7 @@ succeeds by-upgraded
 [ -z "$(kubectl get etcdbackup -n other foreign -o 'jsonpath={.status}')" ] || fail 'it follows another namespace'
 removed helm uninstall team
 before=$(stored)
-kubectl delete crd -l app.kubernetes.io/part-of=lifeboat --timeout=60s >/dev/null
+kubectl delete crd -l app.kubernetes.io/part-of=lifeboat --timeout=240s >/dev/null
 [ "$(stored)" = "$before" ]
 kubectl delete namespace other lifeboat --wait=false >/dev/null
 say 'all is well: without kinds, the backups are still there'

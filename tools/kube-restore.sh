@@ -43,9 +43,11 @@ for n in 0 1 2; do mkdir -p "$work/volumes/$n"; chmod 777 "$work/volumes/$n"; do
 sed "s|@FOLDER@|$work/volumes|" tools/kube/etcd-volumes.yaml | kubectl apply -f - >/dev/null
 until_true 120 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
 until_true 120 'the operator is ready' kubectl rollout status deployment/lifeboat-operator --timeout=1s
-etcdctl() { kubectl exec etcd-0 -- env ETCDCTL_API=3 etcdctl --endpoints http://etcd-0.etcd:2379 "$@"; }
+etcdctl() { kubectl exec etcd-0 -- env ETCDCTL_API=3 etcdctl --endpoints http://etcd-0.etcd:2379 --command-timeout 30s "$@"; }
+# written WORDS: again if etcd has no leader for a moment.
+written() { until_true 60 "$*" etcdctl "$@"; }
 # shellcheck disable=SC2016 # for the shell in the pod
-kubectl exec etcd-0 -- sh -c 'for n in $(seq 200); do ETCDCTL_API=3 etcdctl put key$n value$n; done' >/dev/null
+kubectl exec etcd-0 -- sh -c 'export ETCDCTL_API=3; for n in $(seq 200); do until etcdctl put key$n value$n; do sleep 1; done; done' >/dev/null
 
 store_secret
 store s3 restore
@@ -60,8 +62,8 @@ YAML
 # is KIND/NAME PHASE
 is() { [ "$(kubectl get "$1" -o 'jsonpath={.status.phase}')" = "$2" ]; }
 until_true 120 'a backup is made' is etcdbackup/good Succeeded
-etcdctl put later 'than the backup' >/dev/null
-etcdctl del key7 >/dev/null
+written put later 'than the backup'
+written del key7
 
 # begin_killing NAME: the operator, whenever that restore has come to a new phase.
 begin_killing() {
@@ -123,34 +125,37 @@ begin_killing back
 until_true 60 'each phase is waited for' grep -qx Pending "$work/killed"
 confirm back
 until_true 400 'the restore has ended' ended back
-stop_killing
 is etcdrestore/back Succeeded || fail "it failed: $(reason back)"
 for phase in Checking Stopping Building Swapping Starting Verifying; do
-  grep -qx "$phase" "$work/killed" || fail "the operator was not killed while $phase"
+  until_true 10 "the operator is killed while $phase" grep -qx "$phase" "$work/killed"
 done
+stop_killing
 say 'the operator was killed in every phase'
 until_true 60 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
 until_true 60 'its owner runs again' kubectl rollout status deployment/owner --timeout=1s
-kubectl get events -o 'jsonpath={.items[?(@.involvedObject.name=="owner")].message}' | grep -q 'Scaled down replica set owner-[^ ]* to 0'
-has_all || fail 'keys are missing'
-[ -z "$(etcdctl get later)" ] || fail 'what was written later is there: that is not the backup'
+kubectl get events -o 'jsonpath={.items[?(@.involvedObject.name=="owner")].message}' | has 'Scaled down replica set owner-[^ ]* to 0'
+until_true 30 'all keys are there' has_all
+late=$(etcdctl get later)
+[ -z "$late" ] || fail 'what was written later is there: that is not the backup'
 with_old "$(run_of back)" '' || fail 'the old data are gone'
-[ "$(etcdctl member list | wc -l)" = 3 ]
+three_members() { [ "$(etcdctl member list | wc -l)" = 3 ]; }
+until_true 30 'there are three members' three_members
 say 'all data of the backup are back, and the old ones are kept'
 
 # --- 2. taken back
-etcdctl put since 'the restore' >/dev/null
+is_since() { [ "$(etcdctl get since --print-value-only)" = 'the restore' ]; }
+written put since 'the restore'
 restore wrong 'members: [{name: etcd-0, peerUrls: ["http://a.invalid:2380"]}, {name: etcd-1, peerUrls: ["http://b.invalid:2380"]},
         {name: etcd-2, peerUrls: ["http://c.invalid:2380"]}]' 10
 begin_killing wrong
 until_true 60 'each phase is waited for' grep -qx Pending "$work/killed"
 confirm wrong
 until_true 400 'a restore to members that cannot meet has ended' ended wrong
+until_true 10 'the operator is killed while RollingBack' grep -qx RollingBack "$work/killed"
 stop_killing
 { is etcdrestore/wrong Failed && reason_is wrong NotVerified; } || fail "it ended otherwise: $(reason wrong)"
-grep -qx RollingBack "$work/killed"
 until_true 120 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
-[ "$(etcdctl get since --print-value-only)" = 'the restore' ]
+until_true 30 'its data are there' is_since
 with_old "$(run_of wrong)" .failed
 say 'the data from before serve again, and what failed is kept'
 
@@ -164,7 +169,7 @@ confirm damaged
 until_true 300 'a restore of a damaged backup has ended' ended damaged
 reason_is damaged BuildFailed || fail "it ended otherwise: $(reason damaged)"
 until_true 120 'etcd is ready' kubectl rollout status statefulset/etcd --timeout=1s
-[ "$(etcdctl get since --print-value-only)" = 'the restore' ]
+until_true 30 'its data are there' is_since
 [ "$(find "$work/volumes" -name "member.lifeboat-$(run_of damaged)*" | wc -l)" = 0 ]
 say 'it changed nothing'
 
