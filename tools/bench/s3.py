@@ -71,17 +71,28 @@ class Store:
         ]  # fmt: skip
 
     def wait(self):
-        """Until the bucket is made and an object in it: the volumes come a moment after the port."""
-        for _ in range(60):
+        self.until(lambda: self.answers() and self.has_bucket(), "answer")
+
+    def until(self, done, what):
+        """Longer than any machine needs."""
+        for _ in range(960):
             if self.process.poll() is not None:
-                raise SystemExit(f"SeaweedFS ended:\n{Path(self.log.name).read_text()[-2000:]}")
-            if self.answers() and self.bucket("PUT") and self.bucket("PUT", "ready"):
+                raise SystemExit(f"SeaweedFS ended:\n{self.last_words()}")
+            if done():
                 return
             try:
                 self.process.wait(0.25)
             except subprocess.TimeoutExpired:
                 pass
-        raise SystemExit(f"SeaweedFS does not answer; see {self.log.name}")
+        raise SystemExit(f"SeaweedFS does not {what}:\n{self.last_words()}")
+
+    def last_words(self):
+        return Path(self.log.name).read_text()[-2000:]
+
+    def has_bucket(self):
+        """Makes it if it is not there, and an object in it: the volumes come a moment after the port."""
+        self.bucket("PUT")
+        return self.bucket("PUT", "ready")
 
     def answers(self):
         try:
@@ -118,8 +129,8 @@ class Store:
 
     def empty(self):
         """A new bucket in the place of the old one, whose volumes go with it."""
-        if not (self.bucket("DELETE") and self.bucket("PUT") and self.bucket("PUT", "ready")):
-            raise SystemExit(f"the bucket cannot be made anew; see {self.log.name}")
+        self.until(lambda: self.bucket("DELETE"), "delete the bucket")
+        self.until(self.has_bucket, "make the bucket anew")
 
     def bucket(self, method, path=""):
         """A signed request without a body; whether it succeeds."""
