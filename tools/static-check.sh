@@ -46,11 +46,12 @@ while True:
 PY
 python3 "$work/dns.py" >"$work/dns.log" 2>&1 &
 "${LIFEBOAT_ETCD_3_5:?run: env=\$(tools/install.sh test) && eval \"\$env\"}/etcd" --data-dir "$work/etcd" >"$work/etcd.log" 2>&1 &
-for _ in $(seq 300); do
+for _ in $(seq 1200); do
   grep -q ready "$work/dns.log" && [ "$(curl -s 127.0.0.1:2379/health)" != '' ] && break
   sleep 0.1
 done
 
+export LIFEBOAT_DIAL_TIMEOUT=20s LIFEBOAT_COMMAND_TIMEOUT=20s # on a machine that is busy
 failed=0
 # expect CODE NAME WHAT: how asking the etcd under that name ends.
 expect() {
