@@ -268,11 +268,14 @@ impl EtcdOnHosts {
         client.etcdctl(["user", "grant-role", "root", "root"]);
         client.etcdctl(["auth", "enable"]);
         // A member that is behind does not know it yet, and gives no token.
-        let refuses = |index| {
-            client.try_etcdctl_at(index, ["get", "a"]).stderr.contains("user name is empty")
-        };
+        let mut flags = client.flags.clone();
+        flags.push(format!("--user=root:not {password}"));
+        let stranger = Client { flags, ..client };
+        let refused = |index| stranger.try_etcdctl_at(index, ["get", "a"]);
+        let refuses = |index| refused(index).stderr.contains("invalid user ID or password");
         let all_refuse = || (0..self.members.len()).all(refuses);
-        wait_until("every member asks for the password", all_refuse, String::new);
+        let account = || (0..self.members.len()).map(|index| refused(index).to_string()).collect();
+        wait_until("every member asks for the password", all_refuse, account);
     }
 
     /// Installs the stand-ins of Kubernetes' units on a host, and starts them.
