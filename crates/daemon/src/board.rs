@@ -111,23 +111,25 @@ impl Board {
         let place = place(cluster, repository);
         let Made { id, revision, finished, bytes, stored_bytes, .. } = *made;
         self.newest(&place, &Newest { id, revision, finished, bytes, stored_bytes });
-        self.metrics.backups.get_or_create(&place).inc();
         self.metrics.duration.get_or_create(&place).set(made.took.as_secs_f64());
         let cluster = OfCluster { cluster: cluster.to_string() };
         let differing = made.differing_members.len() as u64;
         self.metrics.differing.get_or_create(&cluster).set(gauge(differing));
         self.reached(&place, true);
-        self.places().entry(place).or_default().failing = None;
+        self.places().entry(place.clone()).or_default().failing = None;
+        // Counted when all is said: whoever sees the count may look at the rest.
+        self.metrics.backups.get_or_create(&place).inc();
     }
 
     /// An attempt failed.
     pub fn failed(&self, cluster: &ClusterName, repository: &str, failure: &Failure) {
         let place = place(cluster, repository);
-        self.metrics.failures.get_or_create(&failed(&place, failure)).inc();
         if failure.reason.is_of_store() {
             self.reached(&place, false);
         }
-        self.places().entry(place).or_default().failing = Some(failure.reason.name());
+        let failing = Some(failure.reason.name());
+        self.places().entry(place.clone()).or_default().failing = failing;
+        self.metrics.failures.get_or_create(&failed(&place, failure)).inc();
     }
 
     /// A verification came to its end.

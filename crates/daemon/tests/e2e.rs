@@ -5,14 +5,11 @@
 use daemon::{Signal, Signals};
 use repository::{Repository, store::Store};
 use std::{path::Path, time::Duration};
-use testbed::{Cluster, Etcd, Security};
+use testbed::{Cluster, Etcd, PATIENCE, Port, Security};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-
-/// Longer than anything here takes; only a fault lasts that long.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 fn settings(folder: &Path, endpoint: &str, port: u16, first_wait: &str) {
     let folder_text = folder.display();
@@ -67,7 +64,8 @@ async fn a_missed_backup_is_caught_up_also_where_the_store_fails_at_first() {
     let folder = tempfile::tempdir().unwrap();
     // A file where the folder of a repository should be: until it is gone, that store fails.
     std::fs::write(folder.path().join("broken"), "in the way").unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let held = Port::take();
+    let port = held.number;
     settings(folder.path(), &cluster.client_url(0), port, "1s");
     let (signal, signals) = Signals::channel();
     let path = folder.path().join("lifeboat.yaml");
@@ -136,7 +134,8 @@ async fn a_daemon_without_recipients_makes_no_open_backup_beside_encrypted_ones(
     let sealed = folder.path().join("sound/prod/snapshots/00000000000000000001-20260101T000000Z");
     std::fs::create_dir_all(&sealed).unwrap();
     std::fs::write(sealed.join("db.zst.age"), "").unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let held = Port::take();
+    let port = held.number;
     settings(folder.path(), &cluster.client_url(0), port, "1s");
     let (signal, signals) = Signals::channel();
     let path = folder.path().join("lifeboat.yaml");

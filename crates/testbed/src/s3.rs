@@ -142,7 +142,8 @@ impl S3 {
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
             "-master.telemetry=false",
-            "-master.electionTimeout=1s",
+            // There is one master, which waits this long for others before it leads.
+            "-master.electionTimeout=300ms",
             "-master.heartbeatInterval=100ms",
             // Volumes grow as they are written to; many small ones let many tests have many buckets.
             "-master.volumeSizeLimitMB=64",

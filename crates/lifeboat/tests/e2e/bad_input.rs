@@ -95,12 +95,12 @@ fn one_dead_endpoint_of_three_does_not_matter_and_a_dead_majority_is_told() {
         cluster.kill(dead);
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("saved.db");
-        client(&cluster, &["snapshot", "save", text(&file), "--dial-timeout=2s"]).ok();
+        client(&cluster, &["snapshot", "save", text(&file)]).ok();
         lifeboat().run(["snapshot", "verify", text(&file)]).ok();
         cluster.start(dead);
     }
     cluster.kill_all();
-    fails(&[4], &[], |file| client(&cluster, &["snapshot", "save", file, "--dial-timeout=2s"]));
+    fails(&[4], &[], |file| client(&cluster, &["snapshot", "save", file]));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Questions to a live cluster: the answers read as those of the real etcdctl.
 
-use testbed::{Cluster, Etcd, Run, Security};
+use testbed::{Cluster, Etcd, Run, Security, until};
 
 use crate::{client, lifeboat};
 
@@ -36,26 +36,28 @@ fn endpoint_status_is_that_of_etcdctl() {
 /// member's size moves a little while it writes down what it has been told.
 fn status_at_rest(cluster: &Cluster, format: &str) -> (String, String) {
     let arguments = ["endpoint", "status", "--cluster", "-w", format];
-    for _ in 0..20 {
+    let at_rest = || {
         let before = cluster.etcdctl(arguments).stdout;
         let ours = client(cluster, &arguments).ok().stdout;
-        if cluster.etcdctl(arguments).stdout == before {
-            return (ours, before);
-        }
-    }
-    panic!("the cluster does not come to rest");
+        (cluster.etcdctl(arguments).stdout == before).then_some((ours, before))
+    };
+    until("a cluster at rest", at_rest, || cluster.etcdctl(arguments).stdout)
+}
+
+/// A run of which that holds. A member may be without its leader for a moment, or have lost it for good.
+fn until_said(cluster: &Cluster, arguments: &[&str], holds: impl Fn(&Run) -> bool) -> Run {
+    let run = || client(cluster, arguments);
+    until("such an answer", || Some(run()).filter(&holds), || run().to_string())
 }
 
 #[test]
 fn endpoint_health_says_which_member_is_dead() {
     let mut cluster = Cluster::builder(Etcd::V3_5).start();
-    let run = client(&cluster, &["endpoint", "health"]).ok();
-    assert_eq!(format!("{}{}", run.stdout, run.stderr).matches("is healthy").count(), 3);
-    cluster.kill(2);
     let healthy = |run: &Run| format!("{}{}", run.stdout, run.stderr).matches("is healthy").count();
+    until_said(&cluster, &["endpoint", "health"], |run| healthy(run) == 3).ok();
+    cluster.kill(2);
     // If it was the leader, the others elect one first.
-    let mut runs = (0..50).map(|_| client(&cluster, &["endpoint", "health", "--dial-timeout=2s"]));
-    let run = runs.find(|run| healthy(run) == 2).expect("two of three go on");
+    let run = until_said(&cluster, &["endpoint", "health"], |run| healthy(run) == 2);
     assert_ne!(run.code, Some(0), "{run}");
     let all = format!("{}{}", run.stdout, run.stderr);
     assert!(all.contains(&format!("{} is unhealthy", cluster.client_url(2))), "{run}");
@@ -80,10 +82,10 @@ fn endpoint_hashkv_compares_all_members_at_one_revision() {
 #[test]
 fn cluster_health_speaks_as_the_old_etcdctl_did() {
     let mut cluster = Cluster::builder(Etcd::V3_4).start();
-    let run = client(&cluster, &["cluster-health"]).ok();
-    assert!(run.stdout.contains("cluster is healthy"), "{run}");
+    let is_healthy = |run: &Run| run.stdout.contains("cluster is healthy");
+    until_said(&cluster, &["cluster-health"], is_healthy).ok();
     cluster.kill(0);
-    let run = client(&cluster, &["cluster-health", "--dial-timeout=2s"]);
+    let run = client(&cluster, &["cluster-health"]);
     assert!(!run.stdout.contains("cluster is healthy"), "{run}");
     assert_ne!(run.code, Some(0), "{run}");
 }

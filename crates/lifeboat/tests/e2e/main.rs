@@ -17,7 +17,7 @@ use std::process::Command;
 use testbed::{Cluster, Etcd, Run, Tool};
 
 fn lifeboat() -> Tool {
-    Tool::new(env!("CARGO_BIN_EXE_lifeboat"))
+    Tool::new(env!("CARGO_BIN_EXE_lifeboat")).patient()
 }
 
 /// Runs lifeboat as a client of the cluster.

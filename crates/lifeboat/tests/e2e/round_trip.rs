@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use testbed::{Cluster, Etcd, HashKv, KeyValue, Security, bolt_check};
+use testbed::{Cluster, Etcd, HashKv, KeyValue, Security, bolt_check, until};
 
 use crate::{hash_of_file, judged_by, lifeboat, restore_all, save, text};
 
@@ -18,10 +18,11 @@ struct Contents {
 impl Contents {
     #[track_caller]
     fn of(cluster: &Cluster, revision: i64) -> Self {
+        // First, as all members have that revision then, and so whatever was before it.
+        let hash = cluster.common_hashkv(revision);
         let leases = cluster.etcdctl(["lease", "list"]).stdout;
         let mut leases: Vec<String> = leases.lines().skip(1).map(str::to_owned).collect();
         leases.sort();
-        let hash = cluster.common_hashkv(revision);
         Self { hash, keys: cluster.keys_at(revision), leases }
     }
 }
@@ -90,7 +91,8 @@ fn live_on(cluster: &mut Cluster, restored: i64) {
 
     cluster.add_member();
     assert_eq!(cluster.common_hashkv(revision), compacted);
-    assert_eq!(cluster.etcdctl(["member", "list"]).stdout.matches("started").count(), 4);
+    let list = || cluster.etcdctl(["member", "list"]).stdout;
+    until("four", || (list().matches("started").count() == 4).then_some(()), list);
 
     cluster.kill_all();
     cluster.start_all();
@@ -200,11 +202,17 @@ fn another_cluster_with_a_learner_is_made_from_the_backup() {
     let mut new = Cluster::builder(Etcd::V3_5_30).lay_out();
     restore_all(&new, &file, &["--learner=m3"]).ok();
     new.start_all();
-    let list = new.etcdctl(["member", "list"]).stdout;
+    // A learner is not asked: it does not answer.
+    let list = || new.try_etcdctl_at(0, ["member", "list"]);
+    let answered = |run: &testbed::Run| run.code == Some(0);
+    let listed = || Some(list()).filter(answered);
+    let list = until("a list", listed, || list().to_string()).stdout;
     let learners: Vec<&str> = list.lines().filter(|line| line.ends_with("true")).collect();
     assert!(matches!(learners[..], [m3] if m3.contains(" m3,")), "{list}");
     let id = learners[0].split(',').next().unwrap();
-    new.etcdctl(["member", "promote", id]);
+    // The leader does it when it has heard from the learner that it has all.
+    let promote = || new.try_etcdctl_at(0, ["member", "promote", id]);
+    until("a third voter", || Some(promote()).filter(answered), || promote().to_string());
     assert_eq!(new.common_hashkv(revision), hash);
     assert_eq!(old.etcdctl(["member", "list"]).stdout.lines().count(), 1);
 }
@@ -222,7 +230,8 @@ fn users_and_roles_come_back_and_alarms_do_not() {
         put.stderr.contains("database space exceeded")
     });
     assert!(full, "the quota fills up");
-    assert!(old.etcdctl(["alarm", "list"]).stdout.contains("NOSPACE"));
+    let alarms = || old.etcdctl(["alarm", "list"]).stdout;
+    until("the alarm", || alarms().contains("NOSPACE").then_some(()), alarms);
     old.etcdctl(["user", "add", "root:secret"]);
     old.etcdctl(["user", "grant-role", "root", "root"]);
     old.etcdctl(["auth", "enable"]);

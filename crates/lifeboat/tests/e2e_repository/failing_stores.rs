@@ -1,16 +1,11 @@
 //! Stores that refuse or cannot be reached: what is said, the exit code, and that nothing is left behind.
 
-use std::net::TcpListener;
-
 use testbed::{Certificates, Identity, Run, S3};
 
 use crate::{Repo, files, observed, reported, snapshot, text};
 
-/// An endpoint where nobody listens.
-fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
-}
+/// An endpoint where nobody listens, nor ever will.
+const NOBODY: &str = "http://127.0.0.1:1";
 
 /// One run for two repositories.
 #[track_caller]
@@ -25,7 +20,7 @@ fn a_repository_that_refuses_or_is_away_does_not_keep_the_other_from_its_backup(
     let s3 = S3::start();
     let folder = tempfile::tempdir().unwrap();
     let refusing = Repo::in_s3(&s3, "etcd").as_identity(Identity::ReadOnly);
-    let away = Repo::s3(s3.url_through(&nobody(), "etcd") + "&retries=1");
+    let away = Repo::s3(s3.url_through(NOBODY, "etcd") + "&retries=1");
     for (name, bad, code) in [("refusing", &refusing, 1), ("away", &away, 4)] {
         let good = Repo::folder(&folder.path().join(name));
         let run = backup_to_both(&good, bad).code_is(code);
@@ -112,7 +107,7 @@ fn whoever_may_not_is_told_so_by_every_command() {
 #[test]
 fn a_store_that_is_away_has_an_exit_code_of_its_own() {
     let s3 = S3::start();
-    let repo = Repo::s3(s3.url_through(&nobody(), "etcd") + "&retries=0");
+    let repo = Repo::s3(s3.url_through(NOBODY, "etcd") + "&retries=0");
     every_command_is_refused(&Case { repo, code: 4, words: vec!["s3://backups/etcd"] }, false);
 }
 
@@ -131,16 +126,15 @@ fn a_store_whose_certificate_another_authority_signed_is_not_spoken_to() {
 /// Goal: nobody looks at a silent terminal and wonders. That it ends soon is tested where the clock can be turned.
 #[test]
 fn a_store_that_never_answered_is_waited_for_aloud_and_then_given_up() {
-    let place = nobody();
-    let repo = Repo::s3(format!("s3://backups/etcd?endpoint={place}"));
+    let repo = Repo::s3(format!("s3://backups/etcd?endpoint={NOBODY}"));
     let file = snapshot();
     let backup = ["backup", "--cluster", "prod", "--from-file", text(&file)];
     std::thread::scope(|scope| {
         for arguments in [&["list"][..], &["restore", "--plan"], &backup] {
-            let (repo, place) = (&repo, &place);
+            let repo = &repo;
             scope.spawn(move || {
                 let run = repo.run(arguments).code_is(4);
-                let waiting = format!("waiting for {place}: Connection refused");
+                let waiting = format!("waiting for {NOBODY}: Connection refused");
                 run.stderr_has(&[&waiting, "trying again for up to", "error: ", "help: "]);
             });
         }

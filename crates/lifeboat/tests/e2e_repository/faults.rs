@@ -113,10 +113,16 @@ fn seeds(seeds: std::ops::Range<u64>) {
     let s3 = S3::start();
     let folder = tempfile::tempdir().unwrap();
     let keys = Keys::make_in(folder.path());
-    for seed in seeds {
-        println!("seed {seed}");
-        all_commands_survive(&s3, seed, (seed % 2 == 1).then_some(&keys));
-    }
+    let (s3, keys) = (&s3, &keys);
+    // At once, as they wait more than they compute.
+    std::thread::scope(|scope| {
+        for seed in seeds {
+            let encrypted = (seed % 2 == 1).then_some(keys);
+            let survives = move || all_commands_survive(s3, seed, encrypted);
+            let named = std::thread::Builder::new().name(format!("seed {seed}"));
+            named.spawn_scoped(scope, survives).unwrap();
+        }
+    });
 }
 
 #[test]

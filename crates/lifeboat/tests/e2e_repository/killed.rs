@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use testbed::{Cluster, Etcd, Run, S3, Security};
+use testbed::{Cluster, Etcd, Run, S3, Security, until};
 
 use crate::{Random, Repo, observed, reported, snapshot, told};
 
@@ -25,9 +25,10 @@ impl Killer {
         Self { random: Random(seed), killed: 0, missed: 0 }
     }
 
-    /// Kills a run at an instant before `clean` has passed, if it does not end by itself before.
+    /// Kills a run at an instant before `clean` has passed, if it does not end by itself before. Then that was too long:
+    /// the machine had something else to do when it was measured.
     #[track_caller]
-    fn kill(&mut self, command: &mut Command, clean: Duration) -> Run {
+    fn kill(&mut self, command: &mut Command, clean: &mut Duration) -> Run {
         let part = u32::try_from(self.random.below(1000)).unwrap();
         let begun = Instant::now();
         let mut child = command
@@ -36,10 +37,16 @@ impl Killer {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        thread::sleep((clean * part / 1000).saturating_sub(begun.elapsed()));
+        thread::sleep((*clean * part / 1000).saturating_sub(begun.elapsed()));
+        let lived = begun.elapsed();
         child.kill().unwrap();
         let run = Run::from_output(format!("{command:?}"), child.wait_with_output().unwrap());
-        *(if run.code.is_none() { &mut self.killed } else { &mut self.missed }) += 1;
+        if run.code.is_none() {
+            self.killed += 1;
+        } else {
+            self.missed += 1;
+            *clean = lived.min(*clean);
+        }
         assert!(self.missed < 100, "runs end before they can be killed");
         assert!(matches!(run.code, None | Some(0)), "{run}");
         told(run)
@@ -63,12 +70,12 @@ fn backup_command(repo: &Repo, file: &PathBuf) -> Command {
 
 /// Kills backups; after each, all that is listed is whole, and another process makes the next one.
 fn backups_killed(killer: &mut Killer, times: usize, file: &PathBuf, repo: impl Fn(usize) -> Repo) {
-    let (clean, _) = timed(&mut backup_command(&repo(usize::MAX), file));
+    let (mut clean, _) = timed(&mut backup_command(&repo(usize::MAX), file));
     let (mut time, end) = (0, killer.killed + times);
     while killer.killed < end {
         // A few in a row meet in one repository.
         let repo = repo(time / 4);
-        let run = killer.kill(&mut backup_command(&repo, file), clean);
+        let run = killer.kill(&mut backup_command(&repo, file), &mut clean);
         let next = reported(&observed(&mut backup_command(&repo, file)).ok());
         let listed = repo.all_verify();
         for name in reported(&run).iter().chain(&next) {
@@ -89,11 +96,11 @@ fn prunes_killed(killer: &mut Killer, times: usize, repo: &Repo) {
     for _ in 0..6 {
         backup();
     }
-    let (clean, _) = timed(&mut prune());
+    let (mut clean, _) = timed(&mut prune());
     let end = killer.killed + times;
     while killer.killed < end {
         let kept: Vec<_> = [backup(), backup()].into_iter().rev().collect();
-        killer.kill(&mut prune(), clean);
+        killer.kill(&mut prune(), &mut clean);
         assert_eq!(repo.all_verify()[..2], kept);
         // Enough is left to do for the next one to be killed.
         for _ in 0..2 {
@@ -112,11 +119,11 @@ fn copies_killed(killer: &mut Killer, times: usize, from: &Repo, to: impl Fn(usi
         command.envs(to.env.iter().cloned());
         command
     };
-    let (clean, _) = timed(&mut copy(&to(usize::MAX)));
+    let (mut clean, _) = timed(&mut copy(&to(usize::MAX)));
     let (mut time, end) = (0, killer.killed + times);
     while killer.killed < end {
         let to = to(time);
-        let run = killer.kill(&mut copy(&to), clean);
+        let run = killer.kill(&mut copy(&to), &mut clean);
         let said = run.stdout.matches("copied ").count();
         let there = observed(&mut to.command(["list", "-w", "json"]));
         if there.code == Some(0) {
@@ -202,16 +209,11 @@ fn a_second_backup_is_refused_while_the_first_runs_and_waits_for_it_if_told() {
     // The run is known of once its claim names it; until then, and only then, the second one may be first.
     let writes = || {
         let claims = crate::files(&folder.path().join("repo/prod/writer"));
-        claims.last().is_some_and(|claim| {
-            let claim = std::fs::read_to_string(claim).unwrap_or_default();
-            claim.contains(&format!("\"pid\": {}", slow.id())) && claim.contains("\"run\"")
-        })
+        let claim = std::fs::read_to_string(claims.last()?).unwrap_or_default();
+        let is_its = claim.contains(&format!("\"pid\": {}", slow.id()));
+        (is_its && claim.contains("\"run\"")).then_some(())
     };
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !writes() {
-        assert!(Instant::now() < deadline, "the first backup does not begin");
-        thread::sleep(Duration::from_millis(5));
-    }
+    until("the first backup's claim", writes, String::new);
     let refused = repo.backup(&snapshot()).code_is(5);
     refused.stderr_has(&[&format!("process {}", slow.id()), "help: "]);
 

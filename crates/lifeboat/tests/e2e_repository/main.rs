@@ -40,7 +40,7 @@ const SECRETS: [&str; 8] = [
 ];
 
 fn lifeboat() -> Tool {
-    Tool::new(env!("CARGO_BIN_EXE_lifeboat"))
+    Tool::new(env!("CARGO_BIN_EXE_lifeboat")).patient()
 }
 
 /// Runs a command to its end; panics if it says a secret, or was told one in an argument.
@@ -171,8 +171,10 @@ fn snapshot() -> PathBuf {
 /// Dates a file now: a backup of a file is dated by it, and here each shall be newer than the one before.
 #[track_caller]
 fn written_now(file: &Path) {
-    let now = std::time::SystemTime::now();
-    std::fs::File::open(file).and_then(|file| file.set_modified(now)).unwrap();
+    let file = std::fs::File::open(file).unwrap();
+    // The same file is dated by tests that run beside this one: each in its turn, so that no date goes back.
+    file.lock().unwrap();
+    file.set_modified(std::time::SystemTime::now()).unwrap();
 }
 
 /// A path as an argument.

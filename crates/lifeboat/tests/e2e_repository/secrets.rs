@@ -2,10 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use testbed::{Cluster, Etcd, Fault, FaultProxy, Identity, S3, Security};
+use testbed::{Cluster, Etcd, Fault, FaultProxy, Identity, S3, Security, until};
 
 use crate::keys::Keys;
 use crate::{Repo, assert_holds_no_secret, files, observed, snapshot};
@@ -110,11 +108,7 @@ fn the_command_line_of_a_run_shows_no_secret_and_it_starts_no_other_programs() {
     let mut command = repo.command(["backup", "--cluster", "prod", "--from-file"]);
     command.arg(snapshot()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while proxy.requests() == 0 {
-        assert!(Instant::now() < deadline, "no request came");
-        thread::sleep(Duration::from_millis(5));
-    }
+    until("a request", || (proxy.requests() > 0).then_some(()), String::new);
     let process = format!("/proc/{}", child.id());
     let command_line = std::fs::read(format!("{process}/cmdline")).unwrap();
     assert!(command_line.windows(6).any(|word| word == b"backup"));

@@ -62,17 +62,17 @@ fn each_slot_becomes_a_backup_in_each_repository_and_is_pruned_verified_and_told
     assert_eq!(daemon.ask("/healthz", &[]), (200, "ok\n".to_owned()));
     assert_eq!(daemon.ask("/readyz", &[]), (200, "ok\n".to_owned()));
 
-    for (number, minutes) in [(2, 400), (3, 300)] {
+    let last_slot = minutes_ago(300);
+    for (number, cron) in [(2, &minutes_ago(400)), (3, &last_slot)] {
         cluster.put("/changes", &number.to_string());
-        daemon.reload(&settings, &two_places(&cluster, &s3, &minutes_ago(minutes), ""));
+        daemon.reload(&settings, &two_places(&cluster, &s3, cron, ""));
         counted("backups_total", number);
     }
     counted("prune_removed_backups_total", 1);
 
     // The slot is done, so new settings that only add a verification make no other backup.
     let verify = "  verify: {cron: '* * * * *', sample: 1/1}";
-    let cron = minutes_ago(300);
-    daemon.reload(&settings, &two_places(&cluster, &s3, &cron, verify));
+    daemon.reload(&settings, &two_places(&cluster, &s3, &last_slot, verify));
     counted("verification_last_success_timestamp_seconds", 1);
     let metrics = daemon.metrics();
     for part in [

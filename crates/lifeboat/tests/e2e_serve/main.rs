@@ -16,36 +16,19 @@ mod told;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use jiff::{Span, Timestamp, tz::TimeZone};
-use testbed::{Identity, Run, S3, Tool};
-
-/// Longer than anything here takes; only a fault lasts that long.
-const PATIENCE: Duration = Duration::from_secs(240);
+use testbed::{Identity, Run, S3, Tool, until};
 
 fn lifeboat() -> Tool {
     Tool::new(env!("CARGO_BIN_EXE_lifeboat"))
 }
 
-/// A schedule whose newest slot is that many minutes ago, and whose next is a year away.
+/// A schedule whose newest slot is that many minutes ago, and whose next is a year away. Asked for a minute later, it has
+/// another slot.
 fn minutes_ago(minutes: i64) -> String {
     let slot = Timestamp::now() - Span::new().minutes(minutes);
     slot.to_zoned(TimeZone::UTC).strftime("%-M %-H %-d %-m *").to_string()
-}
-
-/// Asks until there is an answer.
-#[track_caller]
-fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>, account: impl Fn() -> String) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "{what} never came\n{}", account());
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// A folder with settings, and all that a daemon writes.
@@ -133,7 +116,7 @@ impl Daemon {
     /// Status and body.
     fn ask(&self, path: &str, more: &[&str]) -> (u16, String) {
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--max-time", "10", "--write-out", "\n%{http_code}"]);
+        curl.args(["--silent", "--max-time", "60", "--write-out", "\n%{http_code}"]);
         let url = format!("{}{path}", self.origin);
         let run = Run::of(curl.args(&self.curl).args(more).arg(url));
         let (body, status) = run.stdout.rsplit_once('\n').expect("curl tells the status");

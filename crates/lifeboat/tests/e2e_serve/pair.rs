@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use testbed::{Cluster, Etcd, Fault, FaultProxy, S3, Security};
+use testbed::{Cluster, Etcd, Fault, FaultProxy, S3, Security, until};
 
-use crate::{ADMIN, Daemon, Settings, listed, minutes_ago, until};
+use crate::{ADMIN, Daemon, Settings, listed, minutes_ago};
 
 const CLUSTERS: usize = 6;
 

@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use testbed::{Cluster, Etcd, Identity, Run, S3, Security};
+use testbed::{Cluster, Etcd, Identity, Run, S3, Security, until};
 
 use crate::told::Webhook;
-use crate::{ADMIN, Daemon, Settings, minutes_ago, text, until};
+use crate::{ADMIN, Daemon, Settings, minutes_ago, text};
 
 const PASSWORD: &str = "etcd-password-91c6e03b5d";
 const TOKEN: &str = "bearer-token-0b7d51a9c4";
@@ -104,6 +104,9 @@ log: {{level: trace}}
     daemon.reload(&settings, &yaml(400));
     let failed = r#"lifeboat_backup_failures_total{cluster="prod",repository="bucket",reason="#;
     daemon.until_metric(&format!("{failed}\"cluster\"}} 1"));
+    // It is counted before it is told, and is to be told where the first ones were.
+    let posted = || Some(webhook.requests()).filter(|requests| requests.len() == 3);
+    let posted = until("three events", posted, || daemon.said());
     settings.secret("password", PASSWORD);
     settings.secret("s3-id", Identity::WrongSecret.access_key());
     settings.secret("s3-secret", Identity::WrongSecret.secret());
@@ -115,8 +118,6 @@ log: {{level: trace}}
     daemon.signal("HUP");
     daemon.until_metric("lifeboat_config_reload_failures_total 1");
 
-    let posted = || Some(webhook.requests()).filter(|requests| requests.len() == 3);
-    let posted = until("three events", posted, || daemon.said());
     assert!(posted.iter().all(|r| r.contains(HOOK_PATH) && r.contains(HOOK_TOKEN)));
     seen.extend(posted.iter().map(|r| r.split_once("\r\n\r\n").unwrap().1.to_owned()));
     seen.push(daemon.metrics());

@@ -5,9 +5,9 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use testbed::{Cluster, Etcd, Security};
+use testbed::{Cluster, Etcd, Security, until};
 
-use crate::{Daemon, Settings, listed, minutes_ago, text, until};
+use crate::{Daemon, Settings, listed, minutes_ago, text};
 
 /// A receiver of webhooks, which keeps whole requests.
 pub(crate) struct Webhook {
@@ -75,23 +75,25 @@ hooks:
     daemon.until_metric(r#"lifeboat_backups_total{cluster="prod",repository="sound"} 1"#);
     daemon.until_metric(r#"lifeboat_backup_stale{cluster="dead",repository="sound"} 1"#);
     daemon.until_metric(r#"lifeboat_hook_failures_total{hook="2",reason="status"} 1"#);
-    let metrics = daemon.metrics();
     for line in [
         r#"lifeboat_store_up{cluster="prod",repository="broken"} 0"#,
         r#"lifeboat_store_up{cluster="prod",repository="sound"} 1"#,
         r#"lifeboat_backup_failures_total{cluster="dead",repository="sound",reason="cluster"} 1"#,
         r#"lifeboat_backup_stale{cluster="prod",repository="sound"} 0"#,
     ] {
-        assert!(metrics.contains(line), "{line}\n{metrics}");
+        daemon.until_metric(line);
     }
-    let stale = || webhook.requests().iter().any(|r| r.contains("stale")).then_some(());
-    until("the webhook's event", stale, || daemon.said());
+    // What is counted is told a moment later.
+    let told = || std::fs::read_to_string(settings.path("told")).unwrap_or_default();
+    let all = || (told().lines().count() >= 4 && webhook.requests().len() >= 3).then_some(());
+    until("every event", all, || {
+        format!("{}\n{:?}\n{}", told(), webhook.requests(), daemon.said())
+    });
     daemon.stop();
     assert_eq!(listed(text(&settings.path("sound")), None).len(), 1);
 
-    let told = std::fs::read_to_string(settings.path("told")).unwrap();
     let told: Vec<serde_json::Value> =
-        told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        told().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let has = |event: &str, cluster: &str, repository: &str| {
         let is = |e: &&serde_json::Value| {
             e["event"] == event && e["cluster"] == cluster && e["repository"] == repository
