@@ -264,6 +264,18 @@ fn changed(backup: &EtcdBackup) -> Option<String> {
     Some(text)
 }
 
+/// A failure with what helps: from the begin on, another name in the spec does not.
+fn in_force(backup: &EtcdBackup, failure: Failure) -> Failure {
+    let has_begun = backup.status.as_ref().is_some_and(|status| status.begun_with.is_some());
+    match has_begun && failure.reason == "StoreMissing" {
+        true => Failure {
+            remedy: "create it again: the backup has begun with it, and another storeName does not count any more".to_owned(),
+            ..failure
+        },
+        false => failure,
+    }
+}
+
 fn of(error: &RepositoryError) -> Failure {
     daemon::jobs::Failure::from(error).into()
 }

@@ -1,7 +1,12 @@
 //! What every controller works with.
 
 use crate::{
-    failure::Failure, files::Files, limits::Limits, metrics::Metrics, run::Watches, store::Listings,
+    failure::Failure,
+    files::Files,
+    limits::Limits,
+    metrics::Metrics,
+    run::Watches,
+    store::{Doubts, Listings},
 };
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
@@ -60,6 +65,8 @@ pub struct Context {
     pub files: Files,
     /// Watches that fail.
     pub watches: Watches,
+    /// Stores that have just failed somebody.
+    pub doubts: Doubts,
     /// A permit for each backup that may run at once.
     pub backups: Semaphore,
     /// What was found in stores.
@@ -93,6 +100,7 @@ impl Context {
             metrics: Metrics::new(),
             files: Files::default(),
             watches: Watches::default(),
+            doubts: Doubts::default(),
             backups: Semaphore::new(settings.parallel_backups.max(1)),
             listings: Listings::default(),
             bandwidths: Mutex::default(),

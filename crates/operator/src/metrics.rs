@@ -133,7 +133,7 @@ pub struct Metrics {
     schedule_success: Family<Object, Seconds>,
     /// When it was made.
     schedule_created: Family<Object, Seconds>,
-    /// 1 if it is followed.
+    /// 1 if it is followed, and its last backup was made.
     schedule_ready: Family<Object, Gauge>,
     /// Objects that were looked at.
     pub reconciled: Family<OfKind, Counter>,
@@ -208,7 +208,7 @@ impl Metrics {
             schedule_ready: plain(
                 r,
                 "schedule_ready",
-                "1 if an EtcdBackupSchedule is followed; 0 if its spec or its store does not allow that",
+                "1 if an EtcdBackupSchedule is followed; 0 if its spec or its store does not allow that, or its last backup failed",
             ),
             watch_failures: plain(
                 r,

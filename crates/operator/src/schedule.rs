@@ -10,6 +10,7 @@
 //! * Of several slots that were missed, the newest is made up for.
 
 mod doing;
+mod ready;
 mod retention;
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     metrics,
     run::Scope,
 };
-use daemon::schedule::{Due, Schedule};
+use daemon::schedule::{Due, Schedule, ScheduleError};
 use doing::Doing;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -43,9 +44,6 @@ pub const RUN_NOW: &str = "lifeboat.dev/run-now";
 
 /// No start is later than that by accident alone, so that a small deadline does not skip all.
 const PUNCTUAL: SignedDuration = SignedDuration::from_secs(10);
-
-/// A delay by jitter that need not be told of.
-const SHORT_DELAY: SignedDuration = SignedDuration::from_mins(10);
 
 /// When a store that is missing is looked for again, and where retention could not do its work.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
@@ -144,16 +142,8 @@ pub fn decide(
         status.last_success_revision = made.revision;
         status.last_success_backup = made.backup.clone();
     }
-    let (is_ready, reason, text) = match schedule.spec.suspend {
-        true => (false, "Suspended", "spec.suspend is set"),
-        false => (true, "Scheduled", "backups are made when they are due"),
-    };
-    let text = match times.delay(&key) {
-        delay if is_ready && delay >= SHORT_DELAY => format!(
-            "{text}; each begins {delay:#} after its time, which is this schedule's share of jitterSeconds"
-        ),
-        _ => text.to_owned(),
-    };
+    ready::note_failure(&mut status, children);
+    let (is_ready, reason, text) = ready::judge(schedule, &status, children, times.delay(&key));
     let generation = schedule.meta().generation;
     conditions::set(&mut status.conditions, "Ready", is_ready, reason, &text, generation, now);
     let remove = history(schedule, children);
@@ -173,13 +163,17 @@ fn is_unretained(status: &EtcdBackupScheduleStatus) -> bool {
 fn times(schedule: &EtcdBackupSchedule) -> Result<Schedule, Failure> {
     let spec = &schedule.spec;
     let times = Schedule::new(&spec.schedule, &spec.time_zone);
-    let mut times = times.map_err(|error| Failure {
-        reason: "Invalid",
-        ..Failure::of_setting(
-            "spec.schedule or spec.timeZone",
-            &error,
-            "write minute (0-59), hour (0-23), day (1-31), month (1-12) and weekday (0-7), as `0 */6 * * *`, or @hourly, @daily, @weekly, @monthly, @yearly, and a zone as `Europe/Berlin`",
-        )
+    let mut times = times.map_err(|error| {
+        let (field, remedy) = match &error {
+            ScheduleError::Zone { .. } => {
+                ("spec.timeZone", "write it as `Europe/Berlin`, or leave it out for UTC")
+            }
+            _ => (
+                "spec.schedule",
+                "write minute (0-59), hour (0-23), day (1-31), month (1-12) and weekday (0-7), as `0 */6 * * *`, or @hourly, @daily, @weekly, @monthly, @yearly",
+            ),
+        };
+        Failure { reason: "Invalid", ..Failure::of_setting(field, &error, remedy) }
     })?;
     times.jitter = Duration::from_secs(u64::try_from(spec.jitter_seconds).unwrap_or(0));
     Ok(times)

@@ -1,12 +1,15 @@
 //! The controller of `BackupStore`: whether a store can be used, what is in it, and, with `sync`, its backups as objects.
 //!
-//! * A store is looked at when it changes and every ten minutes; one that cannot be used, or did not say all, every minute.
+//! * A store is looked at when it changes and every ten minutes; one that cannot be used, or did not say all, every minute; one that a
+//!   backup has failed of, at once.
 //! * Manifests are read once: a listing is kept, and read again only where something is new.
 //! * What `sync` shows it only shows: removing such an object deletes nothing, and one whose backup is gone goes too.
 
+mod doubts;
 mod keys;
 mod sync;
 
+pub use doubts::Doubts;
 pub use sync::{Backups, Synced, show_once};
 
 use crate::{
@@ -92,8 +95,9 @@ pub async fn run(
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let api: Api<BackupStore> = scope.api(&context.client);
-    let controller =
-        Controller::new(api, watcher::Config::default().page_size(500)).graceful_shutdown_on(stop);
+    let controller = Controller::new(api, watcher::Config::default().page_size(500))
+        .reconcile_all_on(context.doubts.heard())
+        .graceful_shutdown_on(stop);
     crate::run::drive(controller, context, "BackupStore", reconcile).await;
 }
 
@@ -105,7 +109,9 @@ async fn reconcile(store: Arc<BackupStore>, context: Arc<Context>) -> Result<Act
     }
     let status = store.status.clone().unwrap_or_default();
     let now = Timestamp::now();
-    if let Some(until) = still_good(&store, &status, now) {
+    // One that is known to be unusable is looked at often enough.
+    let is_doubted = context.doubts.take(&store) && is_ready(Some(&status)) == Some(true);
+    if let Some(until) = still_good(&store, &status, now).filter(|_| !is_doubted) {
         // Our own writing of the status woke us, or another operator has looked.
         measure(&context, &store, &status);
         return Ok(crate::backup::wait(now, until));

@@ -155,7 +155,7 @@ async fn a_change_after_the_begin_changes_nothing_and_is_told_as_another_cluster
 
 #[tokio::test]
 async fn backups_of_a_lost_cluster_reappear_as_objects_that_delete_nothing() {
-    let world = World::ready().await;
+    let mut world = World::ready().await;
     let cluster = plain(Etcd::V3_4);
     cluster.put("a", "b");
     let operator = world.operator("a");
@@ -176,6 +176,13 @@ async fn backups_of_a_lost_cluster_reappear_as_objects_that_delete_nothing() {
 
     world.remove::<EtcdBackup>(shown.metadata.name.as_deref().unwrap()).await;
     assert_eq!(world.manifests("four").len(), 1);
+
+    // A store that fails a backup is looked at then, and not ten minutes later.
+    world.s3.halt();
+    let once = backup_of(&cluster.endpoints(), "again", json!({ "attempts": 1 }));
+    world.make::<EtcdBackup>("late", once).await;
+    let is_lost = |store: &BackupStore| !is_ready(store);
+    world.until::<BackupStore>("again", "known to be away", is_lost).await;
     assert!(operator.stop().await.success());
 }
 

@@ -5,8 +5,11 @@ use crate::{
     world::{World, backup_of, plain},
 };
 use k8s_openapi::api::core::v1::Endpoints;
-use kube::api::PostParams;
-use operator::api::{EtcdBackup, EtcdRestore, Phase, RestorePhase};
+use kube::api::{Patch, PatchParams, PostParams};
+use operator::{
+    api::{EtcdBackup, EtcdRestore, Phase, RestorePhase},
+    conditions,
+};
 use serde_json::{Value, json};
 use std::fs;
 use testbed::{Cluster, Etcd, Security};
@@ -98,9 +101,9 @@ async fn an_etcd_with_users_and_tls_is_found_backed_up_encrypted_and_brought_bac
     world.make::<EtcdBackup>("by-service", by_service).await;
     let made = world.until_phase("by-service", Phase::Succeeded).await.status.unwrap();
     assert_eq!(made.revision, Some(revision));
-    let proved = made.verification.unwrap();
+    let proved = made.verification.clone().unwrap();
     assert_eq!((proved.hash_kv, proved.agreed.len()), (hash, 1), "as etcd itself hashes");
-    assert!(made.uri.unwrap().ends_with("db.zst.age"));
+    assert!(made.uri.as_ref().unwrap().ends_with("db.zst.age"));
 
     cluster.etcdctl([&as_root[..], &["put", "later", "x"]].concat());
     let member = &cluster.members()[0];
@@ -112,9 +115,19 @@ async fn an_etcd_with_users_and_tls_is_found_backed_up_encrypted_and_brought_bac
             "cluster": reached("statefulSet", "etcd", &cluster),
             "members": [{ "name": name, "peerUrls": [cluster.peer_url(0)] }],
         } },
-        "confirm": "etcd",
     });
     world.make::<EtcdRestore>("back", restore).await;
+    // Who is to confirm it sees what would be brought back.
+    let is_shown = |restore: &EtcdRestore| {
+        let status = restore.status.clone().unwrap_or_default();
+        let told = conditions::get(&status.conditions, "Succeeded");
+        (status.backup, status.revision) == (made.backup.clone(), Some(revision))
+            && told.is_some_and(|told| told.message.contains("in BackupStore \"sealed\""))
+    };
+    world.until::<EtcdRestore>("back", "shown before it is confirmed", is_shown).await;
+    let confirmed = Patch::Merge(json!({ "spec": { "confirm": "etcd" } }));
+    let restores = world.all::<EtcdRestore>();
+    restores.patch("back", &PatchParams::default(), &confirmed).await.unwrap();
     run(&world, &job(&world, "probe").await, "/none", &data).await.ok();
     until_scaled(&world, 0).await;
     cluster.stop(0);

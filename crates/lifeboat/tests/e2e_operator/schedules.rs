@@ -100,6 +100,20 @@ async fn objects_that_history_removes_leave_their_backups_to_retention() {
     run_now(&world, "kept", "1").await;
     answered(&world, "kept", "1", cluster.revision()).await;
     world.events_until("kept", "NameTaken").await;
+
+    // Until the next is due, whoever looks sees that the last one failed.
+    let dead = json!({ "attempts": 1, "cluster": { "endpoints": ["http://127.0.0.1:1"] } });
+    let patch = json!({ "spec": { "template": { "spec": dead } } });
+    let schedules = world.all::<EtcdBackupSchedule>();
+    schedules.patch("kept", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    run_now(&world, "kept", "4").await;
+    let has_failed = |schedule: &EtcdBackupSchedule| {
+        let status = schedule.status.clone().unwrap_or_default();
+        conditions::get(&status.conditions, "Ready").is_some_and(|ready| {
+            ready.reason == "BackupFailed" && ready.message.contains("127.0.0.1:1")
+        })
+    };
+    world.until::<EtcdBackupSchedule>("kept", "told to have failed", has_failed).await;
 }
 
 #[tokio::test]

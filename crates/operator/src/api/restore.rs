@@ -236,7 +236,7 @@ pub struct EtcdRestoreStatus {
     /// This restore's name on the volumes: old data are kept under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// The backup that is brought back, chosen once; or the object of `source.url`.
+    /// The backup that is brought back, chosen once it is confirmed, and the one that would be, before; or the object of `source.url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
     /// The backup's revision.

@@ -97,7 +97,7 @@ pub struct BackupTemplate {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EtcdBackupScheduleStatus {
-    /// `Ready`: whether the schedule can be followed. `Retained`: whether retention has cleared the store after the last backup.
+    /// `Ready`: whether the schedule can be followed, and its last backup was made. `Retained`: whether retention has cleared the store after the last backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// The generation of the object that this is about.
@@ -121,6 +121,9 @@ pub struct EtcdBackupScheduleStatus {
     /// The name in the store of the backup that last succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_success_backup: Option<String>,
+    /// When a backup last failed, after all its attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure_time: Option<Time>,
     /// The value of `lifeboat.dev/run-now` that was last answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_run_now: Option<String>,

@@ -5,7 +5,9 @@
 //!                                     │ Queued       │ Pending: what is missing is waited for
 //! ```
 
-use super::{back_off, cluster_name, deletion, job, live, live::Made, made_by, of, stored, wait};
+use super::{
+    back_off, cluster_name, deletion, in_force, job, live, live::Made, made_by, of, stored, wait,
+};
 use crate::{
     api::{EtcdBackup, EtcdBackupStatus, Phase, RunAs},
     conditions::{self, Is, seconds},
@@ -201,6 +203,7 @@ impl Attempt<'_> {
         mut status: EtcdBackupStatus,
         failure: Failure,
     ) -> Result<Action, Failure> {
+        let failure = in_force(self.backup, failure);
         let now = Timestamp::now();
         let before = conditions::get(&status.conditions, SUCCEEDED).cloned();
         let since = before.as_ref().map_or(now, |before| before.last_transition_time.0);
@@ -278,6 +281,7 @@ impl Attempt<'_> {
         let name = self.backup.name_any();
         let (reason, error) = (failure.reason, failure.text());
         tracing::warn!(namespace, backup = name, cluster, reason, error, "{what}");
+        self.context.doubts.hear(reason, &namespace, &store);
         let failed = metrics::Failed { namespace, cluster, store, reason };
         self.context.metrics.failures.get_or_create(&failed).inc();
     }

@@ -4,7 +4,7 @@
 //! * Where no attempt can have left a backup, the store is not asked: it may be gone, or never have been there.
 //! * A store that keeps the backup keeps the object too, and the object says until when.
 
-use super::{LOCKED, RETAIN, cluster_name, hold, job, made_by, of, wait};
+use super::{LOCKED, RETAIN, cluster_name, hold, in_force, job, made_by, of, wait};
 use crate::{
     api::{EtcdBackup, EtcdBackupStatus, RunAs},
     conditions::{self, seconds},
@@ -72,6 +72,7 @@ pub(super) async fn delete(
         Ok(None) => return hold(api, backup, false).await,
         Ok(Some(kept)) => (Timestamp::now(), kept),
         Err(failure) => {
+            let failure = in_force(backup, failure);
             let text = format!("{}; {}", failure.text(), let_go(backup));
             not_deleted(context, backup, failure.reason, &text, None).await?;
             return Err(failure);

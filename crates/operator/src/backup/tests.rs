@@ -192,3 +192,13 @@ fn an_object_whose_backup_the_store_keeps_waits_for_that_and_no_longer() {
     kept.annotations_mut().insert(RETAIN.to_owned(), "true".to_owned());
     assert_eq!(decide(&kept, now()), Step::Hold(false), "who lets it go does not wait");
 }
+
+#[test]
+fn of_a_store_that_is_missing_is_told_what_helps() {
+    let failure = Failure { reason: "StoreMissing", ..Failure::settings("gone", "storeName") };
+    let mut begun = backup(json!({}));
+    assert_eq!(in_force(&begun, failure.clone()), failure);
+    begun.status =
+        Some(EtcdBackupStatus { begun_with: Some(begun.spec.clone()), ..Default::default() });
+    assert!(in_force(&begun, failure).remedy.contains("does not count any more"));
+}

@@ -40,6 +40,10 @@ pub(super) async fn look(context: &Context, restore: &EtcdRestore) -> Result<See
     if matches!(phase, RestorePhase::Pending | RestorePhase::Checking) {
         seen.other = other(context, restore, &status).await?;
     }
+    if phase == RestorePhase::Pending && restore.spec.confirm.is_none() {
+        // Who is to confirm it wants to know what.
+        seen.source = Some(source(context, restore).await);
+    }
     if !is_active(phase) || seen.other.is_some() {
         return Ok(seen);
     }

@@ -140,7 +140,7 @@ impl Doing<'_> {
         let mut set = |is: bool, reason: &str, text: &str| {
             conditions::set(&mut status.conditions, RETAINED, is, reason, text, generation, now);
         };
-        let Pruned { removed, left, kept } =
+        let Pruned { removed, left, kept, keeps_all } =
             match retention::apply(context, schedule, policy, now).await {
                 Ok(pruned) => pruned,
                 Err(failure) => {
@@ -161,6 +161,12 @@ impl Doing<'_> {
                 }
             };
         match kept {
+            None if keeps_all => {
+                let text = format!(
+                    "no rule of spec.retention is above 0, so that everything is kept: the cluster has {left} backups in the store; write keepLast, keepDaily or another, or leave spec.retention out"
+                );
+                set(true, "KeepsAll", &text);
+            }
             None => {
                 let text = format!(
                     "what the policy does not keep is deleted: the cluster has {left} backups in the store, whoever made them"

@@ -47,6 +47,8 @@ pub(super) struct Pruned {
     pub(super) left: usize,
     /// What should have gone too.
     pub(super) kept: Option<Kept>,
+    /// Whether the policy says nothing, and so keeps everything.
+    pub(super) keeps_all: bool,
 }
 
 /// Objects that the store does not let go.
@@ -88,5 +90,6 @@ pub(super) async fn apply(
     }
     let kept = (!report.locked.is_empty())
         .then(|| Kept { objects: report.locked.len(), until: locked_until(&report.locked) });
-    Ok(Pruned { removed, left, kept })
+    let keeps_all = !policy.has_rule() && policy.max_total_size.is_none();
+    Ok(Pruned { removed, left, kept, keeps_all })
 }

@@ -217,3 +217,36 @@ fn retention_that_failed_is_tried_again_before_the_next_backup() {
     yearly.spec.retention = None;
     assert!(!decided(&after_status(&yearly, &failed), &made, "09:41:01").retains);
 }
+
+#[test]
+fn a_schedule_tells_that_its_last_backup_failed_until_one_succeeds() {
+    let hourly = schedule(json!({ "failedHistoryLimit": 0 }));
+    let mut failed = child("hourly-1", Phase::Failed, Some("09:40:00"));
+    let why = &mut failed.status.as_mut().unwrap().conditions;
+    conditions::set(why, "Succeeded", false, "StoreUnreachable", "no route", None, at("09:40:00"));
+    let ready = |decision: &Decision| {
+        let ready = conditions::get(&decision.status.conditions, "Ready").unwrap();
+        (format!("{} {}", ready.status, ready.reason), ready.message.clone())
+    };
+    let first = decided(&hourly, &[failed], "09:41:00");
+    let (is, text) = ready(&first);
+    assert_eq!(is, "False BackupFailed");
+    assert!(text.contains("EtcdBackup hourly-1 failed: no route"), "{text}");
+    assert!(text.contains("annotate etcdbackupschedule hourly lifeboat.dev/run-now="), "{text}");
+    // Its object is not shown any more, and the next is under way.
+    let hourly = after(hourly, &first);
+    let running = child("hourly-2", Phase::Running, None);
+    assert_eq!(ready(&decided(&hourly, &[running], "09:42:00")), (is, text));
+    let made = child("hourly-2", Phase::Succeeded, Some("09:43:00"));
+    assert_eq!(ready(&decided(&hourly, &[made], "09:43:01")).0, "True Scheduled");
+}
+
+#[test]
+fn a_field_that_is_wrong_is_named_alone() {
+    let refused = |spec| decide(&schedule(spec), &[], at("09:31:00")).unwrap_err();
+    let zone = refused(json!({ "timeZone": "Mars/Olympus" }));
+    assert!(zone.message.starts_with("spec.timeZone: \"Mars/Olympus\""), "{}", zone.message);
+    assert!(zone.remedy.contains("Europe/Berlin") && !zone.remedy.contains("weekday"));
+    let cron = refused(json!({ "schedule": "99 * * * *" }));
+    assert!(cron.message.starts_with("spec.schedule: \"99"), "{}", cron.message);
+}

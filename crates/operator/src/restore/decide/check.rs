@@ -14,6 +14,10 @@ use crate::{
     restore::{layout::Layout, members},
 };
 use kube::ResourceExt;
+use std::time::Duration;
+
+/// How often it is looked anew which backup is the latest, while nothing is confirmed.
+const ANEW: Duration = Duration::from_mins(5);
 
 /// Where the members of a StatefulSet stand in an object.
 const MEMBERS: &str = "spec.target.statefulSet.members";
@@ -42,8 +46,9 @@ impl Turn<'_> {
             Some(confirm) if confirm == name => {}
             None => {
                 let what = what_it_does(&self.restore.spec.target, kind, name);
-                let text = format!("nothing is done until spec.confirm is {name:?}: {what}");
-                return stay("NotConfirmed", &text, None);
+                let from = self.what_it_would_take();
+                let text = format!("nothing is done until spec.confirm is {name:?}: {what}{from}");
+                return stay("NotConfirmed", &text, Some(ANEW));
             }
             Some(other) => {
                 let text = format!(
@@ -59,6 +64,26 @@ impl Turn<'_> {
         self.status.run = Some(uid.chars().take(10).collect());
         self.status.started_at = Some(seconds(self.now));
         Next::Go(Checking)
+    }
+
+    /// Shows which backup it would bring back now, or says why there is none.
+    fn what_it_would_take(&mut self) -> String {
+        let found = match &self.seen.source {
+            Some(Ok(found)) => found.clone(),
+            Some(Err(Unusable::Now(failure) | Unusable::Ever(failure))) => {
+                (self.status.backup, self.status.revision) = (None, None);
+                return format!("; but now it could not be: {}", failure.text());
+            }
+            None => return String::new(),
+        };
+        let point = found.source.store.as_ref();
+        let point = point.map_or_else(String::new, |point| {
+            format!(" of cluster {:?} in BackupStore {:?}", point.cluster, point.name)
+        });
+        let revision = found.revision.map_or_else(String::new, |at| format!(", revision {at}"));
+        let name = found.backup.clone().unwrap_or_default();
+        (self.status.backup, self.status.revision) = (found.backup, found.revision);
+        format!("; now it would be backup {name}{point}{revision}")
     }
 
     /// One at a time: who comes second begins when the first has ended.

@@ -253,6 +253,9 @@ fn nothing_begins_before_it_is_confirmed_by_name() {
         (0..3).for_each(|number| world.turn(number));
         assert_eq!((world.phase(), world.set_replicas()), (Pending, 3));
         assert!(world.message().contains(told), "{}", world.message());
+        let shown = world.restore.status.as_ref().and_then(|status| status.revision);
+        assert_eq!(shown, confirm.is_none().then_some(7), "who confirms sees what is taken");
+        assert_eq!(world.message().contains(", revision 7"), confirm.is_none());
         assert_eq!(world.restore.metadata.finalizers, None);
         world.restore.spec.confirm = Some("etcd".to_owned());
         world.run();
