@@ -63,7 +63,7 @@ class Store:
         rpc = [f"-{part}.port.grpc={port + 1}" for part, port in self.ports.items()]
         return [
             WEED, "-logtostderr=true", "server", *ports, *rpc, "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-            "-master.telemetry=false", "-master.electionTimeout=1s", "-master.heartbeatInterval=100ms",
+            "-master.telemetry=false", "-master.electionTimeout=300ms", "-master.heartbeatInterval=100ms",
             "-master.volumeSizeLimitMB=1024", "-volume.max=200", "-volume.minFreeSpace=0",
             "-volume.preStopSeconds=0", "-filer", "-s3", "-s3.iam=false", "-s3.port.iceberg=0",
             "-s3.port.lance=0", f"-dir={self.folder}/data", f"-s3.config={self.folder}/identities.json",
@@ -104,12 +104,9 @@ class Store:
             return False
 
     def __exit__(self, *_):
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        # What it would still put in order is removed below.
+        self.process.kill()
+        self.process.wait()
         self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
