@@ -9,7 +9,10 @@ use crate::{
     spec::{Resolved, Service},
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt::Write as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 /// Tools that steps need; those that are only better to have are not among them.
 const TOOLS: [&str; 8] =
@@ -43,6 +46,12 @@ pub struct Facts {
     pub clients: Vec<(bool, bool)>,
     /// Tools that are needed and missing.
     pub missing_tools: Vec<String>,
+    /// Commands that run etcd or its clients and are missing: `start PROGRAM`.
+    pub missing_commands: Vec<String>,
+    /// The directory that the running etcd has its data in, if that is another.
+    pub data_elsewhere: Option<PathBuf>,
+    /// What etcd calls the member, as it told.
+    pub etcd_name: Option<String>,
     /// The run that holds the host's lock.
     pub lock: Option<Claim>,
     /// The run whose data are in place, if they are a run's.
@@ -110,9 +119,14 @@ pub(crate) fn script(host: &Resolved, frame: &Frame<'_>) -> String {
     }
     let run_dir = frame.run_dir();
     service(&mut text, "service", &host.service, &run_dir);
-    for client in &host.clients {
-        service(&mut text, "client", &client.service, &run_dir);
+    let clients = host.clients.iter().map(|client| &client.service);
+    for client in clients.clone() {
+        service(&mut text, "client", client, &run_dir);
     }
+    for service in clients.chain([&host.service]) {
+        text += &Shell::new(service, &run_dir).look_for_commands();
+    }
+    text += &elsewhere(host);
     unit_facts(&mut text, &host.service);
     version(&mut text, &host.service, &run_dir);
     // Links are followed, as they are for the lock's third line.
@@ -165,6 +179,7 @@ fn directory(text: &mut String, key: &str, path: &str, inside: &str) {
          say {key}-free-kib \"$(df -Pk \"$on\" | sed -n '$p' | sed 's/.* \\([0-9][0-9]*\\)  *[0-9][0-9]*% .*/\\1/')\"\n\
          if [ -z \"$(ls -A \"$real\"{inside} 2>/dev/null)\" ]; then\n\
          for old in \"$real\".lifeboat-*; do\n\
+         case $old in *.undone | *.undone.*) continue ;; esac\n\
          [ ! -e \"$old\" ] || say {key}-beside \"${{old##*/}}\"\n\
          done\n\
          fi\n\
@@ -192,6 +207,47 @@ fn service(text: &mut String, key: &str, service: &Service, run_dir: &str) {
          if {running}; then running=yes; else running=no; fi\n\
          say {key} \"$known $running\""
     );
+}
+
+/// What [`elsewhere`] has found, for a person.
+pub(crate) fn told_elsewhere(other: &Path, host: &Resolved) -> String {
+    let (other, ours) = (other.display(), host.data_dir.display());
+    format!("the etcd that runs there has its data in {other}, not in {ours}")
+}
+
+/// Says `data-elsewhere DIR` if the etcd that runs has another database open than the one in the data directory. Of several that run
+/// there, nobody can tell which is meant.
+pub(crate) fn elsewhere(host: &Resolved) -> String {
+    let is_ours = match &host.service {
+        Service::Systemd(name) => {
+            format!(
+                "grep -qF {} \"$process/cgroup\" 2>/dev/null",
+                quote(&format!("/{}", unit(name)))
+            )
+        }
+        // Else nobody has told that it is the pod's which runs, and not another one of the host.
+        Service::StaticPod(_) => "crictl ps -q >/dev/null 2>&1".to_owned(),
+        Service::Command(_) => "true".to_owned(),
+    };
+    // A file is known by its number, as a container has other names for the same directory.
+    format!(
+        "count=0\n\
+         for process in /proc/[0-9]*; do\n\
+         name=\n\
+         {{ read -r name <\"$process/comm\"; }} 2>/dev/null || continue\n\
+         if [ \"$name\" = etcd ] && {is_ours}; then count=$((count+1)); etcd=$process; fi\n\
+         done\n\
+         if [ $count = 1 ]; then\n\
+         real=$(readlink -f {data} 2>/dev/null) || real={data}\n\
+         open=$(ls -l \"$etcd/fd\" 2>/dev/null | sed -n 's,.* \\([0-9][0-9]*\\) -> \\(/.*\\)/member/snap/db$,\\1 \\2,p' | head -n 1)\n\
+         theirs=$(stat -L -c %d:%i \"$etcd/fd/${{open%% *}}\" 2>/dev/null)\n\
+         ours=$(stat -L -c %d:%i \"$real\"/member/snap/db 2>/dev/null)\n\
+         if [ -n \"$open\" ] && [ -n \"$theirs\" ] && [ \"$theirs\" != \"$ours\" ] && [ \"${{open#* }}\" != \"$real\" ]; then\n\
+         printf 'data-elsewhere %s\\n' \"${{open#* }}\"\n\
+         fi\n\
+         fi\n",
+        data = quote_path(&host.data_dir)
+    )
 }
 
 /// What matters where etcd has never run: whether it will at the next boot, and as whom, to whom the new data are to belong.
@@ -276,6 +332,8 @@ pub(crate) fn parse(answer: &str, asked: f64, answered: f64) -> Facts {
                     .parse::<f64>()
                     .map_or(0.0, |clock| (clock - asked).min(0.0) + (clock - answered).max(0.0));
             }
+            "missing-command" => facts.missing_commands.push(value.to_owned()),
+            "data-elsewhere" => facts.data_elsewhere = Some(value.into()),
             "missing-tool" => facts.missing_tools.push(value.to_owned()),
             "unknown-owner" => facts.unknown_owners.push(value.to_owned()),
             "missing-file" => facts.missing_files.push(value.to_owned()),
@@ -392,6 +450,10 @@ hosts: [{{host: h, member: {{name: m1, peer-urls: ['http://h:2380']}}}}]",
         let told = || told_of(&path, "/dev/null");
         assert_eq!((told().foreign, told().no_folder), (None, false));
         std::fs::create_dir(path.with_extension("lifeboat-r1")).unwrap();
+        // What a rollback has taken away is nobody's any more.
+        for undone in ["lifeboat-r0.undone", "lifeboat-r0.undone.2"] {
+            std::fs::create_dir(path.with_extension(undone)).unwrap();
+        }
         assert_eq!(told().beside, ["data.lifeboat-r1"]);
         std::fs::write(&path, "").unwrap();
         assert!(told().no_folder);

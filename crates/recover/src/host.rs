@@ -292,6 +292,9 @@ impl Remote {
                 let (destination, line) = (self.destination.clone(), self.line.clone());
                 Err(HostError::Unreachable { label, destination, line, said })
             }
+            (Some(_), _) if self.sudo && error::is_not_root(&said) => {
+                Err(HostError::NoRoot { label, destination: self.destination.clone(), said })
+            }
             (Some(code), _) => {
                 let status = format!("exit code {code}");
                 Err(HostError::Failed { label, status, code: Some(code), said })
@@ -441,6 +444,24 @@ hosts: [{host: h, member: {name: m1, peer-urls: ['http://h:2380']}}]";
         assert!(refused.looks_mistaken() && refused.is_passing());
         let silent = failed("ssh: connect to host h port 2222: Connection timed out").unwrap_err();
         assert!(!silent.looks_mistaken() && silent.is_passing());
+    }
+
+    #[test]
+    fn a_user_who_is_not_root_is_told_with_what_to_set() {
+        let spec = "cluster: c
+ssh: {user: admin}
+hosts: [{host: h, member: {name: m1, peer-urls: ['http://h:2380']}}]";
+        let host = &Spec::parse(spec).unwrap().resolved()[0];
+        let remote = Connections::new().unwrap().remote(0, host);
+        let failed = |said: &str| remote.judge(ExitStatus::from_raw(1 << 8), said.as_bytes());
+        for said in ["sudo: a password is required", "sh: 1: exec: sudo: not found"] {
+            let error = failed(said).unwrap_err();
+            assert!(error.to_string().starts_with("m1: admin@h is not root there"), "{error}");
+            assert!(error.to_string().ends_with(said) && !error.is_passing(), "{error}");
+            assert!(error.remedy().contains("`ssh.user: root`"), "{}", error.remedy());
+        }
+        let other = failed("sudo: unable to resolve host h\nmv: cannot stat '/a'").unwrap_err();
+        assert!(matches!(other, HostError::Failed { .. }), "{other}");
     }
 
     #[test]

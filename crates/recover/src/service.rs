@@ -17,6 +17,10 @@ const STOP_SECONDS: u32 = 150;
 const READY_SECONDS: u32 = 180;
 /// The same of a static pod: kubelet waits for up to five minutes before it starts again what has failed several times.
 pub(crate) const POD_SECONDS: u32 = 360;
+/// How long a command that has ended may take until what it started is seen to run.
+const STARTED_SECONDS: u32 = 10;
+/// So much of what a command said is told.
+const OUTPUT_LINES: u32 = 10;
 /// The kernel keeps that many bytes of a process's name.
 const COMM_BYTES: usize = 15;
 
@@ -129,13 +133,45 @@ impl<'a> Shell<'a> {
                     manifest = quote_path(manifest),
                 )
             }
-            Service::Command(commands) => format!(
-                "if ! {{ {}; }}; then sh -c {} >>{}/output 2>&1 9>&-; fi",
-                self.running(),
-                quote(&commands.start),
-                self.run_dir
-            ),
+            Service::Command(commands) => self.start_by(&commands.start),
         }
+    }
+
+    /// Starts what only a command starts. What that says would be in the way of a journal, and is told if it fails.
+    fn start_by(&self, start: &str) -> String {
+        format!(
+            "if ! {{ {running}; }}; then\n\
+             code=0\n\
+             sh -c {start} >>{output} 2>&1 9>&- || code=$?\n\
+             tries=0\n\
+             until [ $code != 0 ] || {{ {running}; }} || [ $tries = {tries} ]; do tries=$((tries+1)); sleep 0.2; done\n\
+             if [ $code != 0 ] || ! {{ {running}; }}; then\n\
+             echo \"it does not run after its start command, which ended with $code; what that said last, in\" {output} 'on this host:' >&2\n\
+             tail -n {OUTPUT_LINES} {output} >&2\n\
+             return 1\n\
+             fi\n\
+             fi",
+            running = self.running(),
+            start = quote(start),
+            output = format_args!("{}/output", self.run_dir),
+            tries = STARTED_SECONDS * 5,
+        )
+    }
+
+    /// Commands that say `missing-command NAME WORD` of each command whose first word the host does not know.
+    pub(crate) fn look_for_commands(&self) -> String {
+        let Service::Command(commands) = self.service else { return String::new() };
+        let named =
+            [("start", &commands.start), ("stop", &commands.stop), ("running", &commands.running)];
+        let look = |(name, text): (&str, &String)| {
+            let word = program(text)?;
+            let is_there = match word.contains('/') {
+                true => format!("[ -x {word} ]"),
+                false => format!("command -v {word} >/dev/null 2>&1"),
+            };
+            Some(format!("{is_there} || say missing-command '{name} {word}'\n"))
+        };
+        named.into_iter().filter_map(look).collect()
     }
 
     /// Lets go of what must not be started: it has no data.
@@ -227,6 +263,17 @@ pub(crate) fn wait(expression: &str, seconds: u32, otherwise: &str) -> String {
     )
 }
 
+/// The program that a command begins with. Nothing where only the shell can tell: where a variable is set or read, a list of commands
+/// is put in brackets, or a word of the shell's own comes first.
+fn program(command: &str) -> Option<&str> {
+    const SHELLS_OWN: [&str; 8] =
+        ["if", "for", "while", "until", "case", "time", "function", "select"];
+    let word = command.split([' ', '\t', '\n', ';', '&', '|', '<', '>']).next()?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./+".contains(c);
+    let judged = !word.is_empty() && word.chars().all(is_plain) && !SHELLS_OWN.contains(&word);
+    judged.then_some(word)
+}
+
 /// The full name of a unit.
 pub(crate) fn unit(name: &str) -> String {
     const KINDS: [&str; 6] = [".service", ".socket", ".target", ".timer", ".path", ".slice"];
@@ -276,6 +323,57 @@ mod tests {
             assert!(sh(&shell.stop()) && sh(&shell.stopped()) && !sh(&shell.started()));
         }
         assert_eq!(std::fs::read_to_string(dir.join("log")).unwrap(), "started\nstopped\n");
+    }
+
+    #[test]
+    fn a_start_that_fails_tells_what_it_said_and_where_that_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_dir = quote_path(folder.path());
+        for start in ["echo no such data; false", "echo no such data"] {
+            let service = Service::Command(Commands {
+                start: start.to_owned(),
+                stop: "true".to_owned(),
+                running: "false".to_owned(),
+            });
+            let text = Shell::new(&service, &run_dir).start().replace("sleep 0.2", ":");
+            let text = format!("set -eu\nmain() {{\n{text}\n}}\nmain </dev/null");
+            let output = Command::new("sh").arg("-c").arg(text).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(!output.status.success() && said.contains("no such data\n"), "{said}");
+            let file = folder.path().join("output");
+            assert!(said.contains(&file.display().to_string()), "{said}");
+        }
+    }
+
+    #[test]
+    fn the_program_of_a_command_is_looked_for_where_it_can_be_told() {
+        let told = [
+            ("/opt/etcd/start --now", Some("/opt/etcd/start")),
+            ("kill $(cat /run/etcd.pid)", Some("kill")),
+            ("pgrep -x etcd;true", Some("pgrep")),
+            ("VERBOSE=1 start", None),
+            ("$HOME/start", None),
+            ("(cd /opt; ./start)", None),
+            ("if true; then start; fi", None),
+            ("'my start'", None),
+            ("! false", None),
+            ("", None),
+        ];
+        for (command, word) in told {
+            assert_eq!(program(command), word, "{command}");
+        }
+        let service = Service::Command(Commands {
+            start: "/no/such/start now".to_owned(),
+            stop: "no-such-stop".to_owned(),
+            running: "test -e /".to_owned(),
+        });
+        let look = Shell::new(&service, "/r").look_for_commands();
+        let text = format!("say() {{ echo \"$1 $2\"; }}\n{look}");
+        let output = Command::new("sh").arg("-c").arg(text).output().unwrap();
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap(),
+            "missing-command start /no/such/start\nmissing-command stop no-such-stop\n"
+        );
     }
 
     #[test]

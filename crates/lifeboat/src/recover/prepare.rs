@@ -45,9 +45,11 @@ pub(super) async fn look(
         None => Vec::new(),
     };
     for (label, answer) in answers.iter().filter(|(_, answer)| !answer.version.is_empty()) {
+        let Some(facts) = facts.get_mut(label) else { continue };
         // Which etcd a command starts, only that etcd can tell.
-        let found = facts.get_mut(label).map(|facts| &mut facts.etcd_version);
-        found.into_iter().for_each(|known| *known = known.take().or(Some(answer.version.clone())));
+        facts.etcd_version = facts.etcd_version.take().or(Some(answer.version.clone()));
+        let own = answer.members.iter().find(|(id, ..)| *id == answer.member_id);
+        facts.etcd_name = own.map(|(_, name, _)| name.clone()).filter(|name| !name.is_empty());
     }
     let survivors = match has_quorum(spec, &facts, &answers) {
         true => Vec::new(),

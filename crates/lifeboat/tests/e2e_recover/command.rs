@@ -52,6 +52,11 @@ fn etcd_as_a_plain_command_comes_back_and_is_taken_back() {
     let refused = Run::of(&mut scene.run_over_the_living()).code_is(5);
     refused.stderr_has(&["etcd.version says 3.6, but etcd on m1, m2, m3 is 3.5."]);
     scene.more_etcd = right;
+    let misspelt = scene.service.replace(START, "/usr/local/sbin/start-etdc");
+    let right = std::mem::replace(&mut scene.service, misspelt);
+    let refused = Run::of(&mut scene.run_over_the_living()).code_is(5);
+    refused.stderr_has(&["m1: there is no /usr/local/sbin/start-etdc, which command.start"]);
+    scene.service = right;
     for host in scene.hosts.iter() {
         host.ssh("kill -KILL $(cat /run/etcd.pid)");
     }

@@ -17,7 +17,7 @@ fn untouched(scene: &Scene, since: &[u64]) {
 
 #[test]
 fn a_healthy_cluster_an_unconfirmed_name_and_unknown_host_keys_are_refused() {
-    let scene = Scene::without_clients(tls(Etcd::V3_5).security(Security::Plain));
+    let mut scene = Scene::without_clients(tls(Etcd::V3_5).security(Security::Plain));
     let since: Vec<u64> = scene.hosts.iter().map(|host| host.active_since("etcd")).collect();
 
     scene.run().code_is(5).stderr_has(&["the cluster is healthy", "--even-though-healthy"]);
@@ -36,6 +36,22 @@ fn a_healthy_cluster_an_unconfirmed_name_and_unknown_host_keys_are_refused() {
     refused.code_is(4).stderr_has(&["m2", "m3", "Host key verification failed"]);
     std::fs::write(scene.hosts.known_hosts(), known).unwrap();
     untouched(&scene, &since);
+
+    scene.misplaced = Some(1);
+    let data = scene.cluster.data_dir(1);
+    let elsewhere = format!("m2: the etcd that runs there has its data in {data}, not in {data}-");
+    let refused = Run::of(&mut scene.run_over_the_living()).code_is(5);
+    refused.stderr_has(&[&elsewhere, "nothing was stopped"]);
+    untouched(&scene, &since);
+    // Of one that is dead it is seen when it has been started, and it is not waited for.
+    scene.hosts[1].ssh("systemctl stop etcd");
+    let run = Run::of(&mut scene.run_over_the_living()).code_is(3);
+    run.stderr_has(&[&elsewhere, "take the run back, and correct etcd.data-dir"]);
+    Run::of(&mut scene.recover("rollback", [""; 0])).ok();
+    scene.hosts[1].ssh("systemctl start --no-block etcd");
+    scene.serves_the_old_data("after the backup");
+    scene.misplaced = None;
+    let since: Vec<u64> = scene.hosts.iter().map(|host| host.active_since("etcd")).collect();
 
     scene.hosts[1].change_host_key();
     let refused = Run::of(&mut scene.run_over_the_living());

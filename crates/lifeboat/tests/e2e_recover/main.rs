@@ -50,6 +50,8 @@ struct Scene {
     service: String,
     /// More for the section `etcd` of the cluster's file, as lines of two spaces and a key.
     more_etcd: String,
+    /// Another data directory in the cluster's file than the one that this member has.
+    misplaced: Option<usize>,
     /// The hosts that have a member in the cluster's file; the others are only stopped.
     members: Vec<usize>,
     /// Where plans and journals are.
@@ -103,6 +105,7 @@ impl Scene {
             with_kube,
             service: "{systemd: etcd}".to_owned(),
             more_etcd: String::new(),
+            misplaced: None,
             members: (0..hosts.len()).collect(),
             state_dir: hosts.folder().join("state"),
             revision: 0,
@@ -165,7 +168,10 @@ impl Scene {
         }
         yaml += "hosts:\n";
         for (index, host) in self.hosts.iter().enumerate() {
-            let data_dir = self.cluster.data_dir(index);
+            let mut data_dir = self.cluster.data_dir(index);
+            if self.misplaced == Some(index) {
+                data_dir += "-elsewhere";
+            }
             yaml += &format!("- host: {}\n  etcd: {{data-dir: {data_dir}}}\n", host.address());
             if self.members.contains(&index) {
                 yaml += &format!(

@@ -64,4 +64,6 @@ fn a_cluster_whose_hosts_are_gone_comes_back_on_new_ones() {
         let drop_in = "/etc/systemd/system/etcd.service.d/lifeboat-recover.conf";
         assert!(!host.path(drop_in).exists(), "nothing keeps etcd from being started again");
     }
+    let plan = Run::of(&mut scene.recover("plan", [""; 0])).ok();
+    assert!(!plan.stderr.contains("beside"), "what was taken back is nobody's: {plan}");
 }

@@ -12,6 +12,18 @@ const MISTAKES: [&str; 7] = [
     "Bad configuration option",
     "Can't open user config file",
 ];
+/// What is said where sudo does not make a user root.
+const NO_SUDO: [&str; 8] = [
+    "a password is required",
+    "a terminal is required",
+    "is not in the sudoers file",
+    "may not run sudo",
+    "is not allowed to",
+    "sudo: not found",
+    "sudo: command not found",
+    "must be owned by uid 0",
+];
+
 /// Why something on a host failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -41,6 +53,18 @@ pub enum HostError {
         /// Its exit code, if it had one.
         code: Option<i32>,
         /// What it said on stderr.
+        said: String,
+    },
+    /// The user is not root, and cannot become it.
+    #[error(
+        "{label}: {destination} is not root there, and may not use sudo without a password: {said}"
+    )]
+    NoRoot {
+        /// The member, or the host.
+        label: String,
+        /// Where to, with the user if one is named.
+        destination: String,
+        /// What sudo, or the shell in its place, said.
         said: String,
     },
     /// Nothing came for too long.
@@ -117,6 +141,9 @@ impl HostError {
             Self::Unreachable { line, .. } => format!(
                 "try `{line} true` yourself: it must work without a question; a key of an unknown host is to be accepted there first"
             ),
+            Self::NoRoot { .. } => {
+                "let that user use sudo without a password (NOPASSWD in sudoers), or name one who can: `ssh.user: root`, or another with `ssh.sudo: true`".to_owned()
+            }
             Self::Failed { .. } => {
                 "put right what the host says, then run the same command again: it goes on from there".to_owned()
             }
@@ -128,6 +155,11 @@ impl HostError {
             Self::Answer { .. } => "check that the host's shell prints nothing of its own".to_owned(),
         }
     }
+}
+
+/// Whether a user could not become root, by what was said.
+pub(super) fn is_not_root(said: &str) -> bool {
+    said.contains("sudo") && NO_SUDO.iter().any(|words| said.contains(words))
 }
 
 /// What was said, where something was.

@@ -5,7 +5,7 @@ use super::{
     other_runs::{HeldHosts, other_runs},
 };
 use crate::{
-    facts::Facts,
+    facts::{self, Facts},
     replace::minor,
     shell::quote_path,
     spec::{Resolved, Service},
@@ -84,8 +84,18 @@ impl Plan {
     fn check_host(&self, host: &Resolved, machine: &str, findings: &mut Findings) {
         let (facts, label) = (self.facts(host), &host.label);
         let mut problem = |text: String| findings.problems.push(format!("{label}: {text}"));
-        if !facts.root && host.ssh.sudo != Some(false) {
-            problem("commands do not run as root".to_owned());
+        if !facts.root {
+            let user = host.ssh.user.as_deref().unwrap_or("the user of ssh");
+            problem(match host.ssh.sudo {
+                Some(false) => format!(
+                    "{user} is not root there: set `ssh.user: root`, or `ssh.sudo: true` if that user may run sudo without a password"
+                ),
+                _ => "commands do not run as root, though by sudo".to_owned(),
+            });
+        }
+        for missing in &facts.missing_commands {
+            let (which, program) = missing.split_once(' ').unwrap_or(("", missing));
+            problem(format!("there is no {program}, which command.{which} begins with"));
         }
         if !facts.missing_tools.is_empty() {
             problem(format!("these commands are missing: {}", facts.missing_tools.join(", ")));
@@ -101,6 +111,11 @@ impl Plan {
         }
         if facts.wal.as_ref().is_some_and(|wal| wal.mount_point) {
             problem("the WAL directory is a mount point: name a folder in it".to_owned());
+        }
+        let is_left = self.replace.as_ref().is_some_and(|replace| replace.member != *label);
+        let elsewhere = facts.data_elsewhere.as_ref().filter(|_| facts.service_running && !is_left);
+        if let Some(other) = elsewhere {
+            problem(facts::told_elsewhere(other, host) + ": correct etcd.data-dir");
         }
         if self.gets_data(host) {
             check_parents(facts, &mut problem);
@@ -119,6 +134,13 @@ impl Plan {
         let copies = u64::from(self.gets_data(host)) + u64::from(self.is_source(host));
         if copies > 0 {
             self.check_space(facts, copies, &mut problem);
+        }
+        let own_name = host.member.as_ref().zip(facts.etcd_name.as_ref());
+        if let Some((member, name)) = own_name.filter(|(member, name)| member.name != **name) {
+            findings.warnings.push(format!(
+                "{label}: etcd there calls itself {name}, but the cluster's file calls it {}",
+                member.name
+            ));
         }
         if host.member.is_some() && facts.service_disabled {
             let unit = host.service.name();
@@ -277,6 +299,33 @@ mod tests {
             assert!(problems.contains(part), "{part} not in\n{problems}");
         }
         assert_eq!(findings.warnings, ["m2: its clock is -30.0 s from ours"]);
+    }
+
+    #[test]
+    fn what_is_misspelt_in_the_file_is_told_before_anything_is_stopped() {
+        let mut plan = plan();
+        let m1 = plan.facts.get_mut("m1").unwrap();
+        (m1.root, m1.missing_commands) = (false, vec!["start start-etdc".to_owned()]);
+        let m2 = plan.facts.get_mut("m2").unwrap();
+        m2.data_elsewhere = Some("/data/etcd".into());
+        m2.etcd_name = Some("infra2".to_owned());
+        m2.root = false;
+        plan.spec.hosts[1].ssh.sudo = Some(false);
+        let elsewhere = "m2: the etcd that runs there has its data in /data/etcd, not in /var/lib/my etcd: correct etcd.data-dir";
+        let findings = plan.findings("x86_64");
+        assert!(!findings.problems.iter().any(|problem| problem == elsewhere), "it does not run");
+        assert!(findings.warnings[0].contains("calls itself infra2"), "{:?}", findings.warnings);
+        plan.facts.get_mut("m2").unwrap().service_running = true;
+        let problems = plan.findings("x86_64").problems;
+        assert_eq!(
+            problems,
+            [
+                "m1: commands do not run as root, though by sudo",
+                "m1: there is no start-etdc, which command.start begins with",
+                "m2: admin is not root there: set `ssh.user: root`, or `ssh.sudo: true` if that user may run sudo without a password",
+                elsewhere,
+            ]
+        );
     }
 
     #[test]

@@ -43,6 +43,9 @@ impl Run<'_> {
             }
         }
         if !faults.is_empty() {
+            let is_member = |label: &str| answers.iter().any(|(known, _)| known == label);
+            let told = self.with_other_data(is_member).await.into_iter();
+            faults.extend(told.map(|told| told + ": take the run back, and correct etcd.data-dir"));
             return Err(RunError::Cluster { faults });
         }
         self.tell_done(step, &answers)?;

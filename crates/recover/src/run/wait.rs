@@ -3,11 +3,12 @@
 use super::{Event, Run, RunError};
 use crate::{
     agent::{Answer, Question},
-    service::POD_SECONDS,
+    facts,
+    service::{POD_SECONDS, Shell},
     spec::{Resolved, Service},
 };
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 /// How long members have to find each other.
 const WAIT_SECONDS: u64 = 180;
@@ -44,7 +45,11 @@ impl Run<'_> {
                 }
             }
             let waits = answers.iter().filter(|(_, answer)| !answer.healthy);
-            if waits.clone().next().is_none() || begun.elapsed() >= patience {
+            let waited_for = |label: &str| waits.clone().any(|(waits, _)| waits == label);
+            if waits.clone().next().is_none()
+                || begun.elapsed() >= patience
+                || !self.with_other_data(waited_for).await.is_empty()
+            {
                 return Ok(self.in_order(answers));
             }
             for (label, answer) in waits {
@@ -66,6 +71,27 @@ impl Run<'_> {
             Some(Question { wait_seconds, hash_at: revision, ..Question::to(host) })
         };
         self.fleet.ask(&self.plan.agent, question).await
+    }
+
+    /// Says of each of these members whose etcd has other data than those that were put there; it would be waited for in vain.
+    pub(super) async fn with_other_data(&self, is_asked: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut asking = JoinSet::new();
+        let hosts = self.fleet.hosts.iter().zip(&self.fleet.remotes);
+        for (host, remote) in hosts.filter(|(host, _)| is_asked(&host.label)) {
+            let frame = self.plan.frame(host);
+            let running = Shell::new(&host.service, &frame.run_dir()).running();
+            let text = frame.look(&format!("if {running}; then\n{}fi", facts::elsewhere(host)));
+            let (host, remote) = (host.clone(), remote.clone());
+            asking.spawn(async move {
+                // A host that does not answer is told of by who needs it.
+                let answer = remote.script(&text).await.ok()?;
+                let other = facts::parse(&answer, 0.0, 0.0).data_elsewhere?;
+                Some(format!("{}: {}", host.label, facts::told_elsewhere(&other, &host)))
+            });
+        }
+        let mut told: Vec<_> = asking.join_all().await.into_iter().flatten().collect();
+        told.sort();
+        told
     }
 
     fn in_order(&self, mut answers: Vec<(String, Answer)>) -> Vec<(String, Answer)> {
