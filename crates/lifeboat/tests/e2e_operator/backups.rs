@@ -1,6 +1,6 @@
 //! One backup: made, shown, deleted or kept.
 
-use crate::world::{World, backup_of, is_ready, is_synced, plain};
+use crate::world::{World, backup_of, is_ready, is_synced, line_of, plain};
 use kube::api::{ListParams, Patch, PatchParams};
 use operator::api::{BackupStore, EtcdBackup, Phase};
 use operator::conditions;
@@ -56,7 +56,7 @@ async fn a_backup_is_made_verified_shown_and_goes_with_its_object_only_where_tha
     assert_eq!(world.manifests("one").len(), 1);
 
     let told = world.told().await;
-    for secret in [Identity::Admin.secret(), key.trim()] {
+    for secret in [Identity::Admin.secret(), line_of(&key)] {
         assert!(!told.contains(secret), "a secret was told");
     }
 }

@@ -1,6 +1,6 @@
 //! EtcdBackups of the CoreOS operator: made as it made them, taken over from it, and told what is wrong with them.
 
-use crate::world::{DEPLOY, Operator, World, plain};
+use crate::world::{DEPLOY, Operator, World, line_of, plain};
 use kube::{
     Api, Resource,
     api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
@@ -169,7 +169,7 @@ async fn one_file_is_made_where_it_was_made_before_and_nothing_is_overwritten() 
     let told = world.told().await
         + &serde_json::to_string(&all.list(&kube::api::ListParams::default()).await.unwrap().items)
             .unwrap();
-    for secret in [Identity::Admin.secret(), key.trim()] {
+    for secret in [Identity::Admin.secret(), line_of(&key)] {
         assert!(!told.contains(secret), "a secret was told");
     }
 }

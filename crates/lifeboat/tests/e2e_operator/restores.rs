@@ -2,7 +2,7 @@
 
 use crate::{
     pods::{claim, etcd_set, job, no_pod_of_set, pod_of_set, run, until_scaled},
-    world::{World, backup_of, plain},
+    world::{World, backup_of, line_of, plain},
 };
 use k8s_openapi::api::core::v1::Endpoints;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -144,7 +144,7 @@ async fn an_etcd_with_users_and_tls_is_found_backed_up_encrypted_and_brought_bac
     let refused = cluster.try_etcdctl(["--user", "root:wrong", "get", "single/7"]);
     assert_ne!(refused.code, Some(0), "passwords are asked for again");
     let told = world.told().await;
-    for secret in ["pass-word-of-etcd", "AGE-SECRET-KEY", key.trim()] {
+    for secret in ["pass-word-of-etcd", "AGE-SECRET-KEY", line_of(&key)] {
         assert!(!told.contains(secret), "a secret was told");
     }
 }

@@ -385,6 +385,11 @@ impl Drop for Operator {
     }
 }
 
+/// A part of a private key that is told as it is, whatever becomes of its lines.
+pub(crate) fn line_of(key: &str) -> &str {
+    key.lines().nth(1).expect("a key has lines")
+}
+
 /// An etcd of one member, without TLS.
 pub(crate) fn plain(version: Etcd) -> Cluster {
     Cluster::builder(version).members(1).security(Security::Plain).start()
