@@ -13,7 +13,7 @@ fn a_signal_ends_a_save_that_is_still_choosing_its_member() {
     let member = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut save = Command::new(env!("CARGO_BIN_EXE_lifeboat"))
-        .args(["snapshot", "save", "--dial-timeout=10s", "--command-timeout=10s", "--endpoints"])
+        .args(["snapshot", "save", "--dial-timeout=120s", "--command-timeout=120s", "--endpoints"])
         .arg(member.local_addr().unwrap().to_string())
         .arg(folder.path().join("x.db"))
         .stderr(Stdio::null())
