@@ -161,7 +161,7 @@ fn what_a_killed_run_left_is_swept_by_the_next() {
         }
     }
     let [first, second] = ["first", "second"].map(|run| format!("{run}-of-{}", std::process::id()));
-    let left_in = |folder: &Path, mark: &str| folder.join("h1/root/var").join(mark);
+    let left_in = |folder: &Path, mark: &str| folder.join("h1/root").join("var").join(mark);
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", "what_a_killed_run_left_is_swept_by_the_next", "--nocapture"]);
     child.env(CHILD, &first).stdout(std::process::Stdio::piped());
@@ -189,18 +189,15 @@ type Process = (u32, String);
 
 /// All processes of this machine.
 fn processes_now() -> BTreeSet<Process> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let entries = std::fs::read_dir("/proc").expect("/proc is mounted").flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     ids.filter_map(began).collect()
 }
 
 /// Those of the hosts of a run.
 fn processes_of(folder: &Path) -> BTreeSet<Process> {
-    let mut groups: Vec<PathBuf> = std::fs::read_to_string(folder.join("groups"))
-        .unwrap()
-        .lines()
-        .map(PathBuf::from)
-        .collect();
+    let groups = std::fs::read_to_string(folder.join("groups")).expect("a run lists its groups");
+    let mut groups: Vec<_> = groups.lines().map(PathBuf::from).collect();
     let mut found = BTreeSet::new();
     while let Some(group) = groups.pop() {
         let ids = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
@@ -214,6 +211,7 @@ fn processes_of(folder: &Path) -> BTreeSet<Process> {
 fn began(id: u32) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // The name before it may hold anything.
-    let fields = stat.rsplit_once(')')?.1;
-    Some((id, fields.split_whitespace().nth(19)?.to_owned()))
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    // One that has ended stays in the list until it is asked for, which nobody may do.
+    (fields[0] != "Z").then(|| (id, fields[19].to_owned()))
 }
