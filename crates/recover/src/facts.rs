@@ -9,10 +9,11 @@ use crate::{
     spec::{Resolved, Service},
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    fmt::Write as _,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write as _, path::PathBuf};
+
+mod elsewhere;
+
+pub(crate) use elsewhere::{elsewhere, told_elsewhere};
 
 /// Tools that steps need; those that are only better to have are not among them.
 const TOOLS: [&str; 8] =
@@ -207,47 +208,6 @@ fn service(text: &mut String, key: &str, service: &Service, run_dir: &str) {
          if {running}; then running=yes; else running=no; fi\n\
          say {key} \"$known $running\""
     );
-}
-
-/// What [`elsewhere`] has found, for a person.
-pub(crate) fn told_elsewhere(other: &Path, host: &Resolved) -> String {
-    let (other, ours) = (other.display(), host.data_dir.display());
-    format!("the etcd that runs there has its data in {other}, not in {ours}")
-}
-
-/// Says `data-elsewhere DIR` if the etcd that runs has another database open than the one in the data directory. Of several that run
-/// there, nobody can tell which is meant.
-pub(crate) fn elsewhere(host: &Resolved) -> String {
-    let is_ours = match &host.service {
-        Service::Systemd(name) => {
-            format!(
-                "grep -qF {} \"$process/cgroup\" 2>/dev/null",
-                quote(&format!("/{}", unit(name)))
-            )
-        }
-        // Else nobody has told that it is the pod's which runs, and not another one of the host.
-        Service::StaticPod(_) => "crictl ps -q >/dev/null 2>&1".to_owned(),
-        Service::Command(_) => "true".to_owned(),
-    };
-    // A file is known by its number, as a container has other names for the same directory.
-    format!(
-        "count=0\n\
-         for process in /proc/[0-9]*; do\n\
-         name=\n\
-         {{ read -r name <\"$process/comm\"; }} 2>/dev/null || continue\n\
-         if [ \"$name\" = etcd ] && {is_ours}; then count=$((count+1)); etcd=$process; fi\n\
-         done\n\
-         if [ $count = 1 ]; then\n\
-         real=$(readlink -f {data} 2>/dev/null) || real={data}\n\
-         open=$(ls -l \"$etcd/fd\" 2>/dev/null | sed -n 's,.* \\([0-9][0-9]*\\) -> \\(/.*\\)/member/snap/db$,\\1 \\2,p' | head -n 1)\n\
-         theirs=$(stat -L -c %d:%i \"$etcd/fd/${{open%% *}}\" 2>/dev/null)\n\
-         ours=$(stat -L -c %d:%i \"$real\"/member/snap/db 2>/dev/null)\n\
-         if [ -n \"$open\" ] && [ -n \"$theirs\" ] && [ \"$theirs\" != \"$ours\" ] && [ \"${{open#* }}\" != \"$real\" ]; then\n\
-         printf 'data-elsewhere %s\\n' \"${{open#* }}\"\n\
-         fi\n\
-         fi\n",
-        data = quote_path(&host.data_dir)
-    )
 }
 
 /// What matters where etcd has never run: whether it will at the next boot, and as whom, to whom the new data are to belong.
