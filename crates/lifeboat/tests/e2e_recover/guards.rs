@@ -129,7 +129,8 @@ fn a_run_whose_machine_is_gone_is_taken_back_or_finished_from_another() {
     let mut scene = Scene::without_clients(tls(Etcd::V3_5).security(Security::Plain));
     let machine = |scene: &Scene, name: &str| scene.hosts.folder().join(name);
     let first = scene.state_dir.clone();
-    let aside = Gate::before(&scene.hosts[0], "mv", "*.lifeboat-*");
+    let old_data = format!("'{} '*", scene.cluster.data_dir(0));
+    let aside = Gate::before(&scene.hosts[0], "mv", &old_data);
     let mut asleep = Watched::start(&mut scene.run_over_the_living());
     assert!(asleep.wait_for(|line| is_step(line) && line.contains("Set the old data")).is_some());
     aside.wait();
