@@ -44,7 +44,7 @@ pub async fn reach(
         None => TlsOptions::default(),
     };
     let credentials = secrets::user(context, namespace, cluster).await?;
-    let options = ConnectOptions { tls, credentials, ..ConnectOptions::default() };
+    let options = ConnectOptions { tls, credentials, ..ConnectOptions::unattended() };
     let connector = Connector::new(options)
         .map_err(|error| Failure::of_setting("spec.cluster.tls", &error, error.remedy()))
         .map_err(|failure| failure.with_names_of(&context.files))?;

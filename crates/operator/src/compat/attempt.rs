@@ -170,7 +170,7 @@ impl Attempt<'_> {
                 read.map_err(in_field("spec.clientTLSSecret"))?
             }
         };
-        let connector = Connector::new(ConnectOptions { tls, ..ConnectOptions::default() });
+        let connector = Connector::new(ConnectOptions { tls, ..ConnectOptions::unattended() });
         let connector = connector
             .map_err(|error| Failure::of_setting("spec.clientTLSSecret", &error, error.remedy()))?;
         Ok(Source::Live { connector, endpoints: self.order.endpoints.clone() })

@@ -52,7 +52,8 @@ fn failed(
     children: &[EtcdBackup],
 ) -> Option<String> {
     let Time(at) = status.last_failure_time.as_ref()?;
-    if status.last_success_time.as_ref().is_some_and(|Time(success)| success >= at) {
+    // Of two that ended in one second it may be the later one.
+    if status.last_success_time.as_ref().is_some_and(|Time(success)| success > at) {
         return None;
     }
     let is_it = |child: &&EtcdBackup| phase(child) == Phase::Failed && finished(child) == Some(*at);

@@ -236,7 +236,9 @@ fn a_schedule_tells_that_its_last_backup_failed_until_one_succeeds() {
     // Its object is not shown any more, and the next is under way.
     let hourly = after(hourly, &first);
     let running = child("hourly-2", Phase::Running, None);
-    assert_eq!(ready(&decided(&hourly, &[running], "09:42:00")), (is, text));
+    assert_eq!(ready(&decided(&hourly, &[running], "09:42:00")), (is.clone(), text));
+    let before = child("hourly-0", Phase::Succeeded, Some("09:40:00"));
+    assert_eq!(ready(&decided(&hourly, &[before], "09:42:00")).0, is, "it is no later");
     let made = child("hourly-2", Phase::Succeeded, Some("09:43:00"));
     assert_eq!(ready(&decided(&hourly, &[made], "09:43:01")).0, "True Scheduled");
 }

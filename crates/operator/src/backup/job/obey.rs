@@ -65,7 +65,7 @@ impl Order {
         };
         let user = self.user_folder.as_ref().map(mounted).transpose()?;
         let credentials = user.map(|secret| secrets::user_of(&secret)).transpose()?;
-        let options = ConnectOptions { tls, credentials, ..ConnectOptions::default() };
+        let options = ConnectOptions { tls, credentials, ..ConnectOptions::unattended() };
         let connector = Connector::new(options)
             .map_err(|error| Failure::of_setting("spec.cluster.tls", &error, error.remedy()))
             .map_err(|failure| failure.with_names_of(files))?;
