@@ -135,7 +135,10 @@ pub fn decide(
     let shown = status.last_success_time.as_ref().map(|Time(at)| *at);
     let shown = (shown, status.last_success_backup.as_ref());
     let newest = newest.filter(|(at, made)| shown < (Some(*at), made.backup.as_ref()));
-    let is_unretained = is_unretained(&status) && schedule.spec.retention.is_some();
+    if schedule.spec.retention.is_none() {
+        status.conditions.retain(|condition| condition.type_ != RETAINED);
+    }
+    let is_unretained = is_unretained(&status);
     let retains = newest.is_some() || is_unretained;
     if let Some((at, made)) = newest {
         status.last_success_time = Some(Time(at));

@@ -157,7 +157,7 @@ pub(crate) async fn store_of(
         reason: "StoreMissing",
         ..Failure::settings(
             format!("there is no BackupStore {store:?} in namespace {namespace:?}"),
-            "create it, or correct the object's storeName",
+            "create it, or correct the name of the store in the object's spec",
         )
     })
 }

@@ -55,7 +55,9 @@ fn etcd_as_a_plain_command_comes_back_and_is_taken_back() {
     let misspelt = scene.service.replace(START, "/usr/local/sbin/start-etdc");
     let right = std::mem::replace(&mut scene.service, misspelt);
     let refused = Run::of(&mut scene.run_over_the_living()).code_is(5);
-    refused.stderr_has(&["m1: there is no /usr/local/sbin/start-etdc, which command.start"]);
+    refused.stderr_has(&[
+        "m1: /usr/local/sbin/start-etdc, which command.start begins with, is not there",
+    ]);
     scene.service = right;
     for host in scene.hosts.iter() {
         host.ssh("kill -KILL $(cat /run/etcd.pid)");

@@ -61,11 +61,12 @@ impl Doing<'_> {
         {
             gone.extend(self.retain(policy, &mut decision.status, now).await);
         }
-        for name in gone {
-            self.forget(&name).await?;
-        }
+        // Before what it tells of goes: who is woken by that knows then what was there.
         if schedule.status.as_ref() != Some(&decision.status) {
             context.write_status(schedule, &decision.status).await?;
+        }
+        for name in gone {
+            self.forget(&name).await?;
         }
         measure(context, schedule, &decision.status);
         Ok(match decision.wake {

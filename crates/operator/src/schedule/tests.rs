@@ -215,7 +215,9 @@ fn retention_that_failed_is_tried_again_before_the_next_backup() {
     assert!(again.retains);
     assert_eq!(again.wake, Some(at("09:42:01")));
     yearly.spec.retention = None;
-    assert!(!decided(&after_status(&yearly, &failed), &made, "09:41:01").retains);
+    let without = decided(&after_status(&yearly, &failed), &made, "09:41:01");
+    assert!(!without.retains);
+    assert!(conditions::get(&without.status.conditions, RETAINED).is_none(), "it says nothing");
 }
 
 #[test]

@@ -95,7 +95,9 @@ impl Plan {
         }
         for missing in &facts.missing_commands {
             let (which, program) = missing.split_once(' ').unwrap_or(("", missing));
-            problem(format!("there is no {program}, which command.{which} begins with"));
+            problem(format!(
+                "{program}, which command.{which} begins with, is not there or may not be executed"
+            ));
         }
         if !facts.missing_tools.is_empty() {
             problem(format!("these commands are missing: {}", facts.missing_tools.join(", ")));
@@ -321,7 +323,7 @@ mod tests {
             problems,
             [
                 "m1: commands do not run as root, though by sudo",
-                "m1: there is no start-etdc, which command.start begins with",
+                "m1: start-etdc, which command.start begins with, is not there or may not be executed",
                 "m2: admin is not root there: set `ssh.user: root`, or `ssh.sudo: true` if that user may run sudo without a password",
                 elsewhere,
             ]

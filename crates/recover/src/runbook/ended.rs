@@ -65,7 +65,7 @@ fn old_data(plan: &Plan) -> String {
     match (old.is_empty(), none.is_empty()) {
         (false, true) => format!("{cluster}: the old data are back\n"),
         (false, false) => format!(
-            "{cluster}: the old data are back; {labels} had none, and etcd is not started there\n"
+            "{cluster}: the old data are back; {labels} had none in etcd.data-dir, and etcd is not started there\n"
         ),
         (true, _) => format!(
             "{cluster}: the run is taken back; no host had old data, and etcd is not started\n"
