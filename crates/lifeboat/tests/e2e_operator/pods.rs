@@ -1,5 +1,6 @@
 //! What kubelet and the controllers of Kubernetes would do, of which none run here.
 
+use crate::waiting::Kind;
 use crate::world::World;
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
@@ -78,13 +79,7 @@ async fn end(world: &World, job: &Job, run: &Run) {
     patch_status::<Job>(world, &name, &status).await;
 }
 
-async fn patch_status<K>(world: &World, name: &str, status: &Value)
-where
-    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned,
-{
+async fn patch_status<K: Kind>(world: &World, name: &str, status: &Value) {
     let all: Api<K> = world.all();
     all.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
 }

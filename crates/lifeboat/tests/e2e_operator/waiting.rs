@@ -43,6 +43,23 @@ pub(crate) async fn patiently<T>(
     }
 }
 
+/// A kind of objects in a namespace.
+pub(crate) trait Kind:
+    Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + Debug
+    + DeserializeOwned
+{
+}
+
+impl<K> Kind for K where
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+{
+}
+
 /// For objects.
 impl World {
     /// Waits until a snapshot is held up.
@@ -60,13 +77,12 @@ impl World {
     }
 
     /// Asks for an object until `there` says so, and gives it.
-    pub(crate) async fn until<K>(&self, name: &str, what: &str, there: impl Fn(&K) -> bool) -> K
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned,
-    {
+    pub(crate) async fn until<K: Kind>(
+        &self,
+        name: &str,
+        what: &str,
+        there: impl Fn(&K) -> bool,
+    ) -> K {
         let api = self.all::<K>();
         let look = async || match api.get_opt(name).await {
             Ok(Some(found)) if there(&found) => Ok(found),
@@ -76,17 +92,11 @@ impl World {
     }
 
     /// Lists the objects of a kind until `there` finds in them what is waited for, and gives that.
-    pub(crate) async fn until_listed<K, T>(
+    pub(crate) async fn until_listed<K: Kind, T>(
         &self,
         what: &str,
         there: impl Fn(&[K]) -> Option<T>,
-    ) -> T
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned,
-    {
+    ) -> T {
         let api = self.all::<K>();
         let look = async || {
             let listed = api.list(&ListParams::default()).await.map_err(|e| e.to_string())?.items;
@@ -103,13 +113,7 @@ impl World {
     }
 
     /// Waits until an object is gone.
-    pub(crate) async fn until_gone<K>(&self, name: &str)
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned,
-    {
+    pub(crate) async fn until_gone<K: Kind>(&self, name: &str) {
         let api = self.all::<K>();
         let look = async || match api.get_opt(name).await {
             Ok(None) => Ok(()),

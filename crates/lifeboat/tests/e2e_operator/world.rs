@@ -1,6 +1,6 @@
 //! A Kubernetes without nodes, with our kinds, and operators in it.
 
-use crate::waiting::patiently;
+use crate::waiting::{Kind, patiently};
 use k8s_openapi::api::core::v1::{Event, Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
@@ -13,10 +13,9 @@ use operator::{
     conditions,
     crds::{self, Rules},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
-    fmt::Debug,
     fs::File,
     io::{Read, Write},
     net::TcpStream,
@@ -159,14 +158,7 @@ impl World {
     }
 
     /// Makes an object.
-    pub(crate) async fn make<K>(&self, name: &str, spec: Value) -> K
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned
-            + Serialize,
-    {
+    pub(crate) async fn make<K: Kind + Serialize>(&self, name: &str, spec: Value) -> K {
         let object = json!({
             "apiVersion": K::api_version(&()), "kind": K::kind(&()),
             "metadata": { "name": name }, "spec": spec,
@@ -209,13 +201,7 @@ impl World {
     }
 
     /// Removes an object, and waits until it is gone.
-    pub(crate) async fn remove<K>(&self, name: &str)
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + DeserializeOwned,
-    {
+    pub(crate) async fn remove<K: Kind>(&self, name: &str) {
         self.all::<K>().delete(name, &DeleteParams::default()).await.unwrap();
         self.until_gone::<K>(name).await;
     }
